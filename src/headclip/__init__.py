@@ -1,0 +1,36 @@
+"""headclip: zero-shot image anomaly detection with CLIP.
+
+Example:
+    >>> from headclip import Detector
+    >>> detector = Detector()  # the embedded model; no download          # doctest: +SKIP
+    >>> prediction = detector.predict(["part.png"])[0]                     # doctest: +SKIP
+    >>> prediction.score, prediction.anomaly_map.shape                     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from headclip.version import __version__
+
+_WHERE = {
+    "Detector": "headclip.inference.detector",
+    "Prediction": "headclip.inference.prediction",
+    "HeadclipError": "headclip.errors",
+    "load_backbone": "headclip.clip.weights",
+    "methods": "headclip.methods",
+}
+__all__ = ["Detector", "HeadclipError", "Prediction", "__version__", "load_backbone", "methods"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used, so that `import headclip` does not wait for torch."""
+    if name in _WHERE:
+        module = import_module(_WHERE[name])
+        return getattr(module, name)
+    raise AttributeError(f"module 'headclip' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -1,0 +1,1 @@
+"""The `headclip` command. Nothing heavy is imported before a command runs."""

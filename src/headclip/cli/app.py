@@ -1,0 +1,50 @@
+"""The `headclip` command and its list of subcommands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from headclip.cli.common import readable_errors
+from headclip.cli.doctor import doctor
+from headclip.cli.predict import predict
+from headclip.version import __version__
+
+app = typer.Typer(
+    name="headclip",
+    help="Zero-shot image anomaly detection with CLIP.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Zero-shot image anomaly detection with CLIP."""
+
+
+app.command("predict")(predict)
+app.command("doctor")(doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with `arguments` (those of the process by default) and exit.
+
+    Exit status: 0 done, 1 nothing could be done, 2 wrong usage or input, 130 interrupted.
+    """
+    with readable_errors():
+        app(args=None if arguments is None else list(arguments), prog_name="headclip")

@@ -1,0 +1,1 @@
+"""The frozen two-tower model that every method reads."""

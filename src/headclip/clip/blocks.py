@@ -1,0 +1,77 @@
+"""The transformer block that both towers are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headclip.clip.config import Activation
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), the activation of OpenAI's CLIP weights."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its parts in reach: one fused q-k-v projection, heads, one output projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, N, W) -> (B, heads, N, head_dim)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    @staticmethod
+    def merge(x: Tensor) -> Tensor:
+        """(B, heads, N, head_dim) -> (B, N, W); head h holds channels h*head_dim to (h+1)*head_dim - 1."""
+        return x.transpose(1, 2).flatten(2)
+
+    def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of normalised tokens `u` (B, N, W), each (B, heads, N, head_dim)."""
+        q, k, v = self.qkv(u).chunk(3, dim=-1)
+        return self.split(q), self.split(k), self.split(v)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+        """Equations 1 and 2: softmax(q k^T / sqrt(d)) v for each head, concatenated and projected to (B, N, W)."""
+        return self.out(self.merge(F.scaled_dot_product_attention(q, k, v, is_causal=causal)))
+
+
+class Mlp(nn.Module):
+    """The feed-forward network of a block."""
+
+    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, hidden)
+        self.proj = nn.Linear(hidden, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.activation(self.fc(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + attention(LN1 x), then x + mlp(LN2 x)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, activation: Activation) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), activation)
+
+    def add_mlp(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.ln_2(x))
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, N, W) -> (B, N, W)."""
+        q, k, v = self.attn.project(self.ln_1(x))
+        return self.add_mlp(x + self.attn(q, k, v, causal))

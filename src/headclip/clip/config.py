@@ -1,0 +1,113 @@
+"""The architecture of a CLIP model as frozen dataclasses; an instance is one JSON file in `configs/`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from headclip.errors import BackboneError
+
+Activation = Literal["quick_gelu", "gelu"]
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A vision transformer. `image_size` is the side, in pixels, that the position embeddings were trained for."""
+
+    width: int
+    layers: int
+    heads: int
+    patch_size: int
+    image_size: int
+    mlp_ratio: float = 4.0
+    activation: Activation = "quick_gelu"
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side at the native size."""
+        return self.image_size // self.patch_size
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A causal text transformer over byte-pair tokens."""
+
+    width: int
+    layers: int
+    heads: int
+    context_length: int = 77
+    vocab_size: int = 49408
+    mlp_ratio: float = 4.0
+    activation: Activation = "quick_gelu"
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Both towers, the width they share, and the pixel statistics they were trained with.
+
+    `text` is None for a backbone that has a vision tower only. `default_image_size` and `keep_aspect` say how
+    images are prepared unless the user asks otherwise; None means the method decides.
+    """
+
+    name: str
+    embed_dim: int
+    vision: VisionConfig
+    text: TextConfig | None
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    default_image_size: int | None = None
+    keep_aspect: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ClipConfig:
+        """Build from the JSON form.
+
+        Raises:
+            BackboneError: a field is missing, unknown or of the wrong kind.
+        """
+        try:
+            rest = dict(values)
+            vision = VisionConfig(**rest.pop("vision"))
+            text = rest.pop("text", None)
+            for key in ("mean", "std"):
+                if key in rest:
+                    rest[key] = tuple(rest[key])
+            config = cls(vision=vision, text=None if text is None else TextConfig(**text), **rest)
+        except (TypeError, KeyError) as error:
+            raise BackboneError(f"not a valid model configuration: {error}") from error
+        config.check()
+        return config
+
+    @classmethod
+    def load(cls, path: Path) -> ClipConfig:
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def check(self) -> None:
+        """Raise BackboneError where the numbers contradict each other."""
+        towers: list[tuple[str, VisionConfig | TextConfig]] = [("vision", self.vision)]
+        if self.text is not None:
+            towers.append(("text", self.text))
+        for which, tower in towers:
+            if tower.width % tower.heads:
+                raise BackboneError(f"{which} width {tower.width} is not a multiple of its {tower.heads} heads")
+        if self.vision.image_size % self.vision.patch_size:
+            raise BackboneError(
+                f"image size {self.vision.image_size} is not a multiple of the patch size {self.vision.patch_size}"
+            )
+
+
+def known_architectures() -> dict[str, Path]:
+    """Short name -> JSON file of every architecture that ships with the package."""
+    folder = Path(__file__).parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}

@@ -1,0 +1,185 @@
+"""The vision tower: a CLIP ViT whose blocks feed two streams.
+
+The global stream is CLIP's own. The local stream collects consistent self-attention (CSA: value-value attention
+by default) of the normalised *global* tokens, without any feed-forward network, and each head of it may carry a
+weight (learnable head weights, LHW). The global stream never sees the local one, and the local one is linear in
+the head weights. HeadCLIP 3.3, equations 1-6; CLIP Surgery, AnomalyCLIP and AnoVL are settings of the same pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headclip.clip.blocks import Attention, Block
+from headclip.clip.config import VisionConfig
+from headclip.errors import InputError
+
+Similarity = Literal["vv", "qq", "kk"]
+Interpolation = Literal["bilinear", "bicubic", "bicubic_antialias"]
+
+
+@dataclass(frozen=True)
+class VisionRequest:
+    """What a method needs of one vision pass; methods with equal requests can share it. Layers count from 1.
+
+    csa: first and last layer of the local stream, or None for the plain tower.
+    taps: layers after which the local stream is wanted (before `csa` begins: the single stream of CLIP).
+    with_base: the local stream starts from the tokens that enter the first CSA layer (CLIP Surgery) rather than
+        from zero; the paper is silent (A1).
+    scale: factor inside the CSA softmax; None means 1/sqrt(head_dim) (A5).
+    keep_heads: also return every CSA layer's head outputs, before head weights and output projection.
+    """
+
+    csa: tuple[int, int] | None = None
+    taps: tuple[int, ...] = ()
+    similarity: Similarity = "vv"
+    with_base: bool = True
+    scale: float | None = None
+    interpolation: Interpolation = "bilinear"
+    keep_heads: bool = False
+
+    def check(self, layers: int) -> None:
+        """Raise InputError where a layer does not exist in a tower of that many layers."""
+        first, last = self.csa or (1, layers)
+        if not 1 <= first <= last <= layers:
+            raise InputError(f"CSA layers {first}-{last} do not fit a tower of {layers} layers (counted from 1)")
+        for tap in self.taps:
+            if not 1 <= tap <= (self.csa[1] if self.csa else layers):
+                raise InputError(
+                    f"layer {tap} cannot be tapped: the local stream of this request ends after layer {last} "
+                    f"of {layers} (layers count from 1)"
+                )
+
+
+@dataclass
+class VisionTokens:
+    """What one vision pass returns, before the final norm and projection. N = rows * columns patches.
+
+    cls: (B, W), the CLS token of the global stream after the last layer.
+    local: tap -> (B, 1 + N, W), CLS slot first.
+    grid: rows and columns of patches.
+    heads: CSA layer -> (B, 1 + N, W), if they were asked for.
+    """
+
+    cls: Tensor
+    local: dict[int, Tensor]
+    grid: tuple[int, int]
+    heads: dict[int, Tensor] = field(default_factory=dict)
+
+
+class VisionTower(nn.Module):
+    """CLIP's vision transformer for any image size whose sides are multiples of the patch size."""
+
+    def __init__(self, config: VisionConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        width, patch = config.width, config.patch_size
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.position_embedding = nn.Parameter(torch.zeros(1 + config.grid**2, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)
+        )
+        self.ln_post = nn.LayerNorm(width)
+        self.projection = nn.Parameter(torch.zeros(width, embed_dim))
+
+    def positions(self, grid: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
+        """Position embeddings (1 + rows*columns, W) for any grid; the parameter itself is never changed."""
+        side = self.config.grid
+        if grid == (side, side):
+            return self.position_embedding
+        first, rest = self.position_embedding[:1], self.position_embedding[1:]
+        square = rest.T.reshape(1, -1, side, side).float()  # (1, W, side, side)
+        resized = F.interpolate(
+            square,
+            size=grid,
+            mode=interpolation.removesuffix("_antialias"),
+            align_corners=False,
+            antialias=interpolation == "bicubic_antialias",
+        )
+        return torch.cat([first, resized.flatten(2)[0].T.to(first.dtype)])
+
+    def embed(self, pixels: Tensor, interpolation: Interpolation = "bilinear") -> tuple[Tensor, tuple[int, int]]:
+        """Normalised pixels (B, 3, H, W) -> tokens (B, 1 + N, width) that enter layer 1, and the patch grid."""
+        patch = self.config.patch_size
+        height, width = pixels.shape[-2:]
+        if height % patch or width % patch or not height or not width:
+            raise InputError(f"image of {height} x {width} px: both sides must be multiples of {patch}")
+        patches = self.patch_embedding(pixels)  # (B, width, rows, columns)
+        grid = (patches.shape[-2], patches.shape[-1])
+        tokens = patches.flatten(2).transpose(1, 2)  # (B, N, width)
+        cls = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
+        x = torch.cat([cls, tokens], dim=1) + self.positions(grid, interpolation)
+        return self.ln_pre(x), grid
+
+    def project(self, tokens: Tensor, norm: bool = True) -> Tensor:
+        """(..., W) -> (..., E) in the space shared with text, not yet of unit length."""
+        return (self.ln_post(tokens) if norm else tokens) @ self.projection
+
+    def forward(
+        self, pixels: Tensor, request: VisionRequest | None = None, head_weights: Tensor | None = None
+    ) -> VisionTokens:
+        """One pass over both streams.
+
+        Args:
+            pixels: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+            request: which local stream is wanted; None runs the plain tower.
+            head_weights: (CSA layers, heads), row 0 for the first CSA layer; None means 1 everywhere. Gradients
+                reach them through the local stream alone.
+
+        Raises:
+            InputError: a layer or an image size does not fit this tower.
+        """
+        request = request or VisionRequest()
+        request.check(len(self.blocks))
+        first, last = request.csa or (len(self.blocks) + 1, 0)
+        x, grid = self.embed(pixels, request.interpolation)
+        local: Tensor | None = None
+        taps: dict[int, Tensor] = {}
+        heads: dict[int, Tensor] = {}
+        for layer, block in enumerate(self.blocks, start=1):
+            q, k, v = block.attn.project(block.ln_1(x))
+            if first <= layer <= last:
+                weights = None if head_weights is None else head_weights[layer - first]
+                output = consistent_heads(block.attn, q, k, v, request)
+                if request.keep_heads:
+                    heads[layer] = output
+                change = weighted_projection(block.attn, output, weights)
+                if local is None:
+                    local = x + change if request.with_base else change
+                else:
+                    local = local + change
+            cls_only = layer == len(self.blocks) and not (layer in request.taps and local is None)
+            x = advance(block, x, q, k, v, cls_only)
+            if layer in request.taps:
+                taps[layer] = x if local is None else local
+        return VisionTokens(x[:, 0], taps, grid, heads)
+
+
+def advance(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:
+    """The global stream through one block; `cls_only` spares the queries and the MLP of tokens nobody reads."""
+    if cls_only:
+        x, q = x[:, :1], q[:, :, :1]
+    return block.add_mlp(x + block.attn(q, k, v))
+
+
+def consistent_heads(attention: Attention, q: Tensor, k: Tensor, v: Tensor, request: VisionRequest) -> Tensor:
+    """Equation 3: softmax(s s^T * scale) v for each head, s being v (or q, or k) -> (B, 1 + N, W)."""
+    s = {"vv": v, "qq": q, "kk": k}[request.similarity]
+    return attention.merge(F.scaled_dot_product_attention(s, s, v, scale=request.scale))
+
+
+def weighted_projection(attention: Attention, heads: Tensor, weights: Tensor | None) -> Tensor:
+    """Equations 4 and 5: each head's channels times its weight, then the frozen output projection.
+
+    The projection's bias is not scaled. heads: (B, 1 + N, W); weights: (heads,) or None.
+    """
+    if weights is not None:
+        heads = (heads.unflatten(-1, (attention.heads, -1)) * weights.to(heads.dtype)[:, None]).flatten(-2)
+    return attention.out(heads)

@@ -1,0 +1,157 @@
+"""From files, folders and globs to an ordered list of images with names that are unique in a run."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headclip.data.decode import EXTENSIONS
+from headclip.errors import InputError
+
+_KINDS = "PNG, JPEG, BMP, TIFF or WebP"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image: where it is, and its name in the run, relative to the root, with `/` on every system."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a run, in order; `root / name` is each one's path."""
+
+    root: Path
+    files: tuple[ImageFile, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        return iter(self.files)
+
+
+def discover(inputs: Sequence[str | Path], *, skip_folder: Callable[[Path], bool] | None = None) -> ImageSet:
+    """Find the images that `inputs` name.
+
+    A folder is searched with all its subfolders for files with an image extension; hidden files and folders
+    are left out. A glob may match files and folders, `**` any depth. A file named directly is always taken,
+    so that a wrong one is reported rather than ignored. Nothing is taken twice. Names are relative to the
+    input, or, with several inputs, to the folder that holds them all, so they cannot collide.
+
+    Args:
+        inputs: files, folders and globs, in the order wanted; within each the order is natural (2 before 10).
+        skip_folder: subfolders for which this is true are not entered.
+
+    Raises:
+        InputError: nothing is given, an input does not exist or cannot be listed, or one holds no image.
+    """
+    if not inputs:
+        raise InputError("no input given; name an image, a folder or a quoted glob")
+    bases: list[Path] = []
+    found: dict[str, None] = {}  # ordered and without repetition
+    for entry in inputs:
+        base, paths = _expand(str(entry), skip_folder)
+        bases.append(base)
+        found.update(dict.fromkeys(str(path) for path in paths))
+    root = _common_root(bases)
+    return ImageSet(root, tuple(ImageFile(Path(path), _name(Path(path), root)) for path in found))
+
+
+def find_images(folder: Path, *, skip_folder: Callable[[Path], bool] | None = None) -> list[Path]:
+    """Every image file under `folder`, by extension, in natural order; links are followed, loops are not."""
+    paths: list[Path] = []
+    pending = [(folder, frozenset({os.path.realpath(folder)}))]
+    while pending:
+        current, ancestors = pending.pop()
+        try:
+            entries = [entry for entry in os.scandir(current) if not entry.name.startswith(".")]
+        except OSError as error:
+            raise InputError(f"cannot list the folder {current}: {error.strerror}") from None
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_dir():
+                real = os.path.realpath(path)
+                if real not in ancestors and not (skip_folder and skip_folder(path)):
+                    pending.append((path, ancestors | {real}))
+            elif is_image_name(path):
+                paths.append(path)
+    return sorted(paths, key=natural_key)
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the extension is one of a readable format."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def natural_key(path: str | Path) -> tuple[list[tuple[int, int, str]], str]:
+    """A sort key by which `a2` comes before `a10`, folder by folder; equal names differ by case at last.
+
+    >>> sorted(["a10.png", "a2.png", "A3.png"], key=natural_key)
+    ['a2.png', 'A3.png', 'a10.png']
+    """
+    text = str(path)
+    parts = re.split(r"([0-9]+)", text.replace(os.sep, "\0").casefold())
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], text
+
+
+def printable(text: str) -> str:
+    """A file name as tables and pages can hold it: bytes that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _expand(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
+    """The folder to which one input's names are relative, and its images (absolute paths)."""
+    # Not resolve(): a link keeps the name under which the user gave it.
+    path = Path(os.path.abspath(Path(entry).expanduser()))  # noqa: PTH100
+    if path.is_dir():
+        paths = find_images(path, skip_folder=skip_folder)
+        if not paths:
+            raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included")
+        return path, paths
+    if os.path.lexists(path):
+        return path.parent, [path]
+    if glob.has_magic(entry):
+        return _expand_glob(entry, path, skip_folder)
+    raise InputError(f"{entry} does not exist; check the path")
+
+
+def _expand_glob(
+    entry: str, pattern: Path, skip_folder: Callable[[Path], bool] | None
+) -> tuple[Path, list[Path]]:
+    base = Path(*pattern.parts[: _first_magic(pattern)])
+    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute
+    if not matches:
+        raise InputError(f"nothing matches {entry}; check the pattern")
+    paths: set[Path] = set()
+    for match in matches:
+        if match.is_dir():
+            paths.update(find_images(match, skip_folder=skip_folder))
+        elif is_image_name(match):
+            paths.add(match)
+    if not paths:
+        raise InputError(f"{entry} matches {len(matches)} name(s), but no image; looked for {_KINDS}")
+    return base, sorted(paths, key=natural_key)
+
+
+def _first_magic(pattern: Path) -> int:
+    return next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
+
+
+def _common_root(bases: Sequence[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath(bases))
+    except ValueError:  # several drives
+        return Path(bases[0].anchor)
+
+
+def _name(path: Path, root: Path) -> str:
+    if path.is_relative_to(root):
+        return printable(path.relative_to(root).as_posix())
+    return printable(path.as_posix().replace(":", ""))  # another drive: D:/x becomes D/x

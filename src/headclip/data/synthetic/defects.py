@@ -1,0 +1,131 @@
+"""Puts a defect on a scene: chooses one that fits, draws 1 to 4 of it, and keeps the exact mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Importing these modules registers their defects.
+from headclip.data.synthetic import defects_areas, defects_structure, defects_tissue  # noqa: F401
+from headclip.data.synthetic.base import Rng, Scene
+from headclip.data.synthetic.defects_base import DEFECTS, Canvas, Change, Defect, defect
+from headclip.data.synthetic.defects_lines import plain_scratch
+
+THRESHOLD = 0.012
+"""Smallest change of a pixel (of 1) that counts; smaller ones are undone, so image and mask agree exactly."""
+
+VISIBLE = 0.025
+"""At least MIN_PIXELS pixels must change by this much, or the defect is drawn again, stronger."""
+
+MIN_PIXELS = 6
+LOW_CONTRAST, HIGH_CONTRAST = 0.06, 1.0
+ATTEMPTS = 6
+
+WHOLE = 0.6
+"""A variant that changes a larger share of the part than this is left out: it is another part, not a damaged
+one."""
+
+UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2}
+"""Variants that hardly anybody can see without knowing how the part should look: drawn less often (others
+weigh 1)."""
+
+
+def defect_names() -> list[str]:
+    return sorted(DEFECTS)
+
+
+def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tensor, Tensor, str]:
+    """Draw one kind of defect, 1 to 4 times, on a defect-free scene.
+
+    Scenes that bring variants (a missing or bent part) use one of them half of the time. `name` forces a
+    kind. Returns the image (C, H, W) in [0, 1], equal to the scene's outside the mask to the last bit; the
+    (H, W) bool mask, never empty; and the defect's name.
+    """
+    contrast = rng.log_uniform(LOW_CONTRAST, HIGH_CONTRAST)
+    if name is None and scene.variants and rng.chance(0.5):
+        names = sorted(scene.variants)
+        chosen = rng.choice(names, [UNSEEN_VARIANTS.get(one, 1.0) for one in names])
+        changed = _apply_variant(scene, chosen)
+        if changed is not None:
+            return changed[0], changed[1], chosen
+    canvas = Canvas(scene)
+    for _ in range(ATTEMPTS):
+        kind = DEFECTS[name] if name is not None else _choose(scene, rng)
+        session = _Session(canvas, scene)
+        for _ in range(_instances(rng, kind)):
+            change = kind.paint(canvas, rng, contrast)
+            if change is not None:
+                session.add(change)
+        if session.visible():
+            return canvas.image, session.mask, kind.name
+        canvas.image = scene.image
+        contrast = min(HIGH_CONTRAST, contrast * 1.8)
+    session = _Session(canvas, scene)
+    session.add(plain_scratch(canvas, rng))
+    return canvas.image, session.mask, "scratch"
+
+
+def _choose(scene: Scene, rng: Rng) -> Defect:
+    fitting = [d for d in DEFECTS.values() if d.fits(scene)]
+    # Tissue gets its own defects most of the time; a scratch on mucosa teaches little.
+    own = [d.weight * (6.0 if scene.kind == "tissue" and "tissue" in d.kinds else 1.0) for d in fitting]
+    return rng.choice(fitting, own)
+
+
+def _instances(rng: Rng, kind: Defect) -> int:
+    return rng.choice((1, 2, 3, 4), (0.72, 0.28, 0.0, 0.0) if kind.few else (0.66, 0.19, 0.1, 0.05))
+
+
+@dataclass
+class _Session:
+    """The drawing of one defect: commits changes to the canvas and gathers the mask."""
+
+    canvas: Canvas
+    scene: Scene
+
+    def __post_init__(self) -> None:
+        self.canvas.image = self.scene.image.clone()
+        self.mask = torch.zeros_like(self.scene.foreground)
+        self._strong = 0
+
+    def add(self, change: Change) -> None:
+        box, canvas = change.box, self.canvas
+        window = (slice(box.top, box.bottom), slice(box.left, box.right))
+        old = canvas.image[:, window[0], window[1]]
+        new = change.pixels.clamp(0, 1)
+        difference = (new - old).abs().amax(0)  # (h, w)
+        if change.support is None:
+            touched = difference > THRESHOLD
+        else:
+            touched = change.support > 0.1
+            if float((difference * touched).sum()) < THRESHOLD * float(touched.sum()):
+                return  # the foreign or moved texture looks like the one it replaces
+        if not (canvas.everywhere or change.anywhere):
+            touched = touched & canvas.foreground[window]
+        canvas.image[:, window[0], window[1]] = torch.where(touched, new, old)
+        self.mask[window] |= touched
+        self._strong += int(((difference > VISIBLE) & touched).sum())
+
+    def visible(self) -> bool:
+        return self._strong >= MIN_PIXELS
+
+
+def _apply_variant(scene: Scene, name: str) -> tuple[Tensor, Tensor] | None:
+    """A variant drawn by the scene, held to the same contract: nothing changes outside the mask."""
+    image, mask = scene.variants[name]()
+    difference = (image - scene.image).abs().amax(0)
+    changed = (difference > THRESHOLD).float()[None, None]
+    # Close small gaps: single pixels of the new part equal the old by chance.
+    near = F.avg_pool2d(changed, 5, stride=1, padding=2)[0, 0] > 0.2
+    mask = mask & (near | (changed[0, 0] > 0))
+    if int(((difference > VISIBLE) & mask).sum()) < MIN_PIXELS:
+        return None
+    if int(mask.sum()) > WHOLE * int(scene.foreground.sum()):
+        return None
+    return torch.where(mask, image, scene.image), mask
+
+
+__all__ = ["DEFECTS", "apply_defect", "defect", "defect_names"]

@@ -1,0 +1,108 @@
+"""Defects of tissue: polyps, moles, tumours and ulcers, as endoscopy, dermoscopy and tomography show them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from headclip.data.synthetic.base import Rng
+from headclip.data.synthetic.defects_base import (
+    Canvas,
+    Change,
+    blob_at,
+    cover,
+    defect,
+    ellipse,
+    shade,
+    smoothstep,
+    soft_noise,
+    tone,
+)
+
+TISSUE = ("tissue",)
+
+
+def _size(canvas: Canvas, rng: Rng, low: float = 8, share: float = 0.5) -> float:
+    return rng.log_uniform(low, max(low + 2, share * canvas.short))
+
+
+@defect("polyp", weight=1.2, kinds=TISSUE, few=True)
+def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
+    """A raised dome: lit on one side, in shade on the other, redder or paler than around, with a wet
+    highlight."""
+    size = _size(canvas, rng)
+    row, column = canvas.spot(rng)
+    distance, box = ellipse(rng, canvas, row, column, size, margin=1.3, flat=1.8)
+    distance = distance + rng.uniform(0.05, 0.25) * soft_noise(rng, box.height, box.width, rng.integer(2, 4))
+    crop = canvas.crop(box)
+    inside = smoothstep((1 - distance) * rng.uniform(2.5, 7.0))
+    rows, columns = canvas.offsets(box, row, column)
+    angle = rng.uniform(0, 2 * math.pi)
+    lit = (rows * math.sin(angle) + columns * math.cos(angle)) / (size / 2)
+    change = abs(tone(rng, crop, min(1.0, 1.5 * contrast), floor=2.0))
+    rim = (1 - ((distance - 0.95) * 5).abs()).clamp(0, 1)
+    relief = change * (0.9 * lit.clamp(-1, 1) + rng.uniform(-0.4, 0.6)) * inside - 0.6 * change * rim
+    pixels = crop * (1 + relief / max(float(crop.mean()), 0.15))
+    if canvas.channels == 3 and rng.chance(0.6):
+        red = canvas.colour(rng.uniform(0.0, 0.15), rng.uniform(-0.15, 0.05), rng.uniform(-0.12, 0.05))
+        pixels = pixels + red * inside
+    if rng.chance(0.5):
+        gleam = smoothstep(1 - (((lit - 0.4) * 3).abs() + 1.5 * (distance - 0.2).clamp(min=0)))
+        pixels = pixels + (1 - pixels) * (gleam * inside * rng.uniform(0.3, 0.9))
+    return Change(box, pixels, support=inside)
+
+
+@defect("mole", weight=1.2, kinds=TISSUE, few=True)
+def mole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
+    """A dark brown irregular spot with a soft edge and uneven pigment."""
+    size = _size(canvas, rng)
+    row, column = canvas.spot(rng)
+    ragged, soft = rng.uniform(0.1, 0.5), rng.uniform(0.15, 0.7)
+    box, alpha = blob_at(rng, canvas, row, column, size, ragged=ragged, soft=soft)
+    crop = canvas.crop(box)
+    change = tone(rng, crop, max(contrast, 0.1), dark=0.97, floor=1.5)
+    pigment = alpha * (0.8 + 0.3 * soft_noise(rng, box.height, box.width, rng.integer(3, 8))).clamp(0, 1.2)
+    pixels = shade(crop, pigment.clamp(0, 1), change)
+    if canvas.channels == 3:
+        brown = canvas.colour(0.0, -0.25 * abs(change), -0.4 * abs(change))
+        pixels = pixels + brown * pigment
+    return Change(box, pixels)
+
+
+@defect("tumour", weight=1.2, kinds=TISSUE, few=True)
+def tumour(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
+    """A bright blob, sometimes with a brighter ring, a dark core and a paler swelling around it."""
+    size = _size(canvas, rng, share=0.4)
+    row, column = canvas.spot(rng)
+    distance, box = ellipse(rng, canvas, row, column, size, margin=1.7, flat=1.8)
+    distance = distance + rng.uniform(0.05, 0.3) * soft_noise(rng, box.height, box.width, rng.integer(2, 5))
+    crop = canvas.crop(box)
+    change = tone(rng, crop, max(contrast, 0.1), dark=0.12, floor=1.5)
+    inside = support = smoothstep((1 - distance) * rng.uniform(2.0, 6.0))
+    if size > 14 and rng.chance(0.4):
+        core = smoothstep((rng.uniform(0.3, 0.65) - distance) * 5)
+        inside = inside * (1 - rng.uniform(0.4, 1.3) * core)
+    pixels = shade(crop, inside.clamp(0, 1), change)
+    if rng.chance(0.4):
+        swelling = smoothstep((1.5 - distance) * 1.6) * (1 - inside.clamp(0, 1))
+        pixels = shade(pixels, swelling, rng.choice((-0.4, 0.4)) * change)
+        support = torch.maximum(support, swelling)
+    return Change(box, pixels, support=support)
+
+
+@defect("ulcer", weight=0.7, kinds=TISSUE, few=True)
+def ulcer(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
+    """A sore: a pale or dark bed inside an inflamed border."""
+    size = _size(canvas, rng, share=0.35)
+    row, column = canvas.spot(rng)
+    distance, box = ellipse(rng, canvas, row, column, size, margin=1.4, flat=2.0)
+    distance = distance + 0.25 * soft_noise(rng, box.height, box.width, rng.integer(3, 5))
+    crop = canvas.crop(box)
+    change = tone(rng, crop, max(contrast, 0.1), dark=0.5, floor=1.5)
+    bed, border = smoothstep((0.8 - distance) * 4), (1 - ((distance - 0.9) * 4).abs()).clamp(0, 1)
+    pixels = shade(crop, bed, change)
+    sore = crop.mean((1, 2), keepdim=True) * canvas.colour(0.95, 0.55, 0.5)
+    return Change(
+        box, cover(pixels, border * min(1.0, 2 * abs(change)), sore), support=torch.maximum(bed, border)
+    )

@@ -1,0 +1,7 @@
+"""All tissue families; importing this module registers them."""
+
+from __future__ import annotations
+
+from headclip.data.synthetic import tissue_organ, tissue_scan, tissue_view
+
+__all__ = ["tissue_organ", "tissue_scan", "tissue_view"]

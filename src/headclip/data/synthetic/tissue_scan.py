@@ -1,0 +1,193 @@
+"""Grey medical scans: axial head slices, ultrasound, X-ray, layered cross-sections."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from headclip.data.synthetic.base import Rng, Scene
+from headclip.data.synthetic.noise import fractal_noise, smooth_noise, spectral_noise
+from headclip.data.synthetic.registry import scene
+from headclip.data.synthetic.shapes import (
+    colour_of,
+    coverage,
+    pixel_grid,
+    ramp,
+    smoothstep,
+    turned,
+)  # fmt: skip
+from headclip.data.synthetic.tissue_base import random_hue, tissue_scene
+
+
+@scene("head", weight=1.6)
+def head(rng: Rng, height: int, width: int) -> Scene:
+    """Axial slice of a head: skull, folded cortex, ventricles, left-right symmetric but for slow noise."""
+    side = min(height, width)
+    x, y = pixel_grid(rng, height, width)
+    tilt = rng.normal(0.0, 0.06) + rng.choice([0.0, 0.5 * math.pi], [0.9, 0.1])
+    x, y = turned(x, y, tilt, rng.normal(0.0, 0.015) * side, rng.normal(0.0, 0.015) * side)
+    size = 0.5 * side * rng.uniform(0.72, 0.98)
+    narrow = rng.uniform(0.72, 0.92)
+    egg = 1.0 + rng.uniform(-0.08, 0.08) * y / size
+    wobble = 0.02 * smooth_noise(rng, height, width, side * 0.4)
+    radius = ((x / (narrow * egg)).square() + y.square()).sqrt() / size + wobble
+
+    def mirrored(cell: float, octaves: int = 2) -> Tensor:
+        field = fractal_noise(rng, height, width, cell, octaves, 0.6)
+        return (0.85 * (field + field.flip(1)) + 0.4 * field) / 1.4
+
+    skull = rng.uniform(0.8, 0.94)
+    thick = rng.uniform(0.02, 0.07)
+    folds = mirrored(side * rng.uniform(0.04, 0.1))
+    sharp = rng.uniform(2.0, 8.0)
+    depth = (skull - thick - radius).clamp(min=0.0)
+    cortex = torch.sigmoid(sharp * (folds + 1.2 - depth * rng.uniform(5.0, 12.0)))
+    grey, white, fluid = (
+        rng.uniform(0.25, 0.6),
+        rng.uniform(0.4, 0.75),
+        rng.choice([rng.uniform(0.0, 0.2), rng.uniform(0.75, 1.0)]),
+    )
+    brain = white + (grey - white) * cortex
+    gap = torch.sigmoid(sharp * (folds.abs() * -4.0 + 0.6)) * smoothstep(rng.uniform(0.08, 0.2), 0.0, depth)
+    brain = brain + (fluid - brain) * gap * rng.uniform(0.3, 1.0)
+    fissure = coverage(x.abs() - size * 0.008 + 0.3 * (y.abs() < 0.25 * size), 2.0) * rng.uniform(0.2, 0.8)
+    brain = brain + (fluid - brain) * fissure
+    wide, tall = size * rng.uniform(0.03, 0.14), size * rng.uniform(0.12, 0.35)
+    if rng.chance(0.85):  # two horns that lean apart at both ends
+        lean = (
+            x.abs()
+            - size * rng.uniform(0.05, 0.1)
+            - (y - size * 0.02).square() / size * rng.uniform(0.1, 0.7)
+        )
+        horn = ((lean / wide).square() + ((y + 0.02 * size) / tall).square()).sqrt() + 0.06 * folds
+        brain = brain + (fluid - brain) * smoothstep(1.15, 0.85, horn)
+    deep = ((x.abs() - size * 0.22) / (0.13 * size)).square() + ((y - 0.02 * size) / (0.2 * size)).square()
+    brain = brain + rng.uniform(-0.12, 0.12) * smoothstep(1.3, 0.7, deep + 0.1 * folds)
+    brain = brain + rng.uniform(0.005, 0.05) * mirrored(side * 0.03, 1)
+    bone, scalp = (
+        rng.choice([rng.uniform(0.75, 1.0), rng.uniform(0.0, 0.3)], [0.6, 0.4]),
+        rng.uniform(0.3, 0.9),
+    )
+    inside = smoothstep(skull - thick, skull - thick - 0.02, radius)
+    ring = smoothstep(skull, skull - 0.015, radius) * (1.0 - inside)
+    skin_ = smoothstep(1.0, 0.98, radius) - smoothstep(skull + 0.005, skull - 0.01, radius)
+    value = brain * inside + bone * ring
+    if rng.chance(0.75):
+        value = value + scalp * skin_.clamp(min=0.0) * (1.0 + 0.2 * folds)
+    if rng.chance(0.2):  # skull-stripped
+        value = brain * inside
+    blur = rng.uniform(0.0, 0.03)
+    value = value * (1.0 + rng.uniform(0.0, 0.15) * smooth_noise(rng, height, width, side * 0.7))
+    value = value * rng.uniform(0.6, 1.1) + (blur + 0.005) * rng.randn(height, width) * (0.3 + inside)
+    noun = rng.choice(["brain", "brain MRI", "head scan", "brain slice", "brain CT"])
+    return tissue_scene(rng, value.clamp(min=0.0)[None], "head", noun, radius < skull - thick)
+
+
+@scene("ultrasound", weight=0.9)
+def ultrasound(rng: Rng, height: int, width: int) -> Scene:
+    side = min(height, width)
+    x, y = pixel_grid(rng, height, width)
+    bend = side * rng.uniform(0.01, 0.08) * smooth_noise(rng, height, width, side * rng.uniform(0.3, 0.8))
+    depth = y + bend + rng.normal(0.0, 0.2) * x
+    value = torch.full_like(depth, rng.uniform(0.15, 0.4))
+    for _ in range(rng.integer(2, 7)):
+        at, soft = rng.uniform(-0.5, 0.5) * height, side * rng.log_uniform(0.005, 0.05)
+        value = value + rng.normal(0.0, 0.15) * smoothstep(-soft, soft, depth - at)
+        if rng.chance(0.5):
+            value = value + rng.uniform(0.1, 0.5) * torch.exp(
+                -((depth - at) / (side * rng.log_uniform(0.004, 0.02))).square()
+            )
+    if rng.chance(0.5):  # a vessel or organ: dark oval with a bright rear wall
+        u, v = turned(x, y, rng.normal(0.0, 0.4), rng.normal(0.0, 0.2) * width, rng.normal(0.0, 0.2) * height)
+        oval = (
+            (u / (side * rng.uniform(0.1, 0.4))).square() + (v / (side * rng.uniform(0.06, 0.2))).square()
+        ).sqrt()
+        value = value * (1.0 - rng.uniform(0.4, 0.9) * smoothstep(1.1, 0.9, oval + bend / side))
+    size = max(1.6, side * rng.log_uniform(0.006, 0.02))
+    real, imaginary = (smooth_noise(rng, height, width, size, size * rng.uniform(1.5, 3.0)) for _ in range(2))
+    speckle = (real.square() + imaginary.square()).sqrt()  # Rayleigh amplitude, as from many scatterers
+    value = value.clamp(min=0.02) * (1.0 + rng.uniform(0.3, 0.9) * (speckle - 1.25))
+    value = value * (1.0 - rng.uniform(-0.3, 0.5) * y / height)
+    fan = torch.ones_like(value, dtype=torch.bool)
+    if rng.chance(0.4):
+        apex = y + height * rng.uniform(0.55, 0.8)
+        fan = (torch.atan2(x, apex).abs() < rng.uniform(0.5, 0.8)) & (
+            (x.square() + apex.square()).sqrt() > 0.12 * height
+        )
+        value = value * fan
+    if rng.chance(0.25):
+        dark, bright = colour_of(rng, (0.0, 0.0, 0.0)), random_hue(rng, 0.05, 0.65, (0.1, 0.4), (0.9, 1.0))
+        return tissue_scene(rng, ramp(value, dark, bright), "ultrasound", "ultrasound image", fan)
+    noun = rng.choice(["ultrasound image", "ultrasound scan", "breast ultrasound", "thyroid ultrasound"])
+    return tissue_scene(rng, value[None], "ultrasound", noun, fan)
+
+
+@scene("xray", weight=0.9)
+def xray(rng: Rng, height: int, width: int) -> Scene:
+    """Smooth absorption fields: a body outline, lungs and ribs, or a single bone."""
+    side = min(height, width)
+    x, y = pixel_grid(rng, height, width)
+    wander = smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.5))
+    value = 0.5 + rng.uniform(0.02, 0.1) * fractal_noise(rng, height, width, side * 0.3, 4, 0.6)
+    if rng.chance(0.5):
+        spread, lung = rng.uniform(0.16, 0.25), rng.uniform(0.2, 0.45)
+        inner = ((x.abs() - spread * width) / (0.17 * width)).square() + (
+            (y + 0.02 * height) / (0.36 * height)
+        ).square()
+        lungs = smoothstep(1.4, 0.6, inner + 0.12 * wander)
+        value = value - lung * lungs
+        rib = (y + 0.25 * x.abs() + 0.35 * x.square() / width) / (height * rng.uniform(0.08, 0.13))
+        value = value + rng.uniform(0.02, 0.12) * (0.5 + 0.5 * torch.sin(rib * 2.0 * math.pi)).square() * (
+            0.3 + 0.7 * lungs
+        )
+        value = value + rng.uniform(0.1, 0.3) * torch.exp(-((x / (0.06 * width)).square()))
+        noun = rng.choice(["chest x-ray", "x-ray image", "radiograph"])
+    else:
+        u, v = turned(
+            x, y, rng.uniform(0.0, 3.2), rng.normal(0.0, 0.1) * width, rng.normal(0.0, 0.1) * height
+        )
+        half = side * rng.uniform(0.06, 0.2) * (1.0 + 0.8 * (v / side).square() * rng.uniform(0.0, 4.0))
+        across = ((u + 0.02 * side * wander) / half).abs()
+        wall = smoothstep(1.05, 0.95, across) * (0.5 + 0.5 * smoothstep(0.5, 0.85, across))
+        flesh = smoothstep(1.1, 0.8, (u.abs() / (side * rng.uniform(0.3, 0.7))))
+        value = rng.uniform(0.02, 0.15) + 0.3 * flesh * value + rng.uniform(0.3, 0.6) * wall
+        value = value + 0.04 * wall * spectral_noise(rng, height, width, rng.uniform(0.5, 1.2))
+        noun = rng.choice(["bone x-ray", "x-ray image", "radiograph"])
+    if rng.chance(0.3):
+        value = 1.0 - value
+    value = value + rng.log_uniform(0.004, 0.03) * rng.randn(height, width)
+    return tissue_scene(rng, value[None], "xray", noun)
+
+
+@scene("layered_scan", weight=0.8)
+def layered_scan(rng: Rng, height: int, width: int) -> Scene:
+    """Retina-like cross-section: thin bright and dark layers in a dark, speckled picture."""
+    side = min(height, width)
+    x, y = pixel_grid(rng, height, width)
+    curve = y + rng.normal(0.0, 0.5) * x.square() / width * 0.6 + rng.normal(0.0, 0.08) * x
+    curve = curve + 0.015 * side * smooth_noise(rng, height, width, side * 0.5)
+    pit = (
+        side
+        * rng.uniform(0.0, 0.12)
+        * torch.exp(-((x - rng.normal(0.0, 0.1) * width) / (0.12 * width)).square())
+    )
+    top, total = rng.uniform(-0.3, 0.0) * height, height * rng.uniform(0.25, 0.5)
+    count = rng.integer(4, 10)
+    position = (curve - top) / total
+    shrunk = (position - pit / total) / (1.0 - pit / total)  # the pit pulls the upper layers down
+    levels = rng.rand(count + 2) * rng.uniform(0.3, 0.8) + 0.1
+    levels[0], levels[-1] = rng.uniform(0.0, 0.12), rng.uniform(0.05, 0.3)
+    value = levels[0] + torch.zeros_like(y)
+    edges = torch.linspace(0.0, 1.0, count + 1, device=rng.device) + 0.25 / count * rng.randn(count + 1)
+    for k in range(count + 1):
+        value = value + (levels[k + 1] - levels[k]) * smoothstep(
+            -0.01, 0.01 + rng.uniform(0.0, 0.02), shrunk - edges[k]
+        )
+    value = value * (1.0 - 0.5 * smoothstep(1.0, 2.2, shrunk))
+    size = max(1.5, side * 0.008)
+    value = value * (1.0 + rng.uniform(0.1, 0.35) * smooth_noise(rng, height, width, size, size * 2.0))
+    value = value + rng.uniform(0.01, 0.06) * rng.randn(height, width)
+    noun = rng.choice(["retinal scan", "retina OCT", "OCT image", "layered tissue"])
+    return tissue_scene(rng, value[None], "layered_scan", noun, (shrunk > -0.1) & (shrunk < 1.3))

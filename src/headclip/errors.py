@@ -1,0 +1,23 @@
+"""Errors a user can act on. Every message says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class HeadclipError(Exception):
+    """Base of every error that headclip raises on purpose; the command prints it without a traceback."""
+
+
+class BackboneError(HeadclipError):
+    """A backbone is unknown, incomplete, corrupt or cannot be reached."""
+
+
+class CheckpointError(HeadclipError):
+    """A checkpoint cannot be read, or belongs to another backbone or method."""
+
+
+class ImageError(HeadclipError):
+    """One image cannot be decoded or is refused; never ends a run over many images."""
+
+
+class InputError(HeadclipError):
+    """An input path, folder, glob or option does not make sense."""

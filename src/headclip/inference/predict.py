@@ -1,0 +1,317 @@
+"""Judging a folder of images: decode, model, files, each in its own threads, and a row for every image."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.data.decode import DEFAULT_MAX_PIXELS
+from headclip.data.discover import ImageSet, discover, printable
+from headclip.inference.overlay import LevelHistogram
+from headclip.inference.prefetch import Decoded, decode_ahead
+from headclip.inference.report import render_report, thumbnail_names
+from headclip.inference.run import Entry, Row, is_run_folder
+from headclip.inference.run_files import (
+    REPORT,
+    RunFileNameError,
+    RunFolderError,
+    encode_map,
+    encode_preview,
+    map_file,
+    preview_file,
+    quantise,
+    write_atomic,
+)
+from headclip.inference.run_render import count_levels, render_overlays
+from headclip.inference.run_writer import RunWriter
+
+_BATCH_PIXELS = 32_000_000  # pixels of a batch; each costs 4 bytes of map besides its colours
+_log = logging.getLogger(__name__)
+
+
+class Judgement(Protocol):
+    """What is needed of a `Prediction`."""
+
+    @property
+    def score(self) -> float: ...
+    @property
+    def global_score(self) -> float: ...
+    @property
+    def local_score(self) -> float: ...
+    @property
+    def anomaly_map(self) -> NDArray[np.float32]: ...
+
+
+class Judge(Protocol):
+    """What is needed of a `Detector`."""
+
+    @property
+    def batch_size(self) -> int: ...
+    def predict_arrays(self, images: list[NDArray[np.uint8]], /) -> Sequence[Judgement]: ...
+    def describe(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. done counts the images of this stage, failed ones included."""
+
+    stage: Literal["judging", "rendering"]
+    done: int
+    total: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What `predict_run` did. rows: all of the run; judged, skipped: images done now and in earlier calls."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+    judged: int
+    skipped: int
+    seconds: float
+
+    @property
+    def ok(self) -> list[Row]:
+        """The judged images."""
+        return [row for row in self.rows if row.status == "ok"]
+
+    @property
+    def failed(self) -> list[Row]:
+        """The images that could not be judged, each with its reason."""
+        return [row for row in self.rows if row.status == "failed"]
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+        return self.folder / REPORT
+
+    def top(self, count: int) -> list[Row]:
+        """The most anomalous images, highest score first."""
+        return sorted(self.ok, key=lambda row: -(row.score or 0.0))[:count]
+
+
+def predict_run(
+    detector: Judge,
+    inputs: Sequence[str | Path] | ImageSet,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    arguments: dict[str, Any] | None = None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    refresh_seconds: float = 10.0,
+) -> RunSummary:
+    """Judge all images that `inputs` name and write the run folder `out`.
+
+    A broken image becomes a failed row. Interrupted or killed at any moment, the folder stays readable and
+    `resume` goes on: what is judged already (same path, size and time of the file) is kept, failed images are
+    tried again.
+
+    Args:
+        detector: a `Detector`, or anything with its `predict_arrays`, `describe` and `batch_size`.
+        inputs: files, folders and globs, or what `discover` made of them.
+        max_pixels: larger images are refused, each with a row that says so.
+        arguments: kept in run.json.
+        progress: called in this thread after every batch and every overlay.
+        refresh_seconds: how often results.csv is brought up to date on the way.
+
+    Raises:
+        InputError: an input does not exist or holds no image.
+        RunFolderError: `out` cannot be used or written.
+        KeyboardInterrupt: passed on, with the folder left ready for `resume`.
+    """
+    started = time.perf_counter()
+    images = inputs if isinstance(inputs, ImageSet) else discover(inputs, skip_folder=is_run_folder)
+    writer = RunWriter(
+        out, images, detector.describe(), arguments=arguments, resume=resume, overwrite=overwrite
+    )
+    with writer:
+        todo = [image for image in images if not writer.is_done(image)]
+        names = {image.name for image in todo}
+        earlier = [row for row in writer.rows() if row.status == "ok" and row.path not in names]
+        session = _Session(detector, writer, progress, len(images), len(images) - len(todo), refresh_seconds)
+        ahead = max(4, 2 * detector.batch_size)
+        with closing(decode_ahead(todo, max_pixels=max_pixels, max_images=ahead)) as decoded:
+            session.judge(decoded)
+        count_levels(writer.folder, earlier, session.histogram)
+        _finish(writer, session.histogram, progress)
+        rows = tuple(writer.rows())
+    return RunSummary(writer.folder, rows, len(todo), len(images) - len(todo), time.perf_counter() - started)
+
+
+class _Session:
+    """One pass over the images that are still to be judged."""
+
+    def __init__(
+        self,
+        detector: Judge,
+        writer: RunWriter,
+        progress: Callable[[Progress], None],
+        total: int,
+        skipped: int,
+        refresh_seconds: float,
+    ) -> None:
+        self.histogram = LevelHistogram()
+        self._detector = detector
+        self._writer = writer
+        self._progress = progress
+        self._total = total
+        self._done = skipped
+        self._failed = 0
+        self._refresh_seconds = refresh_seconds
+        self._refreshed = time.monotonic()
+        self._batch_size = detector.batch_size
+
+    def judge(self, decoded: Iterator[Decoded]) -> None:
+        """Files of one batch are written while the model works on the next; the journal follows them."""
+        waiting: deque[list[Future[Entry]]] = deque()
+        self._report()
+        with ThreadPoolExecutor(2, thread_name_prefix="headclip-write") as pool:
+            try:
+                for batch in self._batches(decoded):
+                    waiting.append([pool.submit(self._save, *judged) for judged in self._judge_batch(batch)])
+                    while len(waiting) > 1:
+                        self._record(waiting.popleft())
+            finally:  # after an interruption too: what the model has judged is kept
+                while waiting:
+                    self._record(waiting.popleft())
+
+    def _batches(self, decoded: Iterator[Decoded]) -> Iterator[list[Decoded]]:
+        """Group readable images up to the batch size or _BATCH_PIXELS; put unreadable ones on record."""
+        batch: list[Decoded] = []
+        pixels = 0
+        for item in decoded:
+            if item.pixels is None:
+                self._append([_failed(item, item.reason or "unknown reason")])
+                continue
+            count = item.pixels.shape[0] * item.pixels.shape[1]
+            if batch and (len(batch) >= self._batch_size or pixels + count > _BATCH_PIXELS):
+                yield batch
+                batch, pixels = [], 0
+            batch.append(item)
+            pixels += count
+        if batch:
+            yield batch
+
+    def _judge_batch(self, batch: list[Decoded]) -> list[tuple[Decoded, Judgement | str, float]]:
+        """Every image with its judgement, or the reason for none, and its share of the batch's seconds."""
+        started = time.perf_counter()
+        try:
+            judgements = self._detector.predict_arrays(
+                [item.pixels for item in batch if item.pixels is not None]
+            )
+        except Exception as error:
+            _log.debug("judging %d image(s) failed", len(batch), exc_info=True)
+            if len(batch) > 1:
+                if _is_memory_error(error):
+                    self._batch_size = max(1, len(batch) // 2)
+                return [judged for item in batch for judged in self._judge_batch([item])]
+            return [(batch[0], _model_reason(error), 0.0)]
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [(item, result, seconds) for item, result in zip(batch, judgements, strict=True)]
+
+    def _save(self, item: Decoded, judgement: Judgement | str, seconds: float) -> Entry:
+        """The entry of one image, its files in place; runs in a thread. A failing folder ends the run."""
+        if isinstance(judgement, str):
+            return _failed(item, judgement)
+        try:
+            return self._save_judged(item, judgement, seconds)
+        except RunFileNameError as error:
+            return _failed(item, str(error))
+        except RunFolderError:
+            raise
+        except Exception as error:
+            _log.debug("saving %s failed", item.file.name, exc_info=True)
+            return _failed(item, f"cannot be saved: {type(error).__name__}: {error}")
+
+    def _save_judged(self, item: Decoded, judgement: Judgement, seconds: float) -> Entry:
+        assert item.pixels is not None
+        height, width = item.pixels.shape[:2]
+        anomaly_map = judgement.anomaly_map
+        if anomaly_map.shape != (height, width):
+            return _failed(item, f"the model gave a map of shape {anomaly_map.shape} for {(height, width)}")
+        if not (np.isfinite(judgement.score) and np.isfinite(anomaly_map).all()):
+            return _failed(item, "the model gave values that are not numbers")
+        name = item.file.name
+        levels = quantise(anomaly_map)
+        write_atomic(self._writer.folder, map_file(name), encode_map(levels))
+        write_atomic(self._writer.folder, preview_file(name), encode_preview(item.pixels))
+        row = Row(
+            path=name,
+            status="ok",
+            score=float(judgement.score),
+            height=height,
+            width=width,
+            global_score=float(judgement.global_score),
+            local_score=float(judgement.local_score),
+            map=map_file(name),
+            seconds=seconds,
+        )
+        self.histogram.update(levels)
+        return Entry(row, item.size, item.mtime_ns)
+
+    def _record(self, saved: list[Future[Entry]]) -> None:
+        self._append([future.result() for future in saved])
+
+    def _append(self, entries: list[Entry]) -> None:
+        self._writer.append(entries)
+        self._done += len(entries)
+        self._failed += sum(entry.row.status == "failed" for entry in entries)
+        self._report()
+        if time.monotonic() - self._refreshed > self._refresh_seconds:
+            self._writer.refresh_table()
+            self._refreshed = time.monotonic()
+
+    def _report(self) -> None:
+        self._progress(Progress("judging", self._done, self._total, self._failed))
+
+
+def _finish(writer: RunWriter, histogram: LevelHistogram, progress: Callable[[Progress], None]) -> None:
+    """Overlays, tables and report. The scale needs all maps of the run, so this comes last."""
+    writer.refresh_table()
+    rows = writer.rows()
+    ok = [row for row in rows if row.status == "ok"]
+    scale = histogram.scale()
+    done = 0
+
+    def count(name: str) -> None:
+        nonlocal done
+        done += 1
+        progress(Progress("rendering", done, len(ok), len(rows) - len(ok)))
+
+    thumbnails = render_overlays(writer.folder, ok, scale, thumbnail_names(ok), count)
+    facts = {"scale": {"low": round(scale.low, 6), "high": round(scale.high, 6)}}
+    writer.finish(render_report(rows, writer.facts | facts, thumbnails, writer.folder), facts)
+
+
+def _failed(item: Decoded, reason: str) -> Entry:
+    return Entry(Row(item.file.name, "failed", reason=_one_line(reason)), item.size, item.mtime_ns)
+
+
+def _one_line(reason: str) -> str:
+    lines = reason.strip().splitlines()
+    return printable(lines[0])[:300] if lines else "unknown reason"
+
+
+def _model_reason(error: Exception) -> str:
+    if _is_memory_error(error):
+        return "not enough memory for this image; try a smaller --image-size or another --device"
+    return f"the model failed: {type(error).__name__}: {error}"
+
+
+def _is_memory_error(error: Exception) -> bool:
+    """MemoryError, or what torch raises instead, told by its words: torch need not be imported here."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

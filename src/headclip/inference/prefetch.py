@@ -1,0 +1,118 @@
+"""Decoding ahead of the model, in background threads, within a fixed amount of memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.data.decode import decode
+from headclip.data.discover import ImageFile
+from headclip.errors import ImageError
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One input on its way to the model: pixels (H, W, 3) uint8, or the reason why there are none."""
+
+    file: ImageFile
+    pixels: NDArray[np.uint8] | None
+    reason: str | None
+    size: int  # bytes of the file; 0 where it cannot be asked
+    mtime_ns: int
+
+
+def decode_ahead(
+    files: Sequence[ImageFile],
+    *,
+    max_pixels: int,
+    workers: int = 2,
+    max_images: int = 16,
+    max_bytes: int = 400_000_000,
+) -> Generator[Decoded, None, None]:
+    """Yield every file decoded, in order, while up to `max_images` or `max_bytes` of later ones get ready.
+
+    At most `workers` images more than `max_bytes` are held. Leaving the loop early stops the threads.
+    """
+    queue = _Queue(files, max_pixels, max_images, max_bytes)
+    threads = [
+        threading.Thread(target=queue.work, daemon=True, name="headclip-decode") for _ in range(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for index in range(len(files)):
+            yield queue.take(index)
+    finally:
+        queue.stop()
+        for thread in threads:
+            thread.join()
+
+
+class _Queue:
+    """Indices are handed out in order while there is room: the lowest one missing is always on its way."""
+
+    def __init__(self, files: Sequence[ImageFile], max_pixels: int, max_images: int, max_bytes: int) -> None:
+        self._files = files
+        self._max_pixels = max_pixels
+        self._max_images = max_images
+        self._max_bytes = max_bytes
+        self._changed = threading.Condition()
+        self._ready: dict[int, Decoded] = {}
+        self._bytes = 0
+        self._next = 0
+        self._stopped = False
+
+    def work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._has_room())
+                if self._stopped or self._next >= len(self._files):
+                    return
+                index = self._next
+                self._next += 1
+            item = _decode_one(self._files[index], self._max_pixels)
+            with self._changed:
+                self._ready[index] = item
+                self._bytes += _bytes_of(item)
+                self._changed.notify_all()
+
+    def take(self, index: int) -> Decoded:
+        with self._changed:
+            self._changed.wait_for(lambda: index in self._ready)
+            item = self._ready.pop(index)
+            self._bytes -= _bytes_of(item)
+            self._changed.notify_all()
+            return item
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        if self._next >= len(self._files):
+            return True  # nothing left: let the worker see it and end
+        return len(self._ready) < self._max_images and self._bytes < self._max_bytes
+
+
+def _bytes_of(item: Decoded) -> int:
+    return 0 if item.pixels is None else item.pixels.nbytes
+
+
+def _decode_one(file: ImageFile, max_pixels: int) -> Decoded:
+    size = mtime_ns = 0
+    try:
+        status = file.path.stat()
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+    except OSError:
+        pass  # decode says why, in its own words
+    try:
+        return Decoded(file, decode(file.path, max_pixels=max_pixels), None, size, mtime_ns)
+    except ImageError as error:
+        return Decoded(file, None, str(error), size, mtime_ns)
+    except Exception as error:  # a thread that dies would leave the run waiting for ever
+        return Decoded(file, None, f"unexpected {type(error).__name__}: {error}", size, mtime_ns)

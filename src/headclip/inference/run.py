@@ -1,0 +1,215 @@
+"""A run: what is known about a folder of judged images, read from its run folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from headclip.inference.run_files import (
+    JOURNAL,
+    PARQUET_TABLE,
+    REPORT,
+    RUN_JSON,
+    RunFolderError,
+    overlay_file,
+    preview_file,
+    read_map,
+)
+
+FORMAT = "headclip-run"
+FORMAT_VERSION = 1
+Status = Literal["ok", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a run.
+
+    path: name relative to the run's root; reason: why it failed, else None; score, global_score, local_score:
+        in
+    [0, 1]; height, width: pixels of the image; map: map file relative to the run folder; seconds: time in the
+    model (a batch's time shared equally). A failed image has only path, status and reason.
+    """
+
+    path: str
+    status: Status
+    reason: str | None = None
+    score: float | None = None
+    height: int | None = None
+    width: int | None = None
+    global_score: float | None = None
+    local_score: float | None = None
+    map: str | None = None
+    seconds: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("score", pa.float64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("global_score", pa.float64()),
+        ("local_score", pa.float64()),
+        ("map", pa.string()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal: a row, and the size (bytes) and time (ns) of the image file it speaks of."""
+
+    row: Row
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """The content of a run folder. rows: in the order of the inputs; facts: run.json."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Read a run, also an unfinished or killed one, whose rows are those judged until then.
+
+        Raises:
+            RunFolderError: the folder holds no run, or a run of a newer format.
+        """
+        folder = Path(folder)
+        facts = read_facts(folder)
+        if facts is None:
+            raise RunFolderError(
+                f"{folder} holds no run (no readable {RUN_JSON}); name a folder of headclip predict"
+            )
+        if facts["version"] > FORMAT_VERSION:
+            raise RunFolderError(f"{folder} was written by a newer headclip; update to read it")
+        table = folder / PARQUET_TABLE
+        if facts["status"] == "finished" and table.is_file():
+            rows = [Row(**line) for line in pq.read_table(table, columns=list(COLUMNS)).to_pylist()]
+        else:
+            rows = [entry.row for entry in read_journal(folder / JOURNAL)[0].values()]
+        return cls(folder, tuple(rows), facts)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the detector said of itself: backbone, checkpoint, method, sizes."""
+        return self.facts["settings"]
+
+    @property
+    def finished(self) -> bool:
+        """False while the run goes on, and after a kill until --resume."""
+        return self.facts["status"] == "finished"
+
+    @property
+    def ok(self) -> list[Row]:
+        """The judged images."""
+        return [row for row in self.rows if row.status == "ok"]
+
+    @property
+    def failed(self) -> list[Row]:
+        """The images that could not be judged, each with its reason."""
+        return [row for row in self.rows if row.status == "failed"]
+
+    @property
+    def report(self) -> Path:
+        """The page to open; exists when the run is finished."""
+        return self.folder / REPORT
+
+    def load_map(self, row: Row) -> NDArray[np.float32]:
+        """The anomaly map of a row: (H, W) at the image's own resolution, in [0, 1].
+
+        Raises:
+            RunFolderError: the row failed, or its file is missing or damaged.
+        """
+        if row.map is None:
+            raise RunFolderError(f"{row.path} has no map: {row.reason}")
+        return read_map(self.folder / row.map)
+
+    def image_path(self, row: Row) -> Path:
+        """Where the image was when it was judged."""
+        return Path(self.facts["root"]) / row.path
+
+    def overlay_path(self, row: Row) -> Path:
+        """The picture with the tinted map."""
+        return self.folder / overlay_file(row.path)
+
+    def preview_path(self, row: Row) -> Path:
+        """The reduced picture without it."""
+        return self.folder / preview_file(row.path)
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether `folder` holds a run of ours."""
+    return read_facts(folder) is not None
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """run.json of a folder, or None where there is none of ours."""
+    try:
+        facts = json.loads((folder / RUN_JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("format") == FORMAT else None
+
+
+def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
+    """The entries of a journal by image name, and the length in bytes of its sound part.
+
+    Of several lines on one image the last counts. A last line that a kill cut short is left out.
+    """
+    entries: dict[str, Entry] = {}
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return entries, 0
+    sound = content.rfind(b"\n") + 1
+    for line in content[:sound].splitlines():
+        try:
+            values = json.loads(line)
+            entry = Entry(Row(**values["row"]), values["size"], values["mtime_ns"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a line damaged by the disk: that image is judged again
+        entries[entry.row.path] = entry
+    return entries, sound
+
+
+def journal_line(entry: Entry) -> bytes:
+    """One line of the journal, ending in a newline."""
+    return json.dumps(asdict(entry)).encode() + b"\n"
+
+
+def csv_bytes(rows: Iterable[Row]) -> bytes:
+    """The table as CSV (UTF-8); absent values are empty, scores have six decimals."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        values = (getattr(row, column) for column in COLUMNS)
+        writer.writerow(f"{value:.6f}" if isinstance(value, float) else value for value in values)
+    return buffer.getvalue().encode()
+
+
+def parquet_bytes(rows: Sequence[Row]) -> bytes:
+    """The table as Parquet, with the same columns."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), sink)
+    return sink.getvalue()

@@ -1,0 +1,145 @@
+"""Names and formats of the files in a run folder, and how they are written: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import itertools
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headclip.errors import HeadclipError
+
+RUN_JSON = "run.json"
+JOURNAL = "progress.jsonl"
+CSV_TABLE = "results.csv"
+PARQUET_TABLE = "results.parquet"
+REPORT = "report.html"
+MAPS, OVERLAYS, PREVIEWS, TEMPORARY = "maps", "overlays", "previews", ".tmp"
+PREVIEW_SIDE = 1024  # pixels of the longest side of previews and overlays
+
+_MAP_MAXIMUM = 65535
+_NAME_BYTES = 255  # longest file name of the common file systems
+_counter = itertools.count()
+
+
+class RunFolderError(HeadclipError):
+    """A run folder cannot be used or written."""
+
+
+class RunFileNameError(RunFolderError):
+    """One file of a run cannot be written because of its name; the others can."""
+
+
+def map_file(name: str) -> str:
+    """Where the map of the image `name` lies below the run folder.
+
+    The image's extension stays in the name, so that `a.png` and `a.jpg` do not meet.
+
+    >>> map_file("shelf/a.jpg")
+    'maps/shelf/a.jpg.png'
+    """
+    return _placed(MAPS, name, ".png")
+
+
+def overlay_file(name: str) -> str:
+    """Where the overlay of the image `name` lies below the run folder."""
+    return _placed(OVERLAYS, name, ".jpg")
+
+
+def preview_file(name: str) -> str:
+    """Where the reduced copy of the image `name` lies below the run folder."""
+    return _placed(PREVIEWS, name, ".jpg")
+
+
+def write_atomic(folder: Path, name: str, content: bytes) -> None:
+    """Put `content` at `folder / name`. Even after a kill, there is the old file, the new one, or none.
+
+    Raises:
+        RunFolderError: the file cannot be written; a full disk says so.
+    """
+    target = folder / name
+    temporary = folder / TEMPORARY / f"{os.getpid()}-{next(_counter)}"
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise RunFileNameError(f"another image's files stand where {name} should be written") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise RunFileNameError(f"the path of {name} is too long for the run folder") from error
+        raise RunFolderError(
+            f"cannot write {target}: {error.strerror}; mend that and go on with --resume"
+        ) from error
+
+
+def quantise(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Map values in [0, 1] to [0, 65535]; what lies outside is clipped. Error at most 0.5 / 65535."""
+    return np.rint(np.clip(anomaly_map, 0.0, 1.0) * np.float64(_MAP_MAXIMUM)).astype(np.uint16)
+
+
+def encode_map(levels: NDArray[np.uint16]) -> bytes:
+    """A (H, W) quantised map as a 16-bit grey PNG."""
+    # Level 1: the low bytes of a smooth map hardly compress, and higher levels cost several times as long.
+    return _encode(Image.fromarray(levels), "PNG", compress_level=1)
+
+
+def read_levels(path: Path) -> NDArray[np.uint16]:
+    """The (H, W) values in [0, 65535] of a map file.
+
+    Raises:
+        RunFolderError: the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image).astype(np.uint16)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RunFolderError(f"cannot read the map {path}: {error}; --resume makes it again") from error
+
+
+def read_map(path: Path) -> NDArray[np.float32]:
+    """The (H, W) anomaly map of a map file, in [0, 1].
+
+    Raises:
+        RunFolderError: the file is missing or damaged.
+    """
+    return (read_levels(path) / np.float64(_MAP_MAXIMUM)).astype(np.float32)
+
+
+def map_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a map file by its header; None where there is no such PNG."""
+    try:
+        with Image.open(path) as image:
+            return image.size[1], image.size[0]
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def encode_preview(pixels: NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) uint8 as a JPEG of at most PREVIEW_SIDE pixels along the longest side."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    return _encode(image, "JPEG", quality=90)
+
+
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _placed(folder: str, name: str, extension: str) -> str:
+    path = PurePosixPath(name)
+    last = path.name
+    if len(last.encode()) + len(extension) > _NAME_BYTES:
+        digest = hashlib.sha256(last.encode()).hexdigest()[:16]
+        last = last.encode()[: _NAME_BYTES - 32].decode(errors="ignore") + "~" + digest
+    return str(PurePosixPath(folder) / path.parent / (last + extension))

@@ -1,0 +1,117 @@
+"""From the maps and previews of a run folder to its overlays and the small pictures of the report."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headclip.inference.overlay import LevelHistogram, Scale, resize_map, tint
+from headclip.inference.run import Row
+from headclip.inference.run_files import (
+    RunFolderError,
+    overlay_file,
+    preview_file,
+    read_levels,
+    write_atomic,
+)
+
+THUMBNAIL_SIDE = 256
+_WORKERS = 2
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Two small pictures as data URIs: the image, and its map on the run's scale as grey values."""
+
+    image: str
+    map: str
+
+
+def count_levels(folder: Path, rows: Iterable[Row], histogram: LevelHistogram) -> None:
+    """Add the maps of `rows` to `histogram`."""
+    paths = [folder / row.map for row in rows if row.map is not None]
+    for levels in _in_threads(read_levels, paths):
+        histogram.update(levels)
+
+
+def render_overlays(
+    folder: Path,
+    rows: Sequence[Row],
+    scale: Scale,
+    with_thumbnail: set[str],
+    on_done: Callable[[str], None] = lambda name: None,
+) -> dict[str, Thumbnail]:
+    """Write the overlay of every row; return the thumbnails of those named in `with_thumbnail`.
+
+    Raises:
+        RunFolderError: a map or preview is missing or damaged, or an overlay cannot be written.
+    """
+    thumbnails: dict[str, Thumbnail] = {}
+    render = partial(_render, folder, scale, with_thumbnail)
+    for row, thumbnail in zip(rows, _in_threads(render, rows), strict=True):
+        if thumbnail is not None:
+            thumbnails[row.path] = thumbnail
+        on_done(row.path)
+    return thumbnails
+
+
+def _render(folder: Path, scale: Scale, with_thumbnail: set[str], row: Row) -> Thumbnail | None:
+    if row.map is None:
+        raise RunFolderError(f"{row.path} has no map: {row.reason}")
+    levels = read_levels(folder / row.map)
+    normalised = scale.normalise((levels / np.float32(65535.0)).astype(np.float32))  # (H, W)
+    preview = _read_preview(folder / preview_file(row.path))
+    write_atomic(folder, overlay_file(row.path), _jpeg(tint(preview, normalised), 88))
+    return _thumbnail(preview, normalised) if row.path in with_thumbnail else None
+
+
+def _read_preview(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RunFolderError(f"cannot read {path}: {error}; --resume makes it again") from error
+
+
+def _thumbnail(preview: Image.Image, normalised: NDArray[np.float32]) -> Thumbnail:
+    small = preview.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
+    grey = Image.fromarray(np.rint(255.0 * resize_map(normalised, small.size)).astype(np.uint8))
+    return Thumbnail(_data_uri(_jpeg(small, 80)), _data_uri(_jpeg(grey, 85)))
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=image.width <= THUMBNAIL_SIDE)
+    return buffer.getvalue()
+
+
+def _data_uri(content: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+
+
+def _in_threads(function: Callable[[_A], _B], items: Sequence[_A]) -> Iterator[_B]:
+    """`map` in a few threads, in order, with few results waiting (Pillow works outside Python's lock)."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        remaining = iter(items)
+        running = [pool.submit(function, item) for item in islice(remaining, 4 * _WORKERS)]
+        try:
+            while running:
+                yield running.pop(0).result()
+                running += [pool.submit(function, item) for item in islice(remaining, 1)]
+        finally:
+            for future in running:
+                future.cancel()

@@ -1,0 +1,294 @@
+"""Writing a run folder so that a kill at any moment loses at most the images in flight.
+
+The journal (`progress.jsonl`) is the truth while a run goes on: a line is appended, and forced to disk, only
+after the files it speaks of are in place. Tables, overlays and report are made from it and can always be made
+again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from headclip.data.discover import ImageFile, ImageSet
+from headclip.inference.run import (
+    FORMAT,
+    FORMAT_VERSION,
+    Entry,
+    Row,
+    csv_bytes,
+    journal_line,
+    parquet_bytes,
+    read_facts,
+    read_journal,
+)
+from headclip.inference.run_files import (
+    CSV_TABLE,
+    JOURNAL,
+    MAPS,
+    OVERLAYS,
+    PARQUET_TABLE,
+    PREVIEWS,
+    REPORT,
+    RUN_JSON,
+    TEMPORARY,
+    RunFolderError,
+    map_size,
+    preview_file,
+    write_atomic,
+)
+
+# Where and in what portions images were judged does not change what they are worth.
+_FREE_SETTINGS = frozenset({"device", "device_name", "batch_size", "threads", "versions"})
+_PACKAGES = ("headclip", "torch", "numpy", "pillow", "pyarrow")
+
+
+def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Whether a run may be written to `out`; cheap, so that it can be asked before a model is loaded.
+
+    Raises:
+        RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
+            `overwrite` is given, or both are.
+    """
+    out = Path(out)
+    if resume and overwrite:
+        raise RunFolderError("--resume and --overwrite exclude each other; give one of them")
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out needs a folder")
+    facts = read_facts(out)
+    if facts is None and (not out.exists() or all(_is_negligible(child) for child in out.iterdir())):
+        return
+    if facts is None:
+        raise RunFolderError(
+            f"{out} is not empty and holds no run of headclip; choose an empty or a new folder"
+        )
+    if not (resume or overwrite):
+        state = "a finished run" if facts["status"] == "finished" else "an unfinished run"
+        raise RunFolderError(
+            f"{out} already holds {state}; add --resume to go on with it, --overwrite to replace it, "
+            f"or choose another folder"
+        )
+
+
+class RunWriter:
+    """The one writer of a run folder; a context manager that leaves a resumable folder however it is left."""
+
+    def __init__(
+        self,
+        out: str | Path,
+        images: ImageSet,
+        settings: dict[str, Any],
+        *,
+        arguments: dict[str, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Create the folder, or take up the run in it.
+
+        Args:
+            settings: JSON-able facts on which results depend (`Detector.describe()`).
+            arguments: what the user asked for, to be kept in run.json.
+
+        Raises:
+            RunFolderError: as `check_output`; or the run to resume was made with other settings or inputs, or
+                is being written by another process.
+        """
+        check_output(out, resume=resume, overwrite=overwrite)
+        self.folder = Path(out)
+        self._images = images
+        self._started = time.perf_counter()
+        old = read_facts(self.folder)
+        settings = json.loads(json.dumps(settings))
+        if old is not None and not overwrite:
+            _check_same(old, settings, images, self.folder)
+        self._journal = _lock_journal(self.folder)
+        if old is not None and overwrite:
+            self._journal.truncate(0)
+            _remove_results(self.folder)
+            old = None
+        self._facts = _new_facts(images, settings, arguments, old)
+        self.entries, sound = read_journal(self.folder / JOURNAL)
+        self._journal.truncate(sound)
+        shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
+        self._save_facts("running")
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._facts["status"] == "running" and not isinstance(error, RunFolderError):
+                self.refresh_table()
+                self._save_facts("interrupted")
+        finally:
+            self._journal.close()
+            shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
+
+    def is_done(self, image: ImageFile) -> bool:
+        """Whether the journal has a judgement of exactly this file, and its map and preview are there."""
+        entry = self.entries.get(image.name)
+        if entry is None or entry.row.status != "ok" or entry.row.map is None:
+            return False
+        try:
+            status = image.path.stat()
+        except OSError:
+            return False
+        same = (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
+        whole = map_size(self.folder / entry.row.map) == (entry.row.height, entry.row.width)
+        return same and whole and (self.folder / preview_file(image.name)).is_file()
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Put judged or failed images on record. Their files must be in place already.
+
+        Raises:
+            RunFolderError: the journal cannot be written.
+        """
+        try:
+            self._journal.write(b"".join(journal_line(entry) for entry in entries))
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {self.folder / JOURNAL}: {error.strerror}; mend that and go on with --resume"
+            ) from error
+        self.entries.update((entry.row.path, entry) for entry in entries)
+
+    def rows(self) -> list[Row]:
+        """What is on record, in the order of the inputs; images of earlier calls beyond them follow."""
+        names = dict.fromkeys(image.name for image in self._images)
+        order = [name for name in names if name in self.entries]
+        order += [name for name in self.entries if name not in names]
+        return [self.entries[name].row for name in order]
+
+    def refresh_table(self) -> None:
+        """Bring results.csv up to date, so that an unfinished run can be read by anything."""
+        write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
+
+    def finish(self, report: str, facts: dict[str, Any]) -> None:
+        """Write tables and report, add `facts` to run.json and mark the run finished."""
+        rows = self.rows()
+        write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows))
+        write_atomic(self.folder, CSV_TABLE, csv_bytes(rows))
+        write_atomic(self.folder, REPORT, report.encode())
+        self._facts |= facts
+        self._save_facts("finished")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """run.json as it would be written now."""
+        rows = self.rows()
+        ok = sum(row.status == "ok" for row in rows)
+        timing = dict(self._facts["timing"])
+        timing["seconds"] = round(timing["earlier_seconds"] + time.perf_counter() - self._started, 3)
+        timing["model_seconds"] = round(sum(row.seconds or 0.0 for row in rows), 3)
+        counts = {"images": len(rows), "ok": ok, "failed": len(rows) - ok}
+        return self._facts | {"updated": _now(), "counts": counts, "timing": timing}
+
+    def _save_facts(self, status: str) -> None:
+        self._facts["status"] = status
+        content = json.dumps(self.facts, indent=2) + "\n"
+        write_atomic(self.folder, RUN_JSON, content.encode())
+
+
+def _new_facts(
+    images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
+) -> dict[str, Any]:
+    earlier = old["timing"]["seconds"] if old else 0.0
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "status": "running",
+        "created": old["created"] if old else _now(),
+        "root": str(images.root),
+        "arguments": arguments or {},
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | dict(_package_versions()),
+        "timing": {"earlier_seconds": earlier},
+    }
+
+
+def _package_versions() -> Iterable[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, folder: Path) -> None:
+    """A run holds images of one root judged by one model; no other table would mean anything."""
+    advice = "use the same, --overwrite the run, or choose another folder"
+    if old["root"] != str(images.root):
+        raise RunFolderError(
+            f"the run in {folder} judged images under {old['root']}, not under {images.root}; {advice}"
+        )
+    before, now = _flat(old["settings"]), _flat(settings)
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    if changed:
+        shown = "; ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} now" for key in changed[:3])
+        raise RunFolderError(f"the run in {folder} was made with other settings ({shown}); {advice}")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names, without those that do not change results."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in _FREE_SETTINGS:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _lock_journal(folder: Path) -> BinaryIO:
+    """Open the journal and hold it against a second writer; the lock ends with the process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = (folder / JOURNAL).open("ab+")
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks
+        return journal
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        journal.close()
+        raise RunFolderError(f"another headclip is writing to {folder}; wait for it or stop it") from None
+    except OSError:
+        pass  # a network file system without locks
+    return journal
+
+
+def _remove_results(folder: Path) -> None:
+    """Delete what a run wrote, and nothing else.
+
+    run.json stays until it is replaced: a kill in between leaves a folder that is still known as ours.
+    """
+    for name in (REPORT, PARQUET_TABLE, CSV_TABLE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (MAPS, OVERLAYS, PREVIEWS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _is_negligible(child: Path) -> bool:
+    """Hidden files, and the empty journal of a run that was killed in its first moment."""
+    return child.name.startswith(".") or (child.name == JOURNAL and child.stat().st_size == 0)

@@ -1,0 +1,79 @@
+"""Learnable object-agnostic prompts with deep tokens (HeadCLIP 3.2, after AnomalyCLIP)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headclip.clip.backbone import Backbone
+from headclip.clip.text import end_positions
+from headclip.errors import BackboneError, InputError
+
+PLACEHOLDER = "X"
+
+
+class PromptLearner(nn.Module):
+    """Two sentences, `[V1]..[Vn] object.` and `[W1]..[Wn] damaged object.`, whose first n words are learnt.
+
+    Parameters:
+        normal_context, abnormal_context: (n_context, W) word vectors, N(0, 0.02).
+        deep_tokens: one (n_deep, W) per layer of `deep_layers`, N(0, 0.02), shared by both sentences.
+    """
+
+    prefix: Tensor
+    suffix: Tensor
+    ends: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        n_context: int = 12,
+        n_deep: int = 4,
+        deep_layers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9),
+        words: tuple[str, str] = ("object.", "damaged object."),
+        deep_half: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        text = backbone.require_text()
+        if backbone.tokenizer is None:
+            raise BackboneError(f"backbone '{backbone.name}' has no tokenizer, and prompts need one")
+        layers = len(text.blocks)
+        wrong = [layer for layer in deep_layers if not 1 <= layer <= layers]
+        if wrong:
+            raise InputError(f"deep prompt layers {wrong} do not exist: the text tower has {layers} (from 1)")
+        if n_deep > n_context:
+            raise InputError(f"{n_deep} deep tokens do not fit over {n_context} context tokens")
+        self.deep_layers, self.deep_half = deep_layers, deep_half
+        sentences = [" ".join([PLACEHOLDER] * n_context + [word]) for word in words]
+        ids = backbone.tokenizer(sentences).to(backbone.device)
+        with torch.no_grad():
+            embedded = text.token_embedding(ids).float()  # (2, L, W)
+        self.register_buffer("prefix", embedded[:, :1], persistent=False)
+        self.register_buffer("suffix", embedded[:, 1 + n_context :], persistent=False)
+        self.register_buffer("ends", end_positions(ids), persistent=False)
+        width = text.config.width
+
+        def draw(count: int) -> nn.Parameter:
+            return nn.Parameter(0.02 * torch.randn(count, width, generator=generator).to(backbone.device))
+
+        self.normal_context = draw(n_context)
+        self.abnormal_context = draw(n_context)
+        self.deep_tokens = nn.ParameterList([draw(n_deep) for _ in deep_layers])
+
+    def prompts(self) -> Tensor:
+        """The two sentences as word embeddings (2, L, W), order normal, abnormal."""
+        context = torch.stack([self.normal_context, self.abnormal_context])
+        return torch.cat([self.prefix, context, self.suffix], dim=1)
+
+    def forward(self, backbone: Backbone) -> Tensor:
+        """Unit text vectors (2, E), order normal, abnormal, float32."""
+        text = backbone.require_text()
+        deep = {
+            layer: tokens.half().to(tokens.dtype) if self.deep_half else tokens
+            for layer, tokens in zip(self.deep_layers, self.deep_tokens, strict=True)
+        }
+        vectors = text.encode(self.prompts().to(backbone.dtype), self.ends, deep)
+        return F.normalize(vectors.float(), dim=-1)

@@ -1,0 +1,67 @@
+"""The training objective: equations 10 and 11, with the focal and dice losses of the AnomalyCLIP code base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FOCAL_CLAMP = 1e-5
+
+
+def focal_loss(probabilities: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss on probabilities, mean over all pixels.
+
+    Args:
+        probabilities: (B, 2, H, W), order normal, abnormal, summing to 1.
+        target: (B, H, W) in {0, 1}.
+    """
+    abnormal = target.float().clamp(FOCAL_CLAMP, 1 - FOCAL_CLAMP)
+    normal = (1 - target.float()).clamp(FOCAL_CLAMP, 1 - FOCAL_CLAMP)
+    truth = normal * probabilities[:, 0] + abnormal * probabilities[:, 1] + FOCAL_CLAMP
+    return (-((1 - truth) ** gamma) * truth.log()).mean()
+
+
+def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """One minus the mean over images of the soft Dice coefficient; both arguments (B, H, W)."""
+    p, y = probability.flatten(1), target.float().flatten(1)
+    overlap = 2 * (p * y).sum(dim=1) + smooth
+    return 1 - (overlap / (p.sum(dim=1) + y.sum(dim=1) + smooth)).mean()
+
+
+def local_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Equation 10 for one map: focal + dice(abnormal, mask) + dice(normal, 1 - mask)."""
+    return (
+        focal_loss(probabilities, target)
+        + dice_loss(probabilities[:, 1], target)
+        + dice_loss(probabilities[:, 0], 1 - target.float())
+    )
+
+
+@dataclass
+class LossParts:
+    """total = weight * local + image; `local` is kept before its weight."""
+
+    total: Tensor
+    local: Tensor
+    image: Tensor
+
+
+def joint_loss(
+    logits: Tensor, maps: list[Tensor], labels: Tensor, masks: Tensor, local_weight: float, tap_mean: bool = False
+) -> LossParts:
+    """Equation 11.
+
+    Args:
+        logits: (B, 2) image logits, order normal, abnormal.
+        maps: per tap, (B, 2, H, W) probabilities at the resolution of the masks.
+        labels: (B,) 0 or 1. masks: (B, H, W) 0 or 1.
+        local_weight: factor of the pixel part (A18).
+        tap_mean: average the taps' losses rather than adding them (A2).
+    """
+    image = F.cross_entropy(logits, labels)
+    parts = [local_loss(probabilities, masks) for probabilities in maps]
+    local = torch.stack(parts).mean() if tap_mean else torch.stack(parts).sum()
+    return LossParts(local_weight * local + image, local, image)

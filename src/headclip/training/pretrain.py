@@ -1,0 +1,236 @@
+"""Pretraining of a small CLIP on rendered images: image-caption contrast plus patch-text alignment.
+
+The patch-text term reads the local stream, the one that HeadCLIP reads, so that adaptation starts from aligned
+local features. The run is cut into steps that depend on the seed alone, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from headclip.clip.backbone import Backbone
+from headclip.clip.initialise import initialise
+from headclip.clip.vision import VisionRequest
+from headclip.errors import InputError
+from headclip.methods.headclip import proportional_csa
+from headclip.training.files import append_json_line, save_torch, trim_log
+from headclip.training.losses import dice_loss
+from headclip.training.pretrain_data import PretrainBatch, RenderStream, stream
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run. `images` fixes the schedule: warm-up, then a cosine down to `final_rate` of the peak."""
+
+    images: int = 80_000
+    batch_size: int = 32
+    sizes: tuple[tuple[int, int], ...] = ((160, 160), (192, 192), (192, 192), (224, 224), (144, 256), (256, 144))
+    rate: float = 8e-4
+    final_rate: float = 0.02
+    warmup: int = 200
+    weight_decay: float = 0.05
+    clip_gradient: float = 1.0
+    ema: float = 0.999
+    defect_rate: float = 0.6
+    patch_weight: float = 1.0
+    pair_weight: float = 0.5
+    defect_weight: float = 4.0
+    temperature: float = 0.07
+    seed: int = 1
+    precision: str = "bf16"
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.images // self.batch_size)
+
+
+@dataclass
+class PretrainLosses:
+    total: Tensor
+    contrast: Tensor
+    patch: Tensor
+    pair: Tensor
+
+
+def patch_targets(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, H, W) bool -> (B, rows, columns) in [0, 1]: the share of a patch that is defect, times 4, at most 1."""
+    coverage = F.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
+    return (4 * coverage).clamp(max=1)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy over a batch of unit vectors (B, E); equal captions are not told apart."""
+    logits = scale * images @ texts.T
+    same = (texts @ texts.T) > 0.9999
+    targets = same.float() / same.float().sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def unit(x: Tensor) -> Tensor:
+    return F.normalize(x.float(), dim=-1)
+
+
+class Pretrainer:
+    """Holds the model, its averaged copy and the optimiser; `run` trains to the end of the schedule."""
+
+    def __init__(self, backbone: Backbone, config: PretrainConfig, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        self.backbone = initialise(backbone, config.seed).to(self.device).train()
+        self.average = {name: value.detach().clone() for name, value in backbone.named_parameters()}
+        decay = [p for p in backbone.parameters() if p.dim() > 1]
+        rest = [p for p in backbone.parameters() if p.dim() <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=config.rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.step = 0
+        layers = backbone.config.vision.layers
+        self.request = VisionRequest(csa=proportional_csa(layers), taps=(proportional_csa(layers)[1],))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        config = self.config
+        if step < config.warmup:
+            return config.rate * (step + 1) / config.warmup
+        part = (step - config.warmup) / max(1, config.steps - config.warmup)
+        return config.rate * (config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * part)) / 2)
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        """(T, E) unit vectors; only as many positions as the longest text needs are computed."""
+        tokenizer, text = self.backbone.tokenizer, self.backbone.require_text()
+        assert tokenizer is not None
+        ids = tokenizer(texts, truncate=True)
+        longest = int((ids != 0).sum(dim=1).max())
+        return unit(text(ids[:, :longest].to(self.device)))
+
+    def losses(self, batch: PretrainBatch) -> PretrainLosses:
+        config, vision = self.backbone.config, self.backbone.vision
+        mean = torch.tensor(config.mean, device=self.device)[:, None, None]
+        std = torch.tensor(config.std, device=self.device)[:, None, None]
+        pixels = (batch.images.to(self.device).float() / 255 - mean) / std
+        flat = [sentence for pair in batch.pairs for sentence in pair]  # 2P sentences, shared by all images
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            tokens = vision(pixels, self.request)
+            images = unit(vision.project(tokens.cls))
+            patches = unit(vision.project(tokens.local[self.request.taps[0]][:, 1:]))
+            texts = self.text_features(batch.captions + flat)
+        captions, pairs = texts[: len(batch.captions)], texts[len(batch.captions) :].unflatten(0, (-1, 2))
+        contrast = contrastive_loss(images, captions, self.backbone.logit_scale.exp())
+        direction = (pairs[:, 1] - pairs[:, 0]) / self.config.temperature  # (P, E): difference of the two cosines
+        labels = batch.labels.to(self.device, torch.float32)
+        pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))
+        patch = self.patch_loss(patches @ direction.T, batch.masks.to(self.device), tokens.grid)
+        total = contrast + self.config.patch_weight * patch + self.config.pair_weight * pair
+        return PretrainLosses(total, contrast, patch, pair)
+
+    def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Cross-entropy, where defects weigh more, plus Dice; logits (B, N, P) of abnormal against normal."""
+        target = patch_targets(masks, grid)
+        logits = logits.movedim(-1, 0).unflatten(-1, grid)  # (P, B, rows, columns)
+        repeated = target.expand_as(logits)
+        heavier = torch.tensor(self.config.defect_weight, device=self.device)
+        entropy = F.binary_cross_entropy_with_logits(logits, repeated, pos_weight=heavier)
+        return entropy + dice_loss(logits.sigmoid().flatten(0, 1), repeated.flatten(0, 1))
+
+    def advance(self, batch: PretrainBatch) -> PretrainLosses:
+        """One optimiser step."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(self.step)
+        losses = self.losses(batch)
+        self.optimiser.zero_grad()
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.clip_gradient)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.backbone.logit_scale.clamp_(max=math.log(100))
+            keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(list(self.average.values()), list(self.backbone.parameters()), 1 - keep)
+        self.step += 1
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "architecture": self.backbone.config.to_dict(),
+            "step": self.step,
+            "model": self.backbone.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def restore(self, path: Path) -> None:
+        """Go on from a state file.
+
+        Raises:
+            InputError: it belongs to a run with other settings.
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        ours = json.loads(json.dumps([asdict(self.config), self.backbone.config.to_dict()]))
+        if json.loads(json.dumps([state["config"], state["architecture"]])) != ours:
+            raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")
+        self.backbone.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+    def averaged_backbone(self) -> Backbone:
+        """A frozen copy with the averaged weights."""
+        copy = Backbone(self.backbone.config, self.backbone.tokenizer, self.backbone.name)
+        copy.load_state_dict(self.average)
+        return copy.freeze()
+
+    def run(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        save_seconds: float = 300.0,
+        stop_seconds: float = math.inf,
+        progress: Callable[[int, PretrainLosses], None] | None = None,
+    ) -> bool:
+        """Train until the schedule ends, or `stop_seconds` have passed; True when it is complete.
+
+        Writes `state.pt` (to resume) and `log.jsonl` (one line every 10 steps) into the folder.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "log.jsonl"
+        trim_log(log, "step", self.step)
+        data = RenderStream(
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            sizes=list(self.config.sizes),
+            start=self.step,
+            stop=self.config.steps,
+            defect_rate=self.config.defect_rate,
+        )
+        begun = saved = time.monotonic()
+        for batch in stream(data, workers):
+            losses = self.advance(batch)
+            now = time.monotonic()
+            if self.step % 10 == 0 or self.step == self.config.steps:
+                append_json_line(log, self.log_entry(losses, now - begun))
+            if progress is not None:
+                progress(self.step, losses)
+            if now - saved > save_seconds:
+                save_torch(self.state(), folder / "state.pt")
+                saved = now
+            if now - begun > stop_seconds:
+                break
+        save_torch(self.state(), folder / "state.pt")
+        return self.step >= self.config.steps
+
+    def log_entry(self, losses: PretrainLosses, seconds: float) -> dict[str, Any]:
+        entry = {name: round(float(value.detach()), 5) for name, value in vars(losses).items()}
+        return {"step": self.step, "images": self.step * self.config.batch_size, "seconds": round(seconds, 1), **entry}

@@ -1,0 +1,74 @@
+"""An endless stream of rendered image-caption batches for pretraining; batch n depends on the seed and n alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from headclip.data.synthetic import caption_pair, render
+from headclip.data.synthetic.base import Rng
+
+PAIRS = 4
+SEED_STRIDE = 1_000_003  # keeps the images of one pretraining seed apart from those of the next
+
+
+@dataclass
+class PretrainBatch:
+    """images (B, 3, H, W) uint8, masks (B, H, W) bool, labels (B,), a caption each; and a few (normal, abnormal)
+    pairs of sentences that name objects of the batch, or just "object"."""
+
+    images: Tensor
+    masks: Tensor
+    labels: Tensor
+    captions: list[str]
+    pairs: list[tuple[str, str]]
+
+
+class RenderStream(IterableDataset[PretrainBatch]):
+    """Renders batch after batch, from batch `start` on; every batch draws one of `sizes` (height, width)."""
+
+    def __init__(
+        self, *, seed: int, batch_size: int, sizes: list[tuple[int, int]], start: int, stop: int, defect_rate: float
+    ) -> None:
+        super().__init__()
+        self.seed, self.batch_size, self.sizes = seed, batch_size, sizes
+        self.start, self.stop, self.defect_rate = start, stop, defect_rate
+
+    def __iter__(self) -> Iterator[PretrainBatch]:
+        worker = get_worker_info()
+        if worker is not None:
+            torch.set_num_threads(1)
+        first, step = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
+        for number in range(first, self.stop, step):
+            yield self.batch(number)
+
+    def batch(self, number: int) -> PretrainBatch:
+        choice = np.random.default_rng([self.seed, number]).integers(len(self.sizes))
+        first = self.seed * SEED_STRIDE + number * self.batch_size
+        samples = [
+            render(first + i, self.sizes[choice], defect_rate=self.defect_rate) for i in range(self.batch_size)
+        ]
+        return PretrainBatch(
+            torch.stack([sample.image for sample in samples]),
+            torch.stack([sample.mask for sample in samples]),
+            torch.tensor([sample.label for sample in samples]),
+            [sample.caption for sample in samples],
+            [caption_pair(sample.noun, Rng(sample.seed)) for sample in samples[:PAIRS]],
+        )
+
+
+def stream(dataset: RenderStream, workers: int) -> Iterator[PretrainBatch]:
+    """Batches in order, rendered by `workers` processes beside the training (0 renders in this one)."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+    return iter(loader)
