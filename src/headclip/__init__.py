@@ -19,9 +19,9 @@ _WHERE = {
     "Prediction": "headclip.inference.prediction",
     "HeadclipError": "headclip.errors",
     "load_backbone": "headclip.clip.weights",
-    "methods": "headclip.methods",
+    "list_methods": "headclip.methods",
 }
-__all__ = ["Detector", "HeadclipError", "Prediction", "__version__", "load_backbone", "methods"]
+__all__ = ["Detector", "HeadclipError", "Prediction", "__version__", "list_methods", "load_backbone"]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,7 @@ def folder(tmp_path: Path, backbone: Backbone) -> Path:
     ("name", "message"),
     [
         ("ViT-L-41", "Did you mean ViT-L-14"),
-        ("embeded", "Did you mean embedded"),
+        ("embed", "Did you mean embedded"),
         ("something", "hub id"),
         ("./nowhere", "no file or folder"),
         ("nowhere.pt", "no file or folder"),

@@ -128,7 +128,7 @@ _FULL, _SMALL = ClipTokenizer(), ClipTokenizer(1000)
 def test_text_is_cleaned_as_in_clip(tokenizer: ClipTokenizer) -> None:
     assert clean("  A &amp;amp; B\n\tC ") == "a & b c"
     assert tokenizer.encode("DAMAGED   Part") == tokenizer.encode("damaged part")
-    assert tokenizer.encode("cafe\u0301") == tokenizer.encode("caf\u00e9")
+    assert tokenizer.encode("e\u0301tat") == tokenizer.encode("\u00e9tat")
     assert tokenizer.encode("it's")[1:] == tokenizer.encode("'s")
     assert len(tokenizer.encode("2026")) == 4  # one token per digit
     assert tokenizer.encode("bad\udcffname") == tokenizer.encode("bad?name")

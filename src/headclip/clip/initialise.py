@@ -1,40 +1,120 @@
-"""First values of a CLIP model that will be pretrained."""
+"""First values of a CLIP model that will be pretrained on little data.
+
+A vision transformer that starts from noise needs very many images before it attends to neighbours and sees edges.
+Here it starts with both: patch filters from a whitened cosine basis, positions that tell distance, and attention
+that already mixes near tokens (mimetic initialisation: Trockman and Kolter, 2023). Everything stays learnable.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
-from headclip.clip.blocks import Block
+from headclip.clip.blocks import Attention, Block
+from headclip.clip.text import TextTower
+from headclip.clip.vision import VisionTower
 
 
 def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
-    """Draw every parameter as CLIP does: normal with a scale that falls with width and depth. Returns itself."""
+    """Draw every parameter of both towers from `seed`. Returns the backbone itself."""
     generator = torch.Generator().manual_seed(seed)
-
-    def draw(parameter: nn.Parameter, std: float) -> None:
-        with torch.no_grad():
-            parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
-
-    towers = [backbone.vision] if backbone.text is None else [backbone.vision, backbone.text]
-    for tower in towers:
-        width, layers = tower.config.width, tower.config.layers
-        for block in tower.blocks:
-            assert isinstance(block, Block)
-            draw(block.attn.qkv.weight, width**-0.5)
-            draw(block.attn.out.weight, width**-0.5 * (2 * layers) ** -0.5)
-            draw(block.mlp.fc.weight, (2 * width) ** -0.5)
-            draw(block.mlp.proj.weight, width**-0.5 * (2 * layers) ** -0.5)
-            for linear in (block.attn.qkv, block.attn.out, block.mlp.fc, block.mlp.proj):
-                nn.init.zeros_(linear.bias)
-        draw(tower.projection, width**-0.5)
-    vision = backbone.vision
-    draw(vision.class_embedding, vision.config.width**-0.5)
-    draw(vision.position_embedding, vision.config.width**-0.5)
-    fan_in = 3 * vision.config.patch_size**2
-    draw(vision.patch_embedding.weight, fan_in**-0.5)
+    initialise_vision(backbone.vision, generator)
     if backbone.text is not None:
-        draw(backbone.text.token_embedding.weight, 0.02)
-        draw(backbone.text.position_embedding, 0.01)
+        initialise_text(backbone.text, generator)
     return backbone
+
+
+@torch.no_grad()
+def initialise_vision(tower: VisionTower, generator: torch.Generator) -> None:
+    width = tower.config.width
+    blocks(tower, generator)
+    for block in tower.blocks:
+        assert isinstance(block, Block)
+        mimetic(block.attn, generator)
+    draw(tower.class_embedding, 0.02, generator)
+    tower.patch_embedding.weight.copy_(cosine_filters(width, tower.config.patch_size, generator))
+    tower.position_embedding.zero_()
+    tower.position_embedding[1:] = 0.5 * grid_positions(tower.config.grid, width)
+
+
+@torch.no_grad()
+def initialise_text(tower: TextTower, generator: torch.Generator) -> None:
+    blocks(tower, generator)
+    draw(tower.token_embedding.weight, 0.02, generator)
+    draw(tower.position_embedding, 0.01, generator)
+
+
+def blocks(tower: VisionTower | TextTower, generator: torch.Generator) -> None:
+    """Normal weights whose scale falls with width and depth, as in CLIP; biases zero."""
+    width, layers = tower.config.width, tower.config.layers
+    residual = width**-0.5 * (2 * layers) ** -0.5
+    for block in tower.blocks:
+        assert isinstance(block, Block)
+        draw(block.attn.qkv.weight, width**-0.5, generator)
+        draw(block.attn.out.weight, residual, generator)
+        draw(block.mlp.fc.weight, (2 * width) ** -0.5, generator)
+        draw(block.mlp.proj.weight, residual, generator)
+        for linear in (block.attn.qkv, block.attn.out, block.mlp.fc, block.mlp.proj):
+            nn.init.zeros_(linear.bias)
+    draw(tower.projection, width**-0.5, generator)
+
+
+def draw(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
+
+
+def mimetic(attention: Attention, generator: torch.Generator, near: float = 0.7, away: float = 0.4) -> None:
+    """Queries and keys whose product is near the identity (like attends to like, and near to near), values and
+    output whose product is near minus the identity (a token is compared with what it attends to)."""
+    width = attention.out.in_features
+    head_dim = width // attention.heads
+    noise = torch.randn(attention.heads + 1, width, width, generator=generator) * width**-0.5
+    identity = torch.eye(width)
+    weight = attention.qkv.weight
+    for head in range(attention.heads):
+        u, s, v = torch.linalg.svd(near * noise[head] + near * identity)
+        rows = slice(head * head_dim, (head + 1) * head_dim)
+        root = s[:head_dim].sqrt()[:, None] * math.sqrt(math.sqrt(head_dim))
+        weight[:width][rows] = root * u.T[:head_dim]
+        weight[width : 2 * width][rows] = root * v[:head_dim]
+    u, s, v = torch.linalg.svd(away * noise[-1] - away * identity)
+    weight[2 * width :] = s.sqrt()[:, None] * v
+    attention.out.weight.copy_(u * s.sqrt())
+
+
+def cosine_filters(count: int, patch: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, patch, patch): 2-D cosine waves, lowest frequencies first, mostly on luminance, some on colour.
+
+    High frequencies get a higher gain, since natural images have little of them, so that texture and fine lines
+    are as visible to the first layer as brightness is.
+    """
+    positions = (torch.arange(patch) + 0.5) / patch
+    waves = torch.cos(math.pi * torch.arange(patch)[:, None] * positions)  # (frequency, position)
+    order = sorted(((u, v) for u in range(patch) for v in range(patch)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+    colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+    chromatic = min(count // 8, len(order))
+    chosen = [(f, 0) for f in order[: count - 2 * (chromatic // 2)]]
+    chosen += [(f, c) for c in (1, 2) for f in order[: chromatic // 2]]
+    filters = torch.randn(count, 3, patch, patch, generator=generator) * (0.02 / patch)
+    for index, ((u, v), colour) in enumerate(chosen[:count]):
+        wave = torch.outer(waves[u], waves[v])
+        gain = (1 + math.hypot(u, v)) / (patch * 3)
+        filters[index] += gain * colours[colour][:, None, None] * wave / wave.norm()
+    return filters
+
+
+def grid_positions(side: int, width: int) -> Tensor:
+    """(side*side, width) sine and cosine waves of row and column."""
+    quarter = width // 4
+    rates = 1.0 / (100 ** (torch.arange(quarter) / quarter))
+    angles = torch.arange(side)[:, None] * rates  # (side, quarter)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width/2)
+    rows = waves[:, None].expand(side, side, -1)
+    columns = waves[None].expand(side, side, -1)
+    table = torch.zeros(side * side, width)
+    table[:, : 4 * quarter] = torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    return table

@@ -16,7 +16,7 @@ from torch import Tensor
 from headclip.clip.backbone import Backbone
 from headclip.clip.preprocess import input_size, normalise, resize
 from headclip.clip.weights import EMBEDDED, load_backbone
-from headclip.data.decode import decode, to_rgb
+from headclip.data.decode import as_rgb
 from headclip.errors import InputError
 from headclip.inference.device import Precision, choose_device, choose_precision, precision_name
 from headclip.inference.prediction import Prediction
@@ -103,7 +103,7 @@ class Detector:
         """
         single = isinstance(images, str | Path | Image.Image | np.ndarray)
         given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
-        arrays = [to_array(image) for image in given]
+        arrays = [as_rgb(image) for image in given]
         paths = [str(image) if isinstance(image, str | Path) else None for image in given]
         found = self.predict_arrays(arrays)
         return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
@@ -150,13 +150,6 @@ class Detector:
             "keep_aspect": self.keep_aspect,
             "precision": self.precision,
         }
-
-
-def to_array(image: ImageLike) -> np.ndarray:
-    """Any image that `Detector.predict` takes -> (H, W, 3) uint8."""
-    if isinstance(image, str | Path):
-        return decode(Path(image))
-    return to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
 
 
 def default_checkpoint(backbone: Backbone) -> Path | None:

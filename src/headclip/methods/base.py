@@ -105,7 +105,7 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
-def methods() -> list[str]:
+def list_methods() -> list[str]:
     """Names of all methods, sorted."""
     return sorted(_REGISTRY)
 
@@ -117,7 +117,7 @@ def create_method(name: str, backbone: Backbone, config: Any = None) -> Method:
         InputError: unknown name or field; the message lists what exists.
     """
     if name not in _REGISTRY:
-        raise InputError(f"unknown method '{name}'; known: {', '.join(methods())}")
+        raise InputError(f"unknown method '{name}'; known: {', '.join(list_methods())}")
     cls = _REGISTRY[name]
     if isinstance(config, dict):
         config = config_from_dict(cls.config_class, config)

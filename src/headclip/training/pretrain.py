@@ -34,10 +34,10 @@ class PretrainConfig:
 
     images: int = 80_000
     batch_size: int = 32
-    sizes: tuple[tuple[int, int], ...] = ((160, 160), (192, 192), (192, 192), (224, 224), (144, 256), (256, 144))
+    sizes: tuple[tuple[int, int], ...] = ((128, 128), (160, 160), (192, 192), (224, 224), (128, 224), (224, 128))
     rate: float = 8e-4
     final_rate: float = 0.02
-    warmup: int = 200
+    warmup: int = 50
     weight_decay: float = 0.05
     clip_gradient: float = 1.0
     ema: float = 0.999
@@ -80,6 +80,20 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
+def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for all else; both at the same, AdamW-sized rate."""
+    inner = [p for name, p in backbone.named_parameters() if ".blocks." in name and p.dim() == 2]
+    chosen = {id(p) for p in inner}
+    outer = [p for p in backbone.parameters() if id(p) not in chosen]
+    decay = {"weight_decay": config.weight_decay}
+    groups = [
+        {"params": [p for p in outer if p.dim() > 1], **decay},
+        {"params": [p for p in outer if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
+    return [torch.optim.Muon(inner, lr=config.rate, adjust_lr_fn="match_rms_adamw", **decay), adamw]
+
+
 class Pretrainer:
     """Holds the model, its averaged copy and the optimiser; `run` trains to the end of the schedule."""
 
@@ -87,14 +101,7 @@ class Pretrainer:
         self.config, self.device = config, torch.device(device)
         self.backbone = initialise(backbone, config.seed).to(self.device).train()
         self.average = {name: value.detach().clone() for name, value in backbone.named_parameters()}
-        decay = [p for p in backbone.parameters() if p.dim() > 1]
-        rest = [p for p in backbone.parameters() if p.dim() <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-            lr=config.rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
+        self.optimisers = optimisers(backbone, config)
         self.step = 0
         layers = backbone.config.vision.layers
         self.request = VisionRequest(csa=proportional_csa(layers), taps=(proportional_csa(layers)[1],))
@@ -146,13 +153,15 @@ class Pretrainer:
 
     def advance(self, batch: PretrainBatch) -> PretrainLosses:
         """One optimiser step."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(self.step)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate(self.step)
         losses = self.losses(batch)
-        self.optimiser.zero_grad()
+        self.backbone.zero_grad(set_to_none=True)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.clip_gradient)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         with torch.no_grad():
             self.backbone.logit_scale.clamp_(max=math.log(100))
             keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -167,7 +176,7 @@ class Pretrainer:
             "step": self.step,
             "model": self.backbone.state_dict(),
             "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
 
     def restore(self, path: Path) -> None:
@@ -182,7 +191,8 @@ class Pretrainer:
             raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")
         self.backbone.load_state_dict(state["model"])
         self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.step = state["step"]
 
     def averaged_backbone(self) -> Backbone:

@@ -160,6 +160,8 @@ def abnormal_caption(
     if not defect or rng.chance(0.4):
         return _sentence(rng.choice(ABNORMAL_STATES).format(thing), rng, look)
     words = rng.choice(SYNONYMS.get(defect, (defect,)))
+    if defect not in SYNONYMS:  # a scene's variant: a "bright missing part" is none
+        details = [word for word in details if word not in ("dark", "bright")]
     # The name alone where a word would contradict it ("bright dark lesion").
     used = [
         word for word in details if rng.chance(0.45) and not {"dark", "bright", "large"} & set(words.split())

@@ -40,12 +40,14 @@ def defect_names() -> list[str]:
 def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tensor, Tensor, str]:
     """Draw one kind of defect, 1 to 4 times, on a defect-free scene.
 
-    Scenes that bring variants (a missing or bent part) use one of them half of the time. `name` forces a
-    kind. Returns the image (C, H, W) in [0, 1], equal to the scene's outside the mask to the last bit; the
-    (H, W) bool mask, never empty; and the defect's name.
+    Parts and grids that bring variants (a missing or bent part) use one of them half of the time. `name`
+    forces a kind. Returns the image (C, H, W) in [0, 1], equal to the scene's outside the mask to the last
+    bit; the (H, W) bool mask, never empty; and the defect's name.
     """
     contrast = rng.log_uniform(LOW_CONTRAST, HIGH_CONTRAST)
-    if name is None and scene.variants and rng.chance(0.5):
+    # A surface's variants are few and specific; cracks and stains would hardly occur on it beside them.
+    share = 0.2 if scene.kind == "surface" else 0.5
+    if name is None and scene.variants and rng.chance(share):
         names = sorted(scene.variants)
         chosen = rng.choice(names, [UNSEEN_VARIANTS.get(one, 1.0) for one in names])
         changed = _apply_variant(scene, chosen)
@@ -70,9 +72,14 @@ def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tenso
 
 def _choose(scene: Scene, rng: Rng) -> Defect:
     fitting = [d for d in DEFECTS.values() if d.fits(scene)]
-    # Tissue gets its own defects most of the time; a scratch on mucosa teaches little.
-    own = [d.weight * (6.0 if scene.kind == "tissue" and "tissue" in d.kinds else 1.0) for d in fitting]
-    return rng.choice(fitting, own)
+    # Tissue gets its own and soft defects most of the time; a scratch on mucosa teaches little.
+    tissue = scene.kind == "tissue"
+    favoured = ("crack", "broken area") if scene.family == "solar_cell" else ()  # what really kills cells
+    weights = []
+    for one in fitting:
+        native = tissue and ("tissue" in one.kinds or one.name == "spot")
+        weights.append(one.weight * (6.0 if native else 3.0 if one.name in favoured else 1.0))
+    return rng.choice(fitting, weights)
 
 
 def _instances(rng: Rng, kind: Defect) -> int:

@@ -21,13 +21,15 @@ from headclip.data.synthetic.defects_base import (
 )
 
 TISSUE = ("tissue",)
+INNER = ("mucosa", "skin", "stained_tissue")
+SCANS = ("head", "body_slice", "xray", "ultrasound", "layered_scan", "stained_tissue")
 
 
 def _size(canvas: Canvas, rng: Rng, low: float = 8, share: float = 0.5) -> float:
     return rng.log_uniform(low, max(low + 2, share * canvas.short))
 
 
-@defect("polyp", weight=1.2, kinds=TISSUE, few=True)
+@defect("polyp", weight=1.5, kinds=TISSUE, families=INNER, few=True)
 def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A raised dome: lit on one side, in shade on the other, redder or paler than around, with a wet
     highlight."""
@@ -53,7 +55,7 @@ def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     return Change(box, pixels, support=inside)
 
 
-@defect("mole", weight=1.2, kinds=TISSUE, few=True)
+@defect("mole", weight=1.2, kinds=TISSUE, families=INNER, few=True)
 def mole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A dark brown irregular spot with a soft edge and uneven pigment."""
     size = _size(canvas, rng)
@@ -70,7 +72,7 @@ def mole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     return Change(box, pixels)
 
 
-@defect("tumour", weight=1.2, kinds=TISSUE, few=True)
+@defect("tumour", weight=1.2, kinds=TISSUE, families=SCANS, few=True)
 def tumour(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A bright blob, sometimes with a brighter ring, a dark core and a paler swelling around it."""
     size = _size(canvas, rng, share=0.4)
@@ -91,7 +93,7 @@ def tumour(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     return Change(box, pixels, support=support)
 
 
-@defect("ulcer", weight=0.7, kinds=TISSUE, few=True)
+@defect("ulcer", weight=0.7, kinds=TISSUE, families=INNER, few=True)
 def ulcer(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A sore: a pale or dark bed inside an inflamed border."""
     size = _size(canvas, rng, share=0.35)

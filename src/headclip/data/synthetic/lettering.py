@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng
 
-_HEIGHT, _WIDTH, _GLYPHS = 24, 16, 24
+_HEIGHT, _WIDTH, _GLYPHS = 24, 16, 14
 
 
 def _atlas(rng: Rng) -> Tensor:
@@ -15,16 +15,14 @@ def _atlas(rng: Rng) -> Tensor:
     nodes = torch.tensor(
         [[x, y] for y in (4.0, 11.5, 19.0) for x in (3.5, 11.5)], device=rng.device
     )  # (6, 2)
-    strokes = 4
-    ends = (rng.rand(2, _GLYPHS, strokes) * 6).long()
-    start, end = nodes[ends[0]], nodes[ends[1]]  # (glyphs, strokes, 2)
-    y = torch.arange(_HEIGHT, device=rng.device)[:, None] + 0.5
-    x = torch.arange(_WIDTH, device=rng.device)[None, :] + 0.5
-    grid = torch.stack([x.expand(_HEIGHT, _WIDTH), y.expand(_HEIGHT, _WIDTH)], dim=-1)  # (24, 16, 2)
-    way = (end - start)[:, :, None, None]
-    offset = grid - start[:, :, None, None]  # (glyphs, strokes, 24, 16, 2)
-    along = ((offset * way).sum(-1) / way.square().sum(-1).clamp(min=1e-3)).clamp(0.0, 1.0)
-    distance = (offset - along[..., None] * way).square().sum(-1).sqrt().amin(1)
+    ends = (rng.rand(2, _GLYPHS, 4) * 6).long()
+    start_x, start_y = nodes[ends[0]].permute(2, 0, 1)[..., None, None]  # each (glyphs, strokes, 1, 1)
+    end_x, end_y = nodes[ends[1]].permute(2, 0, 1)[..., None, None]
+    way_x, way_y = end_x - start_x, end_y - start_y
+    x = torch.arange(_WIDTH, device=rng.device) + 0.5 - start_x  # (glyphs, strokes, 1, 16)
+    y = torch.arange(_HEIGHT, device=rng.device)[:, None] + 0.5 - start_y  # (glyphs, strokes, 24, 1)
+    along = ((x * way_x + y * way_y) / (way_x * way_x + way_y * way_y).clamp(min=1e-3)).clamp(0.0, 1.0)
+    distance = ((x - along * way_x).square() + (y - along * way_y).square()).sqrt().amin(1)
     return (rng.uniform(1.0, 2.2) + 0.7 - distance).clamp(0.0, 1.0)
 
 
@@ -43,6 +41,7 @@ def glyph_rows(rng: Rng, u: Tensor, v: Tensor, size: float, columns: int, rows: 
     atlas = _atlas(rng)
     chosen = (rng.rand(rows * columns) * _GLYPHS).long()
     shown = (rng.rand(rows * columns) < 0.8).float()
+    shown[shown.numel() // 2] = 1.0  # never an empty text
     flat = (chosen[place] * _HEIGHT + part_y.long().clamp(0, _HEIGHT - 1)) * _WIDTH + part_x.long().clamp(
         0, _WIDTH - 1
     )

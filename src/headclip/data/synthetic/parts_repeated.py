@@ -15,7 +15,7 @@ from headclip.data.synthetic.staging import Layer, Stage, jittered, one_cell, se
 @scene("blister", weight=1.1)
 def blister(rng: Rng, height: int, width: int) -> Scene:
     """A grid of pills, candies, contacts or balls, loose or on a carrier."""
-    stage = Stage(rng, height, width, Ink(rng, 0.45))
+    stage = Stage(rng, height, width, Ink(rng, 0.55))
     u, v = stage.frame(0.02, 0.85)
     pitch = stage.side * rng.log_uniform(0.12, 0.4)
     ratio = rng.uniform(0.7, 1.5)
@@ -68,7 +68,7 @@ def blister(rng: Rng, height: int, width: int) -> Scene:
 @scene("pins", weight=1.0)
 def pins(rng: Rng, height: int, width: int) -> Scene:
     """A connector or chip with rows of contacts."""
-    stage = Stage(rng, height, width, Ink(rng, 0.2))
+    stage = Stage(rng, height, width, Ink(rng, 0.3))
     u, v = stage.frame(0.03, 0.85)
     columns = rng.integer(3, 20)
     pitch = stage.side * rng.uniform(0.6, 0.95) / columns

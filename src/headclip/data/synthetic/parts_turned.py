@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
+from headclip.data.synthetic.lettering import glyph_rows
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import Ink, box, disc, dome, polygon, smoothstep
 from headclip.data.synthetic.staging import TURN, Layer, Stage
@@ -15,7 +16,7 @@ from headclip.data.synthetic.staging import TURN, Layer, Stage
 
 @scene("washer", weight=1.0)
 def washer(rng: Rng, height: int, width: int) -> Scene:
-    stage = Stage(rng, height, width, Ink(rng, 0.12))
+    stage = Stage(rng, height, width, Ink(rng, 0.2))
     u, v = stage.frame()
     radius = stage.side * rng.uniform(0.2, 0.52)
     hexagonal = rng.chance(0.4)
@@ -88,8 +89,8 @@ def capsule(rng: Rng, height: int, width: int) -> Scene:
     tall = dome(body, half_v * rng.uniform(0.3, 1.0)) * rng.uniform(0.3, 1.0)
     two = rng.chance(0.6)
     print_on = rng.chance(0.45)
-    bits = rng.rand(7, 12) < 0.55
-    pixel = half_v * rng.uniform(0.06, 0.12)
+    size = half_v * rng.uniform(0.3, 0.9)
+    letters, _ = glyph_rows(rng, u, v, size, rng.integer(1, 4), rng.integer(1, 2))
 
     def layers(swap: bool = False, shift: float = 0.0, erase: bool = False) -> list[Layer]:
         colour = first + torch.zeros_like(u)
@@ -103,10 +104,7 @@ def capsule(rng: Rng, height: int, width: int) -> Scene:
         if two:  # the cap's edge stands above the body
             bump = bump + 0.03 * half_v * smoothstep(split + shift - 1.0, split + shift + 1.0, u)
         if print_on and not erase:
-            column, row = (u / pixel + 6.0).floor().long(), (v / pixel + 3.5).floor().long()
-            inside = (column >= 0) & (column < 12) & (row >= 0) & (row < 7)
-            mark = bits[row.clamp(0, 6), column.clamp(0, 11)] & inside & (column % 4 != 3)
-            colour = torch.where(mark, colour * 0.3, colour)
+            colour = colour * (1.0 - 0.75 * letters)
         return [Layer(body, bump, colour)]
 
     drawn = stage.scene(layers(), "capsule", rng.choice(["capsule", "pill", "tablet", "medicine capsule"]))
@@ -126,7 +124,7 @@ def tooth_wave(around: Tensor, teeth: int, sharp: float) -> Tensor:
 
 @scene("gear", weight=0.9)
 def gear(rng: Rng, height: int, width: int) -> Scene:
-    stage = Stage(rng, height, width, Ink(rng, 0.2))
+    stage = Stage(rng, height, width, Ink(rng, 0.3))
     u, v = stage.frame(0.06, 0.2)
     radius = stage.side * rng.uniform(0.22, 0.42)
     around = torch.atan2(v, u)
@@ -176,7 +174,7 @@ def gear(rng: Rng, height: int, width: int) -> Scene:
 @scene("bolt", weight=1.0)
 def bolt(rng: Rng, height: int, width: int) -> Scene:
     """A screw, bolt or nail from the side: head, shank, thread, tip."""
-    stage = Stage(rng, height, width, Ink(rng, 0.1))
+    stage = Stage(rng, height, width, Ink(rng, 0.2))
     u, v = stage.frame(0.03, 0.4)
     half = stage.side * rng.uniform(0.28, 0.46)
     thick = half * rng.uniform(0.08, 0.25)
@@ -222,7 +220,7 @@ def bolt(rng: Rng, height: int, width: int) -> Scene:
 @scene("bottle_top", weight=0.9)
 def bottle_top(rng: Rng, height: int, width: int) -> Scene:
     """A bottle or cup seen from above: concentric rims, bright bands and a dark or bright inside."""
-    stage = Stage(rng, height, width, Ink(rng, 0.2))
+    stage = Stage(rng, height, width, Ink(rng, 0.3))
     u, v = stage.frame(0.02, 1.0)
     radius = stage.side * rng.uniform(0.35, 0.5)
     length = (u.square() + v.square()).sqrt()

@@ -143,7 +143,7 @@ def relief(field: Tensor, light: Light, strength: float = 1.0) -> tuple[Tensor, 
 class Ink:
     """The colours of one scene: pure grey, faintly tinted grey or coloured: a picture has one character."""
 
-    def __init__(self, rng: Rng, colour: float = 0.3, mono: float = 0.45) -> None:
+    def __init__(self, rng: Rng, colour: float = 0.42, mono: float = 0.34) -> None:
         self._rng = rng
         draw = rng.uniform(0.0, 1.0)
         self.mode = "colour" if draw < colour else "mono" if draw < colour + mono else "tint"

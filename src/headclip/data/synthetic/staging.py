@@ -66,7 +66,7 @@ class Stage:
         if rng.chance(0.25):
             return FAMILIES[rng.choice(names)].draw(rng, height, width).image
         level = rng.choice([(0.0, 0.15), (0.8, 1.0), (0.0, 1.0)], [0.3, 0.25, 0.45])
-        own = self.ink if rng.chance(0.4) else Ink(rng, 0.15)
+        own = self.ink if rng.chance(0.4) else Ink(rng, 0.25)
         image = own.shade(*level) + torch.zeros(1, height, width, device=rng.device)
         if rng.chance(0.5):
             image = image + rng.log_uniform(0.005, 0.06) * rng.randn(height, width)

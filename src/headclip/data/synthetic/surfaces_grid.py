@@ -66,7 +66,7 @@ def tiles(rng: Rng, height: int, width: int) -> Scene:
     tones = rng.randn(1024) * rng.log_uniform(0.005, 0.2)
     grain = spectral_noise(rng, height, width, rng.uniform(0.4, 2.0)) * rng.log_uniform(0.02, 0.25)
     diffuse, highlight = relief((-tile).clamp(0.0, grout * rng.uniform(0.5, 4.0)), random_light(rng))
-    ink = Ink(rng, 0.35)
+    ink = Ink(rng, 0.45)
     dark, bright = ink.pair()
     ground = ink.shade(0.0, 1.0) + 0.3 * grain
     alpha = coverage(tile, 1.5)
@@ -94,7 +94,7 @@ def printed(rng: Rng, height: int, width: int) -> Scene:
     """Dots, checks, stripes or rows of lettering on paper or cloth."""
     side = min(height, width)
     u, v = textile_frame(rng, height, width, 0.7, 0.4)
-    ink = Ink(rng, 0.4)
+    ink = Ink(rng, 0.5)
     paper = ink.shade(0.1, 1.0) + rng.log_uniform(0.005, 0.08) * spectral_noise(
         rng, height, width, rng.uniform(0.1, 1.5)
     )
@@ -226,7 +226,7 @@ def ribbed(rng: Rng, height: int, width: int) -> Scene:
     diffuse, highlight = relief(wave * pitch * rng.log_uniform(0.02, 0.25), random_light(rng))
     tones = rng.randn(512)[(phase.floor().long()) & 511] * rng.choice([0.0, rng.log_uniform(0.02, 0.15)])
     value = 0.65 * diffuse + rng.uniform(0.0, 0.15) * wave + grain + tones
-    ink = Ink(rng, 0.3)
+    ink = Ink(rng, 0.4)
     dark, bright = ink.pair()
     noun = rng.choice(
         ["corrugated sheet", "ribbed plate", "striped surface", "corrugated cardboard", "finned heat sink"]

@@ -29,7 +29,7 @@ from headclip.data.synthetic.shapes import (
 def granular(rng: Rng, height: int, width: int) -> Scene:
     """Concrete, sand, granite: speckles of a few mineral colours over a cloudy ground."""
     side = min(height, width)
-    ink = Ink(rng, 0.25)
+    ink = Ink(rng, 0.35)
     dark, bright = ink.pair()
     ground = spectral_noise(rng, height, width, rng.uniform(0.3, 1.6))
     if rng.chance(0.4):
@@ -76,7 +76,6 @@ def wood(rng: Rng, height: int, width: int) -> Scene:
     phase = (flow * (2.0 * math.pi / ring)) * (1.0 + 0.15 * torch.sin(flow * (1.7 / ring))) + wander
     rings = 0.5 + 0.5 * torch.sin(phase)
     rings = rings ** rng.uniform(0.5, 4.0) + 0.3 * torch.sin(phase * 2.7 + wander)
-    angle = rng.normal(0.0, 0.02)
     fibre = smooth_noise(rng, height, width, max(1.5, side * 0.008), side * 0.008 * stretch)
     if abs(float(u[0, -1] - u[0, 0])) < 0.5 * width:  # the grain runs down the picture
         fibre = smooth_noise(rng, height, width, side * 0.008 * stretch, max(1.5, side * 0.008))
@@ -87,10 +86,10 @@ def wood(rng: Rng, height: int, width: int) -> Scene:
         value = value + rng.uniform(0.02, 0.2) * rng.randn(128)[number.long().clamp(0, 127)]
         gap = (v / plank - torch.round(v / plank)).abs() * plank
         value = value - rng.uniform(0.2, 0.8) * coverage(gap - rng.uniform(0.5, 0.008 * side + 0.6))
-    ink = Ink(rng, 0.55)
+    ink = Ink(rng, 0.65)
     dark, bright = ink.pair(0.1, 0.95)
     image = over(
-        ramp(value + angle, dark, bright),
+        ramp(value, dark, bright),
         dark * rng.uniform(0.3, 0.9),
         dark_knot * (0.6 + 0.3 * rings).clamp(0, 1),
     )
@@ -102,7 +101,7 @@ def wood(rng: Rng, height: int, width: int) -> Scene:
 @scene("marble", weight=0.8)
 def marble(rng: Rng, height: int, width: int) -> Scene:
     side = min(height, width)
-    ink = Ink(rng, 0.3)
+    ink = Ink(rng, 0.4)
     dark, bright = ink.pair()
     cloud = spectral_noise(
         rng, height, width, rng.uniform(1.2, 2.2), rng.log_uniform(1.0, 4.0), rng.uniform(0.0, 3.2)
@@ -128,7 +127,7 @@ def marble(rng: Rng, height: int, width: int) -> Scene:
 def plain(rng: Rng, height: int, width: int) -> Scene:
     """Paint, plastic, glass, paper: nearly nothing, so that light and marks are all the structure."""
     side = min(height, width)
-    ink = Ink(rng, 0.3)
+    ink = Ink(rng, 0.4)
     image = ink.shade(0.05, 0.95) + torch.zeros(1, height, width, device=rng.device)
     style = rng.choice(["smooth", "peel", "paper", "zones"])
     if style == "peel":
@@ -162,7 +161,7 @@ def rough(rng: Rng, height: int, width: int) -> Scene:
     low = rng.choice([0.0, rng.log_uniform(0.01, 0.15)])
     field = spectral_noise(rng, height, width, rng.uniform(0.2, 2.4), stretch, random_angle(rng), low)
     style = rng.choice(["flat", "relief", "ridged", "levels", "two"])
-    ink = Ink(rng, 0.35)
+    ink = Ink(rng, 0.45)
     dark, bright = ink.pair()
     if style == "relief":
         diffuse, highlight = relief(field * rng.log_uniform(0.3, 4.0), random_light(rng))
@@ -196,7 +195,7 @@ def foam(rng: Rng, height: int, width: int) -> Scene:
     first, second, cell = cell_noise(rng, u, v, rng.uniform(0.4, 1.0))
     tone = rng.randn(4096)[cell] * rng.log_uniform(0.02, 0.3)
     gap = second - first
-    ink = Ink(rng, 0.35)
+    ink = Ink(rng, 0.45)
     style = rng.choice(["bubbles", "pebbles", "network"])
     if style == "network":
         field = smoothstep(0.0, rng.uniform(0.1, 0.6), gap)

@@ -91,7 +91,7 @@ def ultrasound(rng: Rng, height: int, width: int) -> Scene:
     x, y = pixel_grid(rng, height, width)
     bend = side * rng.uniform(0.01, 0.08) * smooth_noise(rng, height, width, side * rng.uniform(0.3, 0.8))
     depth = y + bend + rng.normal(0.0, 0.2) * x
-    value = torch.full_like(depth, rng.uniform(0.15, 0.4))
+    value = torch.full_like(depth, rng.uniform(0.2, 0.5))
     for _ in range(rng.integer(2, 7)):
         at, soft = rng.uniform(-0.5, 0.5) * height, side * rng.log_uniform(0.005, 0.05)
         value = value + rng.normal(0.0, 0.15) * smoothstep(-soft, soft, depth - at)
@@ -108,7 +108,7 @@ def ultrasound(rng: Rng, height: int, width: int) -> Scene:
     size = max(1.6, side * rng.log_uniform(0.006, 0.02))
     real, imaginary = (smooth_noise(rng, height, width, size, size * rng.uniform(1.5, 3.0)) for _ in range(2))
     speckle = (real.square() + imaginary.square()).sqrt()  # Rayleigh amplitude, as from many scatterers
-    value = value.clamp(min=0.02) * (1.0 + rng.uniform(0.3, 0.9) * (speckle - 1.25))
+    value = value.clamp(min=0.07) * (1.0 + rng.uniform(0.3, 0.9) * (speckle - 1.25))
     value = value * (1.0 - rng.uniform(-0.3, 0.5) * y / height)
     fan = torch.ones_like(value, dtype=torch.bool)
     if rng.chance(0.4):

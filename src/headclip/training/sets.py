@@ -1,0 +1,133 @@
+"""Training sets: the rendered auxiliary set and labelled folders behind one interface."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from headclip.clip.preprocess import resize, resize_mask
+from headclip.data.decode import decode
+from headclip.data.folders import ImageRecord, read_dataset, read_mask
+from headclip.data.synthetic import SyntheticDataset
+from headclip.errors import ImageError, InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingItem:
+    """image (3, S, S) uint8; mask (S, S) bool; label 0 or 1; has_mask is False where defects are not marked."""
+
+    image: Tensor
+    mask: Tensor
+    label: int
+    has_mask: bool
+
+
+class TrainingSet(Protocol):
+    """What the trainer reads."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> TrainingItem: ...
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size and fingerprint, for the checkpoint."""
+        ...
+
+
+class SyntheticTrainingSet(Dataset[TrainingItem]):
+    """`count` rendered images of `size` px, half of them with defects."""
+
+    def __init__(self, seed: int, count: int, size: int) -> None:
+        self.rendered = SyntheticDataset(seed, count, size)
+
+    def __len__(self) -> int:
+        return len(self.rendered)
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        sample = self.rendered[index]
+        return TrainingItem(sample.image, sample.mask, sample.label, True)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "synthetic",
+            "images": len(self),
+            "seed": self.rendered.seed,
+            "fingerprint": self.rendered.fingerprint(),
+        }
+
+
+class FolderTrainingSet(Dataset[TrainingItem]):
+    """A labelled folder, resized to squares of `size` px as the published codes do.
+
+    Raises:
+        InputError: no labels, or only one kind of image without any mask.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = folder, size
+        self.records = readable(read_dataset(folder))
+        if any(record.label is None for record in self.records):
+            raise InputError(
+                f"{folder} has no labels to train on; use an MVTec-style folder (test/good, test/DEFECT, "
+                "ground_truth/DEFECT), images/ beside masks/, or good/ beside bad/"
+            )
+        labels = {record.label for record in self.records}
+        if labels == {0}:
+            raise InputError(f"{folder} has normal images only; training needs anomalous ones too")
+        if labels == {1} and all(record.mask is None for record in self.records):
+            raise InputError(f"{folder} has anomalous images only and no masks; there is nothing to tell apart")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        record = self.records[index]
+        image = decode(record.path)
+        size = (self.size, self.size)
+        mask = torch.zeros(size, dtype=torch.bool)
+        if record.mask is not None:
+            mask = resize_mask(read_mask(record.mask, size=image.shape[:2]), size)
+        return TrainingItem(
+            resize(image, size), mask, int(record.label or 0), record.mask is not None or record.label == 0
+        )
+
+    def describe(self) -> dict[str, Any]:
+        files = {str(r.path.relative_to(self.folder)): file_hash(r.path) for r in self.records}
+        digest = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
+        return {
+            "name": self.folder.resolve().name,
+            "images": len(self),
+            "fingerprint": digest,
+            "files": files,
+        }
+
+
+def readable(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Records whose image (and mask) can be decoded; each other one is reported and left out."""
+    kept = []
+    for record in records:
+        try:
+            decode(record.path)
+            if record.mask is not None:
+                read_mask(record.mask)
+            kept.append(record)
+        except ImageError as error:
+            log.warning("left out of training: %s (%s)", record.path, error)
+    if not kept:
+        raise InputError("none of the training images can be read")
+    return kept
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,239 @@
+"""Training of what a method may learn, on a frozen backbone (HeadCLIP 3.5)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from headclip.clip.preprocess import normalise
+from headclip.errors import InputError
+from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
+from headclip.methods.headclip import HeadClip
+from headclip.methods.scoring import grid_to_map
+from headclip.training.files import append_json_line, save_torch, trim_log
+from headclip.training.losses import LossParts, joint_loss
+from headclip.training.sets import TrainingItem, TrainingSet
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; the defaults are those of AnomalyCLIP's code base (A17, A18)."""
+
+    epochs: int = 15
+    batch_size: int = 8
+    rate: float = 1e-3
+    head_rate: float | None = None  # A17: learning rate of the head weights, None takes `rate`
+    betas: tuple[float, float] = (0.5, 0.999)
+    local_weight: float = 4.0  # A18: 4 for a single map, 1 with several taps
+    tap_mean: bool = False  # A2
+    seed: int = 111
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
+            raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")
+
+
+@dataclass
+class Batch:
+    """images (B, 3, S, S) uint8, masks (B, S, S) bool, labels (B,), has_mask (B,) bool."""
+
+    images: Tensor
+    masks: Tensor
+    labels: Tensor
+    has_mask: Tensor
+
+
+@dataclass
+class Progress:
+    """Where a run is: epoch from 1, batch of batches, and the losses of the last step."""
+
+    epoch: int
+    batch: int
+    batches: int
+    losses: LossParts
+
+
+@dataclass
+class EpochSums:
+    """Running sums of the losses of one epoch, kept over a resume."""
+
+    values: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("total", "local", "image"), 0.0))
+    batches: int = 0
+
+    def add(self, losses: LossParts) -> None:
+        for name in self.values:
+            self.values[name] += float(getattr(losses, name).detach())
+        self.batches += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: round(value / max(1, self.batches), 6) for name, value in self.values.items()}
+
+
+def collate(items: list[TrainingItem]) -> Batch:
+    return Batch(
+        torch.stack([item.image for item in items]),
+        torch.stack([item.mask for item in items]),
+        torch.tensor([item.label for item in items]),
+        torch.tensor([item.has_mask for item in items]),
+    )
+
+
+class Trainer:
+    """Trains a method's own parameters; the backbone's stay as they are, to the bit.
+
+    Every epoch goes through the images in an order that the seed and the epoch fix, so that a killed run, resumed,
+    ends with the same parameters as one that was not.
+    """
+
+    def __init__(self, method: HeadClip, data: TrainingSet, config: TrainConfig) -> None:
+        self.method, self.data, self.config = method, data, config
+        method.backbone.freeze()
+        learnt = method.trainable()
+        heads = [value for name, value in learnt.items() if name == "head_weight"]
+        rest = [value for name, value in learnt.items() if name != "head_weight"]
+        groups = [{"params": rest}, {"params": heads, "lr": config.head_rate or config.rate}]
+        self.optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=config.rate, betas=config.betas)
+        self.epoch, self.batch, self.sums = 1, 0, EpochSums()
+
+    @property
+    def batches(self) -> int:
+        return -(-len(self.data) // self.config.batch_size)
+
+    def order(self, epoch: int) -> list[int]:
+        """The order of the images in an epoch."""
+        generator = torch.Generator().manual_seed(self.config.seed * 10_007 + epoch)
+        return torch.randperm(len(self.data), generator=generator).tolist()
+
+    def loader(self, workers: int) -> Iterator[Batch]:
+        """What is left of the current epoch."""
+        order, size = self.order(self.epoch), self.config.batch_size
+        chunks = [order[start : start + size] for start in range(self.batch * size, len(order), size)]
+        return iter(
+            DataLoader(
+                self.data,  # type: ignore[arg-type]
+                batch_sampler=chunks,
+                collate_fn=collate,
+                num_workers=workers,
+                multiprocessing_context="fork" if workers else None,
+            )
+        )
+
+    def losses(self, batch: Batch) -> LossParts:
+        """Equation 11 on one batch."""
+        method, backbone = self.method, self.method.backbone
+        config, device = backbone.config, backbone.device
+        pixels = normalise(batch.images.to(device), config.mean, config.std, backbone.dtype)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        text = method.text_vectors()[0]
+        tokens = method.tokens(pixels)
+        marked = batch.has_mask.to(device)
+        maps = [
+            torch.stack([grid_to_map(p[marked, c], size) for c in range(2)], dim=1)
+            for p in method.patch_probabilities(tokens, text)
+        ]
+        logits = method.image_logits(tokens, text)
+        labels, masks = batch.labels.to(device), batch.masks.to(device)[marked]
+        if not marked.any():
+            maps = []
+        return joint_loss(logits, maps, labels, masks, self.config.local_weight, self.config.tap_mean)
+
+    def step(self, batch: Batch) -> LossParts:
+        losses = self.losses(batch)
+        if not torch.isfinite(losses.total):
+            raise InputError(
+                f"the loss is {float(losses.total)} in epoch {self.epoch}; lower the learning rate or use fp32"
+            )
+        self.optimiser.zero_grad()
+        losses.total.backward()
+        self.optimiser.step()
+        return losses
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a run to be resumed."""
+        facts = {
+            "method": self.method.name,
+            "method_config": self.method.config_dict(),
+            "training": asdict(self.config),
+            "backbone_hash": self.method.backbone.hash,
+            "data": self.data.describe(),
+        }
+        return json.loads(json.dumps(facts))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "sums": asdict(self.sums),
+            "method": self.method.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def restore(self, path: Path) -> None:
+        """Go on from a state file.
+
+        Raises:
+            InputError: it was written with other settings, data or backbone; the message names them.
+        """
+        state = torch.load(path, map_location=self.method.backbone.device, weights_only=True)
+        ours = self.settings()
+        other = sorted(key for key in ours if ours[key] != state["settings"].get(key))
+        if other:
+            raise InputError(
+                f"{path} cannot be resumed: {', '.join(other)} differ from the run that wrote it; "
+                "give the same options, or start anew without --resume"
+            )
+        self.method.load_state_dict(state["method"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.batch, self.sums = state["epoch"], state["batch"], EpochSums(**state["sums"])
+
+    def run(
+        self,
+        out: Path,
+        *,
+        workers: int = 0,
+        save_seconds: float = 60.0,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> CheckpointInfo:
+        """Train to the last epoch and write the checkpoint `out`.
+
+        Beside it appear `out`.log.jsonl (one line an epoch) and, until the end, `out`.state (to resume).
+        """
+        out.parent.mkdir(parents=True, exist_ok=True)
+        log, state = log_path(out), state_path(out)
+        trim_log(log, "epoch", self.epoch - 1)
+        saved = time.monotonic()
+        while self.epoch <= self.config.epochs:
+            begun = time.monotonic()
+            for batch in self.loader(workers):
+                losses = self.step(batch)
+                self.batch += 1
+                self.sums.add(losses)
+                if progress is not None:
+                    progress(Progress(self.epoch, self.batch, self.batches, losses))
+                if time.monotonic() - saved > save_seconds:
+                    save_torch(self.state(), state)
+                    saved = time.monotonic()
+            entry = {"epoch": self.epoch, **self.sums.means(), "seconds": round(time.monotonic() - begun, 1)}
+            append_json_line(log, entry)
+            self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
+            save_torch(self.state(), state)
+        info = save_checkpoint(out, self.method, training=asdict(self.config), data=self.data.describe())
+        state.unlink(missing_ok=True)
+        return info
+
+
+def log_path(out: Path) -> Path:
+    return out.with_name(out.name + ".log.jsonl")
+
+
+def state_path(out: Path) -> Path:
+    return out.with_name(out.name + ".state")

@@ -1,0 +1,116 @@
+"""Inputs become an ordered list without repetition, with names that do not meet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from headclip.data.discover import discover
+from headclip.errors import InputError
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    for name in (
+        "a/2.png",
+        "a/10.PNG",
+        "a/1.jpg",
+        "a/1.png",
+        "a/sub/3.tif",
+        "b/1.png",
+        "b/notes.txt",
+        "c/x.csv",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    for hidden in ("a/._1.png", "a/.cache/1.png"):
+        path = tmp_path / hidden
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*inputs: str | Path, **options) -> list[str]:
+    found = discover(inputs, **options)
+    for image in found:
+        assert found.root / image.name == image.path
+        assert image.path.is_absolute()
+    return [image.name for image in found]
+
+
+def test_folder_is_searched_in_natural_order(tree):
+    assert names("a") == ["1.jpg", "1.png", "2.png", "10.PNG", "sub/3.tif"]
+    assert discover(["a"]).root == tree / "a"
+
+
+def test_several_inputs_keep_their_order_and_do_not_collide(tree):
+    assert names("b", "a/sub", tree / "a" / "1.png") == ["b/1.png", "a/sub/3.tif", "a/1.png"]
+
+
+def test_nothing_is_taken_twice(tree):
+    assert names("a/2.png", "a", "./a/../a/1.png", "a/*.png") == [
+        "2.png",
+        "1.jpg",
+        "1.png",
+        "10.PNG",
+        "sub/3.tif",
+    ]
+
+
+def test_globs(tree):
+    assert names("a/*.png") == ["1.png", "2.png"]
+    assert names("**/1.png") == ["a/1.png", "b/1.png"]
+    assert names("[ab]") == ["a/1.jpg", "a/1.png", "a/2.png", "a/10.PNG", "a/sub/3.tif", "b/1.png"]
+    assert names("b/*") == ["1.png"]
+
+
+def test_a_name_with_glob_characters_is_a_name_first(tree):
+    (tree / "b" / "part[1].png").write_bytes(b"x")
+    assert names("b/part[1].png") == ["part[1].png"]
+
+
+def test_a_file_named_directly_is_always_taken(tree):
+    assert names("b/notes.txt") == ["notes.txt"]
+
+
+def test_wrong_inputs_are_named(tree):
+    for inputs, words in (
+        (["nowhere"], "nowhere does not exist"),
+        (["c"], "folder c holds no image"),
+        (["a", "c"], "folder c holds no image"),
+        (["*.gif"], r"nothing matches \*.gif"),
+        (["b/*.txt"], "no image"),
+        ([], "no input"),
+    ):
+        with pytest.raises(InputError, match=words):
+            discover(inputs)
+
+
+def test_links_are_followed_and_loops_are_not(tree):
+    (tree / "b" / "more").symlink_to(tree / "a" / "sub")
+    (tree / "a" / "sub" / "loop").symlink_to(tree / "a")
+    assert names("b") == [
+        "1.png",
+        "more/3.tif",
+        *[f"more/loop/{n}" for n in ("1.jpg", "1.png", "2.png", "10.PNG")],
+    ]
+
+
+def test_folders_can_be_left_out(tree):
+    assert names("a", skip_folder=lambda folder: folder.name == "sub")[-1] == "10.PNG"
+
+
+def test_names_that_are_no_utf8_become_printable(tree):
+    (tree / "d").mkdir()
+    odd = os.fsencode(tree / "d") + b"/\xff\xe4.png"
+    try:
+        Path(os.fsdecode(odd)).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    found = discover(["d"])
+    assert found.files[0].name.encode().endswith(b".png")
+    assert found.files[0].path.read_bytes() == b"x"
