@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import golden_io
 import torch
 
+import golden_io
 from headclip.clip.backbone import Backbone
 from headclip.clip.layouts import infer_config, to_ours
 from headclip.clip.tokenizer import ClipTokenizer

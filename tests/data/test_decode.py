@@ -28,12 +28,12 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
-)
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
 def test_lossless_colour_is_exact(kind, options):
     pixels = decode(encoded(Image.fromarray(COLOUR), kind, **options))
     assert pixels.dtype == np.uint8
+    assert pixels.flags.writeable
+    assert pixels.flags.c_contiguous
     np.testing.assert_array_equal(pixels, COLOUR)
 
 
@@ -173,6 +173,7 @@ def test_exif_orientation(orientation, kind):
     assert np.abs(pixels.astype(int) - upright).max() < 40
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_no_reason_to_refuse():
     content = encoded(Image.fromarray(COLOUR), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert decode(content).shape == (16, 12, 3)
@@ -245,9 +246,7 @@ def test_no_permission(tmp_path, monkeypatch):
 
 def test_size_limits_speak_before_decoding():
     huge = _png(20_000, 20_000, depth=1, colour_type=0, data=b"")  # a header only: nothing could be decoded
-    with pytest.raises(
-        ImageError, match=r"20,000 x 20,000 .* limit of 100,000,000; raise it with --max-pixels"
-    ):
+    with pytest.raises(ImageError, match=r"20,000 x 20,000 .* limit of 100,000,000; raise it with --max-pixels"):
         decode(huge)
     with pytest.raises(ImageError, match="damaged"):  # within the raised limit, so decoding is tried
         decode(huge, max_pixels=400_000_000)
@@ -295,9 +294,7 @@ def test_pil_images_and_wrong_arrays(tmp_path):
 
 def _png(width: int, height: int, *, depth: int, colour_type: int, data: bytes) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]

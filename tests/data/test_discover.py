@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headclip.data.discover import discover
+from headclip.data.discover import discover, natural_key
 from headclip.errors import InputError
 
 
@@ -101,7 +101,18 @@ def test_links_are_followed_and_loops_are_not(tree):
 
 
 def test_folders_can_be_left_out(tree):
-    assert names("a", skip_folder=lambda folder: folder.name == "sub")[-1] == "10.PNG"
+    def is_sub(folder: Path) -> bool:
+        return folder.name == "sub"
+
+    assert names("a", skip_folder=is_sub)[-1] == "10.PNG"
+    assert "a/sub/3.tif" in names("**/*.*")
+    assert "a/sub/3.tif" not in names("**/*.*", skip_folder=is_sub)
+    assert names("a/s*/*.tif") == ["3.tif"]
+
+
+def test_order_of_odd_names():
+    shuffled = ["x10", "x²", "x2", "X2", "x", "x٣", "2", "10", "x02"]
+    assert sorted(shuffled, key=natural_key) == ["2", "10", "x", "X2", "x02", "x2", "x10", "x²", "x٣"]
 
 
 def test_names_that_are_no_utf8_become_printable(tree):

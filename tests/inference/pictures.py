@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,13 @@ BAD_FILES = {
     "bad/one.png": "at least 8",
     "bad/huge.png": "raise it with --max-pixels",
 }
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and holds nothing: enough for what must be refused by its size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def write_pictures(folder: Path, count: int) -> Path:
@@ -37,5 +46,5 @@ def write_bad_files(folder: Path) -> dict[str, str]:
     (folder / "bad/empty.png").touch()
     (folder / "bad/text.png").write_text("this is text")
     Image.new("L", (1, 1)).save(folder / "bad/one.png")
-    Image.new("1", (20_000, 20_000)).save(folder / "bad/huge.png")
+    (folder / "bad/huge.png").write_bytes(png_header(20_000, 20_000))
     return BAD_FILES

@@ -1,4 +1,4 @@
-"""A process that is killed leaves a readable run folder, and --resume finishes it as if nothing had happened."""
+"""A killed process leaves a readable run folder, and --resume finishes it as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headclip.inference.predict import predict_run
 from headclip.inference.run import Run, is_run_folder
 from inference.fake_detector import FakeDetector
 
-# Judges argv[1] into argv[2]; with a number in argv[3] the process dies before it puts that many files in place.
+# Judges argv[1] into argv[2]; dies before it puts file number argv[3] in place (never, if that is negative).
 SCRIPT = """
 import os, sys, pathlib
 sys.path[:0] = [sys.argv[4]]
@@ -86,8 +86,8 @@ def test_sigkill_in_the_middle(pictures, tmp_path):
     check_resumed(pictures, out)
 
 
-# Files are put in place in this order: run.json, 12 x (map, preview), results.csv, 12 overlays, results.parquet,
-# results.csv, report.html, run.json.
+# The order: run.json, 12 x (map, preview), results.csv, 12 overlays, results.parquet, results.csv,
+# report.html, run.json.
 @pytest.mark.parametrize("last", [1, 2, 12, 26, 32, 40, 42])
 def test_death_before_any_file(pictures, tmp_path, last):
     out = tmp_path / "run"

@@ -73,9 +73,7 @@ def test_bad_files_are_rows(pictures, bad_files, tmp_path):
     for row in summary.failed:
         assert bad_files[row.path] in row.reason
         assert "\n" not in row.reason
-        assert {value for key, value in asdict(row).items() if key not in ("path", "status", "reason")} == {
-            None
-        }
+        assert {value for key, value in asdict(row).items() if key not in ("path", "status", "reason")} == {None}
     with pytest.raises(RunFolderError, match="has no map"):
         Run.open(tmp_path / "run").load_map(summary.failed[0])
 
@@ -129,9 +127,7 @@ class Moody(FakeDetector):
         return super().predict_arrays(images)
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("CUDA out of memory. Tried"), MemoryError(), ValueError("odd")]
-)
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried"), MemoryError(), ValueError("odd")])
 def test_a_failing_batch_is_tried_one_by_one(pictures, tmp_path, error):
     detector = Moody(error, alone=False)
     summary = predict_run(detector, [pictures], tmp_path / "run")
@@ -192,16 +188,18 @@ def test_resume_judges_only_what_is_missing(pictures, bad_files, tmp_path):
     first = predict_run(FakeDetector(), [pictures], out)
     Image.new("RGB", (20, 20), "white").save(pictures / "bad/empty.png")  # mended since
     (out / first.ok[0].map).unlink()
-    (out / first.ok[1].map).write_bytes(b"cut")
+    second_map = out / first.ok[1].map
+    second_map.write_bytes(second_map.read_bytes()[:-100])
+    fourth_preview = Run.open(out).preview_path(first.ok[3])
+    fourth_preview.write_bytes(fourth_preview.read_bytes()[:-100])
     changed = pictures / first.ok[2].path
     os.utime(changed, ns=(1, 1))
     (pictures / "new.png").write_bytes((pictures / first.ok[3].path).read_bytes())
     detector = FakeDetector()
     second = predict_run(detector, [pictures], out, resume=True)
-    assert sum(detector.batches) == 5  # the mended, the two broken maps, the changed and the new one
-    assert (second.judged, second.skipped) == (9, 9)
+    assert sum(detector.batches) == 6  # the mended, two without map, one without preview, the changed, the new
+    assert (second.judged, second.skipped) == (10, 8)
     assert len(second.failed) == 4
-    assert timeless(second.rows[: len(first.ok)]) != []
     assert {row.path for row in second.ok} == {row.path for row in first.ok} | {"bad/empty.png", "new.png"}
     again = FakeDetector()
     predict_run(again, [pictures], out, resume=True)
@@ -220,11 +218,22 @@ def test_resume_keeps_rows_of_other_inputs(pictures, tmp_path):
     ]
 
 
+def test_damaged_results_of_other_inputs_become_failed_rows(pictures, tmp_path):
+    out = tmp_path / "run"
+    first = predict_run(FakeDetector(), [str(pictures / "**/*1*.png")], out)
+    (out / first.rows[0].map).unlink()
+    second = predict_run(FakeDetector(), [str(pictures / "**/*2*.png")], out, resume=True)
+    assert [row.path for row in second.failed] == [first.rows[0].path]
+    assert "damaged; judge it again" in second.failed[0].reason
+    third = predict_run(FakeDetector(), [pictures], out, resume=True)
+    assert len(third.ok) == 12
+
+
 def test_resume_needs_the_same_settings_and_root(pictures, tmp_path):
     out = tmp_path / "run"
     predict_run(FakeDetector(), [pictures], out)
     before = (out / "run.json").read_bytes()
-    with pytest.raises(RunFolderError, match=r"backbone\.name 'fake' there, 'other' now; .*--overwrite"):
+    with pytest.raises(RunFolderError, match=r"backbone\.name 'fake' there, 'other' now.*--overwrite"):
         predict_run(FakeDetector("other"), [pictures], out, resume=True)
     with pytest.raises(RunFolderError, match="judged images under"):
         predict_run(FakeDetector(), [pictures / "left"], out, resume=True)

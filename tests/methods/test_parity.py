@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 
-import golden_io
 import numpy as np
 import pytest
 import torch
-from parity_models import anomalyclip, golden_backbone, pixels, request_for
 from torch.nn import functional as F
 
+import golden_io
 from headclip.clip.vision import VisionRequest, consistent_heads, weighted_projection
 from headclip.methods.scoring import grid_to_map, similarity
 from headclip.training.losses import dice_loss, focal_loss, joint_loss, local_loss
+from parity_models import anomalyclip, golden_backbone, pixels, request_for
 
 pytestmark = pytest.mark.parity
 RAW, UNIT, SUMMED = {"atol": 2e-5, "rtol": 0}, {"atol": 1e-5, "rtol": 0}, {"atol": 2e-5, "rtol": 0}
@@ -37,7 +37,8 @@ def test_global_features(backbone):
     text = backbone.text(golden["token_ids"])
     close(text, golden["text_features"], **RAW)
     image_unit = F.normalize(golden["image_features"], dim=-1)
-    close(backbone.logit_scale.exp() * image_unit @ F.normalize(text, dim=-1).T, golden["logits_per_image"], atol=1e-3, rtol=1e-4)
+    logits = backbone.logit_scale.exp() * image_unit @ F.normalize(text, dim=-1).T
+    close(logits, golden["logits_per_image"], atol=1e-3, rtol=1e-4)
 
 
 def test_token_ids(backbone):
@@ -139,7 +140,10 @@ def test_losses():
         close(gradient, arrays[f"grad_logits.{name}"], atol=1e-8, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "variant", "half"), [("multi", "multi", True), ("last", "last", True), ("last_nohalf", "last", False)])
+@pytest.mark.parametrize(
+    ("name", "variant", "half"),
+    [("multi", "multi", True), ("last", "last", True), ("last_nohalf", "last", False)],
+)
 def test_three_training_steps(backbone, name, variant, half):
     golden, facts = golden_io.load("anomalyclip_train"), golden_io.metadata("anomalyclip_train")
     size = int(facts["image_size"])

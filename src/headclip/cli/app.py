@@ -10,6 +10,8 @@ import typer
 from headclip.cli.common import readable_errors
 from headclip.cli.doctor import doctor
 from headclip.cli.predict import predict
+from headclip.cli.pretrain import pretrain
+from headclip.cli.train import train
 from headclip.version import __version__
 
 app = typer.Typer(
@@ -38,6 +40,8 @@ def _root(
 
 
 app.command("predict")(predict)
+app.command("train")(train)
+app.command("pretrain")(pretrain)
 app.command("doctor")(doctor)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,24 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+def readable_warnings() -> None:
+    """Show our own warnings as one line on stderr, and none of the libraries'."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, (DeprecationWarning, FutureWarning)):
+            sys.stderr.write(f"note: {message}\n")
+
+    warnings.showwarning = show
+    warnings.filterwarnings("ignore", module=r"(PIL|torch|pyarrow)\b")
+
+
 def debugging() -> bool:
     """Whether the user asked for tracebacks and the log."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
@@ -48,6 +67,7 @@ def readable_errors() -> Iterator[None]:
         logging.getLogger("headclip").setLevel(logging.DEBUG)
         yield
         return
+    readable_warnings()
     try:
         yield
     except HeadclipError as error:

@@ -42,11 +42,19 @@ def _software() -> Iterator[tuple[str, str]]:
 
     yield "headclip", __version__
     yield "Python", f"{platform.python_version()} on {platform.platform(terse=True)}"
-    yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads on {_cores()} cores"
+    yield "torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s) on {_cores()} core(s)"
 
 
 def _device() -> Iterator[tuple[str, str]]:
     import torch
+
+    from headclip.inference.device import (
+        LARGE_TOWER,
+        choose_device,
+        choose_precision,
+        cpu_has_bf16,
+        precision_name,
+    )
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -57,18 +65,11 @@ def _device() -> Iterator[tuple[str, str]]:
         yield "CUDA", "not available; this torch is built without it"
     else:
         yield "CUDA", f"not available; torch is built for CUDA {torch.version.cuda} but finds no usable GPU"
-    device, precision = _auto()
-    yield "auto device", device
-    yield "auto precision", precision
-
-
-def _auto() -> tuple[str, str]:
-    """What `--device auto --precision auto` come to here."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu", "fp32"
-    return "cuda", "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    device = choose_device("auto")
+    large = f", bf16 for towers of {LARGE_TOWER / 1e6:.0f} M parameters and more"
+    only_large = large if device.type == "cpu" and cpu_has_bf16() else ""
+    yield "auto device", str(device)
+    yield "auto precision", precision_name(choose_precision("auto", device)) + only_large
 
 
 def _weights() -> Iterator[tuple[str, str]]:

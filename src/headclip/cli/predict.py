@@ -35,9 +35,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the results.")],
     backbone: Annotated[
         str,
-        typer.Option(
-            help="'embedded', a name such as ViT-L-14-336, a hub id, a folder or a checkpoint file."
-        ),
+        typer.Option(help="'embedded', a name such as ViT-L-14-336, a hub id, a folder or a checkpoint file."),
     ] = "embedded",
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Adapted parameters made by headclip train.")
@@ -167,9 +165,7 @@ def _progress_bar(quiet: bool, last: list[Progress]) -> Iterator[Callable[[Progr
             task = tasks[progress.stage]
             speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
             failed = f"{progress.failed:,} failed" if progress.failed else ""
-            bar.update(
-                task, completed=progress.done, rate=f"{speed:,.1f} images/s" if speed else "", failed=failed
-            )
+            bar.update(task, completed=progress.done, rate=f"{speed:,.1f} images/s" if speed else "", failed=failed)
 
         yield show
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headclip.clip.config import Activation
+from headclip.clip.config import Activation, TextConfig, VisionConfig
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -14,7 +16,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Attention(nn.Module):
@@ -75,3 +77,15 @@ class Block(nn.Module):
         """(B, N, W) -> (B, N, W)."""
         q, k, v = self.attn.project(self.ln_1(x))
         return self.add_mlp(x + self.attn(q, k, v, causal))
+
+
+class Blocks(nn.ModuleList):
+    """The blocks of a tower, layer 1 first."""
+
+    def __init__(self, config: VisionConfig | TextConfig) -> None:
+        super().__init__(
+            Block(config.width, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)
+        )
+
+    def __iter__(self) -> Iterator[Block]:
+        return super().__iter__()  # type: ignore[return-value]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
-from headclip.clip.blocks import Attention, Block
+from headclip.clip.blocks import Attention
 from headclip.clip.text import TextTower
 from headclip.clip.vision import VisionTower
 
@@ -32,7 +32,6 @@ def initialise_vision(tower: VisionTower, generator: torch.Generator) -> None:
     width = tower.config.width
     blocks(tower, generator)
     for block in tower.blocks:
-        assert isinstance(block, Block)
         mimetic(block.attn, generator)
     draw(tower.class_embedding, 0.02, generator)
     tower.patch_embedding.weight.copy_(cosine_filters(width, tower.config.patch_size, generator))
@@ -52,7 +51,6 @@ def blocks(tower: VisionTower | TextTower, generator: torch.Generator) -> None:
     width, layers = tower.config.width, tower.config.layers
     residual = width**-0.5 * (2 * layers) ** -0.5
     for block in tower.blocks:
-        assert isinstance(block, Block)
         draw(block.attn.qkv.weight, width**-0.5, generator)
         draw(block.attn.out.weight, residual, generator)
         draw(block.mlp.fc.weight, (2 * width) ** -0.5, generator)

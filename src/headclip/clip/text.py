@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from headclip.clip.blocks import Block
+from headclip.clip.blocks import Blocks
 from headclip.clip.config import TextConfig
 
 
@@ -19,9 +19,7 @@ class TextTower(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.zeros(config.context_length, config.width))
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)
-        )
+        self.blocks = Blocks(config)
         self.ln_final = nn.LayerNorm(config.width)
         self.projection = nn.Parameter(torch.zeros(config.width, embed_dim))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headclip.clip.blocks import Attention, Block
+from headclip.clip.blocks import Attention, Block, Blocks
 from headclip.clip.config import VisionConfig
 from headclip.errors import InputError
 
@@ -83,9 +83,7 @@ class VisionTower(nn.Module):
         self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.position_embedding = nn.Parameter(torch.zeros(1 + config.grid**2, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)
-        )
+        self.blocks = Blocks(config)
         self.ln_post = nn.LayerNorm(width)
         self.projection = nn.Parameter(torch.zeros(width, embed_dim))
 
@@ -151,10 +149,9 @@ class VisionTower(nn.Module):
                 if request.keep_heads:
                     heads[layer] = output
                 change = weighted_projection(block.attn, output, weights)
-                if local is None:
-                    local = x + change if request.with_base else change
-                else:
-                    local = local + change
+                if local is None:  # the first CSA layer: the stream starts from what enters it, or from nothing
+                    local = x if request.with_base else torch.zeros_like(x)
+                local = local + change
             cls_only = layer == len(self.blocks) and not (layer in request.taps and local is None)
             x = advance(block, x, q, k, v, cls_only)
             if layer in request.taps:

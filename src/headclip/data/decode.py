@@ -125,9 +125,7 @@ def to_rgb(image: Image.Image, *, background: int = 255) -> NDArray[np.uint8]:
     """The loaded `image`, of any Pillow mode, as upright (H, W, 3) uint8 (see the module's choices)."""
     orientation = _orientation(image)
     if image.mode in _INTEGER_MODES:
-        pixels = _three_channels(
-            _scale_integers(np.asarray(image), _stated_maximum(image), _is_inverted(image))
-        )
+        pixels = _three_channels(_scale_integers(np.asarray(image), _stated_maximum(image), _is_inverted(image)))
     elif image.mode == "F":
         pixels = _three_channels(_scale_floats(np.asarray(image)))
     elif image.has_transparency_data:
@@ -135,7 +133,8 @@ def to_rgb(image: Image.Image, *, background: int = 255) -> NDArray[np.uint8]:
         pixels = _flatten(rgba[..., :3], rgba[..., 3], background)
     else:
         pixels = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    pixels = np.ascontiguousarray(_upright(pixels, orientation))
+    return pixels if pixels.flags.writeable else pixels.copy()  # torch warns of read-only arrays
 
 
 @contextmanager
@@ -224,7 +223,7 @@ def _quiet_if_large(size: tuple[int, int]) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """The first line of an error; of an OSError without number and path."""
-    if isinstance(error, (struct.error, EOFError, IndexError)):
+    if isinstance(error.__cause__ or error, (struct.error, EOFError, IndexError)):  # Pillow wraps some of them
         return "it ends too early"
     text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__
@@ -271,9 +270,7 @@ def _is_inverted(image: Image.Image) -> bool:
     return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0
 
 
-def _scale_integers(
-    values: NDArray[Any], maximum: int | None = None, inverted: bool = False
-) -> NDArray[np.uint8]:
+def _scale_integers(values: NDArray[Any], maximum: int | None = None, inverted: bool = False) -> NDArray[np.uint8]:
     """Whole numbers to uint8 by the bit depth in use; beyond 16 bits or below 0 by their own range."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:

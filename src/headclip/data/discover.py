@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from headclip.data.decode import EXTENSIONS
@@ -98,7 +99,8 @@ def natural_key(path: str | Path) -> tuple[list[tuple[int, int, str]], str]:
     """
     text = str(path)
     parts = re.split(r"([0-9]+)", text.replace(os.sep, "\0").casefold())
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], text
+    # The pattern's group makes every second part a number.
+    return [(1, int(part), "") if index % 2 else (0, 0, part) for index, part in enumerate(parts)], text
 
 
 def printable(text: str) -> str:
@@ -122,15 +124,16 @@ def _expand(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Pat
     raise InputError(f"{entry} does not exist; check the path")
 
 
-def _expand_glob(
-    entry: str, pattern: Path, skip_folder: Callable[[Path], bool] | None
-) -> tuple[Path, list[Path]]:
+def _expand_glob(entry: str, pattern: Path, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
     base = Path(*pattern.parts[: _first_magic(pattern)])
     matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute
     if not matches:
         raise InputError(f"nothing matches {entry}; check the pattern")
+    skipped = cache(skip_folder or (lambda folder: False))
     paths: set[Path] = set()
     for match in matches:
+        if any(skipped(parent) for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)):
+            continue
         if match.is_dir():
             paths.update(find_images(match, skip_folder=skip_folder))
         elif is_image_name(match):

@@ -128,7 +128,7 @@ class Detector:
         scores = self.method.score(self.method.tokens(pixels), self.text, size, output)
         maps = scores.anomaly_map.clamp(0, 1).float().cpu().numpy()
         parts = torch.stack([scores.score, scores.global_score, scores.local_score]).clamp(0, 1).float().cpu().tolist()
-        return [Prediction(*values, anomaly_map=maps[i]) for i, values in enumerate(zip(*parts, strict=True))]
+        return [Prediction(j, g, loc, maps[i]) for i, (j, g, loc) in enumerate(zip(*parts, strict=True))]
 
     def pixels(self, images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
         """(H, W, 3) uint8 arrays -> what enters the tower, (B, 3, *size)."""

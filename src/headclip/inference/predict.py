@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS
-from headclip.data.discover import ImageSet, discover, printable
+from headclip.data.discover import ImageFile, ImageSet, discover, printable
 from headclip.inference.overlay import LevelHistogram
 from headclip.inference.prefetch import Decoded, decode_ahead
 from headclip.inference.report import render_report, thumbnail_names
@@ -32,7 +32,7 @@ from headclip.inference.run_files import (
     quantise,
     write_atomic,
 )
-from headclip.inference.run_render import count_levels, render_overlays
+from headclip.inference.run_render import count_sound, render_overlays
 from headclip.inference.run_writer import RunWriter
 
 _BATCH_PIXELS = 32_000_000  # pixels of a batch; each costs 4 bytes of map besides its colours
@@ -134,21 +134,29 @@ def predict_run(
     """
     started = time.perf_counter()
     images = inputs if isinstance(inputs, ImageSet) else discover(inputs, skip_folder=is_run_folder)
-    writer = RunWriter(
-        out, images, detector.describe(), arguments=arguments, resume=resume, overwrite=overwrite
-    )
+    writer = RunWriter(out, images, detector.describe(), arguments=arguments, resume=resume, overwrite=overwrite)
     with writer:
-        todo = [image for image in images if not writer.is_done(image)]
-        names = {image.name for image in todo}
-        earlier = [row for row in writer.rows() if row.status == "ok" and row.path not in names]
-        session = _Session(detector, writer, progress, len(images), len(images) - len(todo), refresh_seconds)
+        histogram = LevelHistogram()
+        todo = _still_to_judge(writer, images, histogram)
+        skipped = len(images) - len(todo)
+        session = _Session(detector, writer, histogram, progress, len(images), skipped, refresh_seconds)
         ahead = max(4, 2 * detector.batch_size)
         with closing(decode_ahead(todo, max_pixels=max_pixels, max_images=ahead)) as decoded:
             session.judge(decoded)
-        count_levels(writer.folder, earlier, session.histogram)
-        _finish(writer, session.histogram, progress)
+        _finish(writer, histogram, progress)
         rows = tuple(writer.rows())
-    return RunSummary(writer.folder, rows, len(todo), len(images) - len(todo), time.perf_counter() - started)
+    return RunSummary(writer.folder, rows, len(todo), skipped, time.perf_counter() - started)
+
+
+def _still_to_judge(writer: RunWriter, images: ImageSet, histogram: LevelHistogram) -> list[ImageFile]:
+    """The images without a sound result on record; the maps of the others go into `histogram`."""
+    todo = {image.name for image in images if not writer.is_done(image)}
+    kept = [row for row in writer.rows() if row.status == "ok" and row.path not in todo]
+    damaged = {row.path for row in count_sound(writer.folder, kept, histogram)}
+    beyond = damaged - {image.name for image in images}  # of an earlier call with other inputs
+    reason = "its files in the run folder are damaged; judge it again with --resume"
+    writer.append([Entry(Row(name, "failed", reason=reason), 0, 0) for name in sorted(beyond)])
+    return [image for image in images if image.name in todo or image.name in damaged]
 
 
 class _Session:
@@ -158,12 +166,13 @@ class _Session:
         self,
         detector: Judge,
         writer: RunWriter,
+        histogram: LevelHistogram,
         progress: Callable[[Progress], None],
         total: int,
         skipped: int,
         refresh_seconds: float,
     ) -> None:
-        self.histogram = LevelHistogram()
+        self._histogram = histogram
         self._detector = detector
         self._writer = writer
         self._progress = progress
@@ -209,9 +218,9 @@ class _Session:
         """Every image with its judgement, or the reason for none, and its share of the batch's seconds."""
         started = time.perf_counter()
         try:
-            judgements = self._detector.predict_arrays(
-                [item.pixels for item in batch if item.pixels is not None]
-            )
+            judgements = self._detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
+            if len(judgements) != len(batch):
+                raise ValueError(f"{len(judgements)} results for {len(batch)} images")
         except Exception as error:
             _log.debug("judging %d image(s) failed", len(batch), exc_info=True)
             if len(batch) > 1:
@@ -259,7 +268,7 @@ class _Session:
             map=map_file(name),
             seconds=seconds,
         )
-        self.histogram.update(levels)
+        self._histogram.update(levels)
         return Entry(row, item.size, item.mtime_ns)
 
     def _record(self, saved: list[Future[Entry]]) -> None:

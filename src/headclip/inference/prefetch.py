@@ -38,9 +38,7 @@ def decode_ahead(
     At most `workers` images more than `max_bytes` are held. Leaving the loop early stops the threads.
     """
     queue = _Queue(files, max_pixels, max_images, max_bytes)
-    threads = [
-        threading.Thread(target=queue.work, daemon=True, name="headclip-decode") for _ in range(workers)
-    ]
+    threads = [threading.Thread(target=queue.work, daemon=True, name="headclip-decode") for _ in range(workers)]
     for thread in threads:
         thread.start()
     try:

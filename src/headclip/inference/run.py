@@ -97,9 +97,7 @@ class Run:
         folder = Path(folder)
         facts = read_facts(folder)
         if facts is None:
-            raise RunFolderError(
-                f"{folder} holds no run (no readable {RUN_JSON}); name a folder of headclip predict"
-            )
+            raise RunFolderError(f"{folder} holds no run (no readable {RUN_JSON}); name a folder of headclip predict")
         if facts["version"] > FORMAT_VERSION:
             raise RunFolderError(f"{folder} was written by a newer headclip; update to read it")
         table = folder / PARQUET_TABLE

@@ -76,9 +76,7 @@ def write_atomic(folder: Path, name: str, content: bytes) -> None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise RunFileNameError(f"the path of {name} is too long for the run folder") from error
-        raise RunFolderError(
-            f"cannot write {target}: {error.strerror}; mend that and go on with --resume"
-        ) from error
+        raise RunFolderError(f"cannot write {target}: {error.strerror}; mend that and go on with --resume") from error
 
 
 def quantise(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -112,15 +110,6 @@ def read_map(path: Path) -> NDArray[np.float32]:
         RunFolderError: the file is missing or damaged.
     """
     return (read_levels(path) / np.float64(_MAP_MAXIMUM)).astype(np.float32)
-
-
-def map_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) of a map file by its header; None where there is no such PNG."""
-    try:
-        with Image.open(path) as image:
-            return image.size[1], image.size[0]
-    except (OSError, SyntaxError, ValueError):
-        return None
 
 
 def encode_preview(pixels: NDArray[np.uint8]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,11 +40,27 @@ class Thumbnail:
     map: str
 
 
-def count_levels(folder: Path, rows: Iterable[Row], histogram: LevelHistogram) -> None:
-    """Add the maps of `rows` to `histogram`."""
-    paths = [folder / row.map for row in rows if row.map is not None]
-    for levels in _in_threads(read_levels, paths):
-        histogram.update(levels)
+def count_sound(folder: Path, rows: Sequence[Row], histogram: LevelHistogram) -> list[Row]:
+    """Add the maps of judged `rows` to `histogram`; return the rows whose map or preview is missing or damaged.
+
+    The files were whole when they were put on record; a power failure or a hand may have changed that since.
+    """
+    damaged = []
+    for row, levels in zip(rows, _in_threads(partial(_sound_levels, folder), rows), strict=True):
+        if levels is None:
+            damaged.append(row)
+        else:
+            histogram.update(levels)
+    return damaged
+
+
+def _sound_levels(folder: Path, row: Row) -> NDArray[np.uint16] | None:
+    try:
+        levels = read_levels(folder / (row.map or ""))
+        _read_preview(folder / preview_file(row.path))
+    except RunFolderError:
+        return None
+    return levels if levels.shape == (row.height, row.width) else None
 
 
 def render_overlays(

@@ -7,13 +7,14 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -42,14 +43,13 @@ from headclip.inference.run_files import (
     RUN_JSON,
     TEMPORARY,
     RunFolderError,
-    map_size,
-    preview_file,
     write_atomic,
 )
+from headclip.version import __version__
 
 # Where and in what portions images were judged does not change what they are worth.
 _FREE_SETTINGS = frozenset({"device", "device_name", "batch_size", "threads", "versions"})
-_PACKAGES = ("headclip", "torch", "numpy", "pillow", "pyarrow")
+_PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 
 
 def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -68,9 +68,7 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
     if facts is None and (not out.exists() or all(_is_negligible(child) for child in out.iterdir())):
         return
     if facts is None:
-        raise RunFolderError(
-            f"{out} is not empty and holds no run of headclip; choose an empty or a new folder"
-        )
+        raise RunFolderError(f"{out} is not empty and holds no run of headclip; choose an empty or a new folder")
     if not (resume or overwrite):
         state = "a finished run" if facts["status"] == "finished" else "an unfinished run"
         raise RunFolderError(
@@ -136,17 +134,15 @@ class RunWriter:
             shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
 
     def is_done(self, image: ImageFile) -> bool:
-        """Whether the journal has a judgement of exactly this file, and its map and preview are there."""
+        """Whether the journal has a judgement of exactly this file: same name, size and time."""
         entry = self.entries.get(image.name)
-        if entry is None or entry.row.status != "ok" or entry.row.map is None:
+        if entry is None or entry.row.status != "ok":
             return False
         try:
             status = image.path.stat()
         except OSError:
             return False
-        same = (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
-        whole = map_size(self.folder / entry.row.map) == (entry.row.height, entry.row.width)
-        return same and whole and (self.folder / preview_file(image.name)).is_file()
+        return (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Put judged or failed images on record. Their files must be in place already.
@@ -213,17 +209,17 @@ def _new_facts(
         "root": str(images.root),
         "arguments": arguments or {},
         "settings": settings,
-        "versions": {"python": platform.python_version()} | dict(_package_versions()),
+        "versions": _versions(),
         "timing": {"earlier_seconds": earlier},
     }
 
 
-def _package_versions() -> Iterable[tuple[str, str]]:
+def _versions() -> dict[str, str]:
+    versions = {"headclip": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _now() -> str:

@@ -56,12 +56,13 @@ def joint_loss(
 
     Args:
         logits: (B, 2) image logits, order normal, abnormal.
-        maps: per tap, (B, 2, H, W) probabilities at the resolution of the masks.
-        labels: (B,) 0 or 1. masks: (B, H, W) 0 or 1.
+        maps: per tap, (M, 2, H, W) probabilities of the M images with known masks, at the masks' resolution; an
+            empty list, or images without masks, leave the image loss alone.
+        labels: (B,) 0 or 1. masks: (M, H, W) 0 or 1.
         local_weight: factor of the pixel part (A18).
         tap_mean: average the taps' losses rather than adding them (A2).
     """
     image = F.cross_entropy(logits, labels)
-    parts = [local_loss(probabilities, masks) for probabilities in maps]
+    parts = [local_loss(probabilities, masks) for probabilities in maps if len(masks)] or [logits.new_zeros(())]
     local = torch.stack(parts).mean() if tap_mean else torch.stack(parts).sum()
     return LossParts(local_weight * local + image, local, image)

@@ -30,12 +30,15 @@ from headclip.training.pretrain_data import PretrainBatch, RenderStream, stream
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining run. `images` fixes the schedule: warm-up, then a cosine down to `final_rate` of the peak."""
+    """One pretraining run. `images` fixes the schedule: warm-up, then a cosine down to `final_rate` of the peak;
+    the first `early_share` of the steps sees small images, which cost less, the rest larger ones."""
 
-    images: int = 80_000
+    images: int = 72_000
     batch_size: int = 32
-    sizes: tuple[tuple[int, int], ...] = ((128, 128), (160, 160), (192, 192), (224, 224), (128, 224), (224, 128))
-    rate: float = 8e-4
+    early_sizes: tuple[tuple[int, int], ...] = ((112, 112), (128, 128), (144, 144), (96, 176), (176, 96))
+    late_sizes: tuple[tuple[int, int], ...] = ((160, 160), (192, 192), (224, 224), (128, 256), (256, 128))
+    early_share: float = 0.7
+    rate: float = 1.5e-3
     final_rate: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.05
@@ -85,13 +88,15 @@ def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.O
     inner = [p for name, p in backbone.named_parameters() if ".blocks." in name and p.dim() == 2]
     chosen = {id(p) for p in inner}
     outer = [p for p in backbone.parameters() if id(p) not in chosen]
-    decay = {"weight_decay": config.weight_decay}
     groups = [
-        {"params": [p for p in outer if p.dim() > 1], **decay},
+        {"params": [p for p in outer if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in outer if p.dim() <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
-    return [torch.optim.Muon(inner, lr=config.rate, adjust_lr_fn="match_rms_adamw", **decay), adamw]
+    muon = torch.optim.Muon(
+        inner, lr=config.rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [muon, adamw]
 
 
 class Pretrainer:
@@ -220,25 +225,28 @@ class Pretrainer:
         data = RenderStream(
             seed=self.config.seed,
             batch_size=self.config.batch_size,
-            sizes=list(self.config.sizes),
+            early=(int(self.config.early_share * self.config.steps), self.config.early_sizes),
+            late_sizes=self.config.late_sizes,
             start=self.step,
             stop=self.config.steps,
             defect_rate=self.config.defect_rate,
         )
         begun = saved = time.monotonic()
-        for batch in stream(data, workers):
-            losses = self.advance(batch)
-            now = time.monotonic()
-            if self.step % 10 == 0 or self.step == self.config.steps:
-                append_json_line(log, self.log_entry(losses, now - begun))
-            if progress is not None:
-                progress(self.step, losses)
-            if now - saved > save_seconds:
-                save_torch(self.state(), folder / "state.pt")
-                saved = now
-            if now - begun > stop_seconds:
-                break
-        save_torch(self.state(), folder / "state.pt")
+        try:
+            for batch in stream(data, workers):
+                losses = self.advance(batch)
+                now = time.monotonic()
+                if self.step % 10 == 0 or self.step == self.config.steps:
+                    append_json_line(log, self.log_entry(losses, now - begun))
+                if progress is not None:
+                    progress(self.step, losses)
+                if now - saved > save_seconds:
+                    save_torch(self.state(), folder / "state.pt")
+                    saved = now
+                if now - begun > stop_seconds:
+                    break
+        finally:
+            save_torch(self.state(), folder / "state.pt")
         return self.step >= self.config.steps
 
     def log_entry(self, losses: PretrainLosses, seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from headclip.data.synthetic import caption_pair, render
 from headclip.data.synthetic.base import Rng
 
+Sizes = tuple[tuple[int, int], ...]
 PAIRS = 4
 SEED_STRIDE = 1_000_003  # keeps the images of one pretraining seed apart from those of the next
 
@@ -30,13 +31,24 @@ class PretrainBatch:
 
 
 class RenderStream(IterableDataset[PretrainBatch]):
-    """Renders batch after batch, from batch `start` on; every batch draws one of `sizes` (height, width)."""
+    """Renders batch after batch, from batch `start` to before `stop`.
+
+    Every batch draws one (height, width): batches before `early[0]` one of `early[1]`, later ones of `late_sizes`.
+    """
 
     def __init__(
-        self, *, seed: int, batch_size: int, sizes: list[tuple[int, int]], start: int, stop: int, defect_rate: float
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        early: tuple[int, Sizes],
+        late_sizes: Sizes,
+        start: int,
+        stop: int,
+        defect_rate: float,
     ) -> None:
         super().__init__()
-        self.seed, self.batch_size, self.sizes = seed, batch_size, sizes
+        self.seed, self.batch_size, self.early, self.late_sizes = seed, batch_size, early, late_sizes
         self.start, self.stop, self.defect_rate = start, stop, defect_rate
 
     def __iter__(self) -> Iterator[PretrainBatch]:
@@ -48,11 +60,10 @@ class RenderStream(IterableDataset[PretrainBatch]):
             yield self.batch(number)
 
     def batch(self, number: int) -> PretrainBatch:
-        choice = np.random.default_rng([self.seed, number]).integers(len(self.sizes))
+        sizes = self.early[1] if number < self.early[0] else self.late_sizes
+        size = sizes[np.random.default_rng([self.seed, number]).integers(len(sizes))]
         first = self.seed * SEED_STRIDE + number * self.batch_size
-        samples = [
-            render(first + i, self.sizes[choice], defect_rate=self.defect_rate) for i in range(self.batch_size)
-        ]
+        samples = [render(first + i, size, defect_rate=self.defect_rate) for i in range(self.batch_size)]
         return PretrainBatch(
             torch.stack([sample.image for sample in samples]),
             torch.stack([sample.mask for sample in samples]),

@@ -99,8 +99,10 @@ class Trainer:
         learnt = method.trainable()
         heads = [value for name, value in learnt.items() if name == "head_weight"]
         rest = [value for name, value in learnt.items() if name != "head_weight"]
-        groups = [{"params": rest}, {"params": heads, "lr": config.head_rate or config.rate}]
-        self.optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=config.rate, betas=config.betas)
+        groups: list[dict[str, Any]] = [{"params": rest}]
+        if heads:
+            groups.append({"params": heads, "lr": config.head_rate or config.rate})
+        self.optimiser = torch.optim.Adam(groups, lr=config.rate, betas=config.betas)
         self.epoch, self.batch, self.sums = 1, 0, EpochSums()
 
     @property
@@ -141,8 +143,6 @@ class Trainer:
         ]
         logits = method.image_logits(tokens, text)
         labels, masks = batch.labels.to(device), batch.masks.to(device)[marked]
-        if not marked.any():
-            maps = []
         return joint_loss(logits, maps, labels, masks, self.config.local_weight, self.config.tap_mean)
 
     def step(self, batch: Batch) -> LossParts:

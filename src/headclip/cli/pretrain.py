@@ -1,0 +1,105 @@
+"""`headclip pretrain`: make a small CLIP from rendered images and captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headclip.cli.common import EXIT_INTERRUPTED, Device, error_line, output, progress_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headclip.training.pretrain import Pretrainer, PretrainLosses
+
+
+def pretrain(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="For the state, the log and the model.")
+    ],
+    architecture: Annotated[
+        str, typer.Option(help="One of the shipped architectures, or a JSON file.")
+    ] = "embedded",
+    images: Annotated[
+        int, typer.Option(min=1, help="Images to render and see; fixes the schedule.")
+    ] = 72_000,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    seed: Annotated[int, typer.Option(help="First values and rendered images.")] = 1,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that render.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Pretrain on rendered image-caption pairs, with a patch-text term on the local stream.
+
+    FOLDER will hold state.pt, log.jsonl and, at the end, model/ in Hugging Face layout, which --backbone reads.
+    """
+    from headclip.clip.backbone import Backbone
+    from headclip.clip.config import ClipConfig, known_architectures
+    from headclip.clip.tokenizer import ClipTokenizer
+    from headclip.clip.weights import save_backbone
+    from headclip.errors import InputError
+    from headclip.inference.device import choose_device
+    from headclip.training.pretrain import PretrainConfig, Pretrainer
+
+    shipped = known_architectures()
+    path = shipped.get(architecture, Path(architecture))
+    if not path.is_file():
+        raise InputError(f"no architecture '{architecture}'; shipped are {', '.join(shipped)}")
+    state = out / "state.pt"
+    if resume != state.exists():
+        raise InputError(
+            f"nothing to resume in {out}"
+            if resume
+            else f"{out} holds an unfinished run; use --resume or another folder"
+        )
+    shape = ClipConfig.load(path)
+    if shape.text is None:
+        raise InputError(f"'{architecture}' has no text tower, and pretraining aligns images with text")
+    config = PretrainConfig(images=images, batch_size=batch_size, rate=rate, seed=seed)
+    tokenizer = ClipTokenizer(shape.text.vocab_size, shape.text.context_length)
+    trainer = Pretrainer(Backbone(shape, tokenizer), config, str(choose_device(device.value)))
+    if resume:
+        trainer.restore(state)
+    try:
+        with _progress_bar(trainer, quiet) as show:
+            limit = math.inf if minutes is None else 60 * minutes
+            complete = trainer.run(out, workers=workers, stop_seconds=limit, progress=show)
+    except KeyboardInterrupt:
+        error_line("interrupted; the same command with --resume goes on from the last saved step")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    save_backbone(trainer.averaged_backbone(), out / "model")
+    if not quiet:
+        word = "model" if complete else f"model so far (step {trainer.step} of {config.steps})"
+        output().print(f"{word}: {out / 'model'}")
+
+
+@contextmanager
+def _progress_bar(trainer: Pretrainer, quiet: bool) -> Iterator[Callable[[int, PretrainLosses], None] | None]:
+    if quiet:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=progress_output()) as bar:
+        task = bar.add_task("", total=trainer.config.steps, completed=trainer.step)
+
+        def show(step: int, losses: PretrainLosses) -> None:
+            words = " ".join(f"{name} {float(value.detach()):.3f}" for name, value in vars(losses).items())
+            bar.update(task, completed=step, description=words)
+
+        yield show

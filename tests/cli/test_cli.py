@@ -1,0 +1,197 @@
+"""The command as its users meet it: output, messages, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from headclip.cli.app import main
+from headclip.errors import BackboneError
+from headclip.inference.run import Run
+from headclip.version import __version__
+from inference.fake_detector import FakeDetector
+from inference.pictures import BAD_FILES, write_bad_files, write_pictures
+
+
+class CliDetector(FakeDetector):
+    """The fake detector with the constructor of the real one."""
+
+    given: dict
+
+    def __init__(self, backbone, checkpoint, *, device, precision, image_size, batch_size):
+        if backbone == "unknown":
+            raise BackboneError("unknown backbone 'unknown'. Possible are embedded, ViT-B-32")
+        super().__init__(backbone, batch_size or 4)
+        type(self).given = {
+            "checkpoint": checkpoint,
+            "device": device,
+            "precision": precision,
+            "image_size": image_size,
+        }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder with `in`, twelve pictures; the model is the fake one."""
+    module = ModuleType("headclip.inference.detector")
+    module.Detector = CliDetector
+    monkeypatch.setitem(sys.modules, "headclip.inference.detector", module)
+    monkeypatch.delenv("HEADCLIP_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "in", 12)
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code or 0
+
+
+def test_predict(folder, capsys):
+    assert run("predict", "in", "--out", "run", "--top", "3", "--image-size", "64", "--batch-size", "2") == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert "Most anomalous images" in lines[0]
+    best = sorted(Run.open("run").ok, key=lambda row: -row.score)[:3]
+    for line, row in zip(lines[2:5], best, strict=True):
+        assert row.path in line
+        assert f"{row.score:.4f}" in line
+    assert "12 images judged, 0 failed" in captured.out
+    assert f"Report: {Path('run/report.html')}" in lines[-1]
+    assert CliDetector.given == {"checkpoint": None, "device": "auto", "precision": "auto", "image_size": 64}
+    assert Run.open("run").facts["arguments"]["inputs"] == ["in"]
+
+
+def test_bad_files_are_named_and_the_rest_goes_on(folder, capsys):
+    write_bad_files(folder / "in")
+    assert run("predict", "in", "-o", "run") == 0
+    out = capsys.readouterr().out
+    assert "12 images judged, 5 failed" in out
+    for name, reason in BAD_FILES.items():
+        assert any(name in line and reason in line for line in out.splitlines())
+
+
+def test_max_pixels_can_be_raised_and_lowered(folder, capsys):
+    assert run("predict", "in", "-o", "run", "--max-pixels", "1200") == 0
+    assert "5 failed" in capsys.readouterr().out
+    assert run("predict", "in", "-o", "run", "--resume", "--max-pixels", "1401") == 0
+    assert "12 images judged, 7 of them earlier, 0 failed" in capsys.readouterr().out
+
+
+def test_nothing_but_failures_is_exit_status_1(folder, capsys):
+    (folder / "empty").mkdir()
+    (folder / "empty/a.png").touch()
+    assert run("predict", "empty", "-o", "run") == 1
+    captured = capsys.readouterr()
+    assert "error: none of the 1 images could be judged" in captured.err
+    assert "a.png: the file is empty" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "-o", "run"], "error: nowhere does not exist"),
+        (["void", "-o", "run"], "error: the folder void holds no image"),
+        (["in", "-o", "taken"], "error: taken is not empty and holds no run"),
+        (["in", "-o", "run", "--backbone", "unknown"], "error: unknown backbone 'unknown'. Possible are"),
+        (["in"], "Missing option '--out'"),
+        (["-o", "run"], "Missing argument 'INPUT...'"),
+        (["in", "-o", "run", "--device", "tpu"], "'tpu' is not one of"),
+        (["in", "-o", "run", "--batch-size", "0"], "--batch-size"),
+        (["in", "-o", "run", "--resume", "--overwrite"], "exclude each other"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2_without_traceback(folder, capsys, arguments, message):
+    (folder / "void").mkdir()
+    (folder / "taken").mkdir()
+    (folder / "taken/file").touch()
+    assert run("predict", *arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not (folder / "run").exists()
+
+
+def test_quiet_prints_nothing(folder, capfd):
+    assert run("predict", "in", "-o", "run", "--quiet") == 0
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_file_names_are_not_markup(folder, capsys):
+    (folder / "in/left/part 1.png").rename(folder / "in/[red]:smile:[link=x].png")
+    assert run("predict", "in", "-o", "run", "--top", "20") == 0
+    assert "[red]:smile:[link=x].png" in capsys.readouterr().out
+
+
+def test_interruption_says_how_to_go_on(folder, capsys, monkeypatch):
+    def stop(self, image):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CliDetector, "_predict", stop)
+        patch.setattr(sys, "argv", ["headclip", "predict", "in", "-o", "my run", "--overwrite"])
+        assert run("predict", "in", "-o", "my run", "--overwrite") == 130
+    err = capsys.readouterr().err
+    assert "interrupted; 0 of 12 images are done and kept" in err
+    assert "headclip predict in -o 'my run' --resume" in err
+    assert run("predict", "in", "-o", "my run", "--resume") == 0
+
+
+def test_faults_of_our_own(folder, capsys, monkeypatch):
+    monkeypatch.setattr(CliDetector, "describe", lambda self: 1 / 0)
+    assert run("predict", "in", "-o", "run") == 1
+    err = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError: division by zero (this is a fault of headclip" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("HEADCLIP_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["predict", "in", "-o", "run"])
+
+
+def test_version_and_help(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"headclip {__version__}\n"
+    assert run("--help") == 0
+    assert {"predict", "doctor"} <= set(capsys.readouterr().out.split())
+    assert run() == 2
+    assert "Usage: headclip" in "".join(capsys.readouterr())
+
+
+def test_doctor_states_the_facts(capsys, monkeypatch, tmp_path):
+    import torch
+
+    (tmp_path / "models--openai--clip-vit-base-patch32").mkdir()
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run("doctor") == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = {line[:19].strip(): line[19:].strip() for line in lines}
+    assert facts["headclip"] == __version__
+    assert facts["torch"].startswith(torch.__version__)
+    assert facts["auto device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert facts["auto precision"].startswith(("fp32", "bf16"))
+    assert "openai/clip-vit-base-patch32" in facts["Hugging Face cache"]
+    assert facts["embedded model"].startswith(("there", "missing"))
+    assert facts["hub"].startswith(("installed", "not installed"))
+
+
+def test_help_imports_nothing_heavy():
+    """What makes `headclip --help` answer at once, measured by what it loads instead of by the clock."""
+    code = (
+        "import sys, json\n"
+        "from headclip.cli.app import main\n"
+        "try:\n    main(['predict', '--help'])\n"
+        "except SystemExit:\n    print('\\n' + json.dumps(sorted(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    loaded = set(json.loads(result.stdout.splitlines()[-1]))
+    assert "headclip.cli.predict" in loaded
+    assert not loaded & {"torch", "numpy", "scipy", "pyarrow", "PIL", "jinja2", "transformers"}
