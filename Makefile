@@ -26,7 +26,7 @@ setup: $(STAMP)
 # torch comes first and from the constraints, so that nothing later can pull another build of it. The build
 # backend is installed beside it (no build isolation), because constraints do not reach into pip's build folder.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "error: headclip needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not that;" \
 			"name one, for example: make PYTHON=python3.12 $(firstword $(MAKECMDGOALS))" >&2; exit 2; }
 	@echo "setting up $(VENV) (once; some minutes, mostly for torch)"

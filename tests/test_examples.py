@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from headclip import demo
+from headclip.cli.app import main
 from headclip.clip.hub import is_complete
 from headclip.clip.weights import EMBEDDED, load_backbone, save_backbone
 from headclip.errors import InputError
@@ -208,3 +210,39 @@ def test_auroc_interval_covers_the_truth():
         _, low, high = demo.auroc_with_interval(normal.tolist(), anomalous.tolist(), resamples=400)
         covered += low <= 0.7602 <= high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+@pytest.fixture
+def demo_images(tmp_path, monkeypatch):
+    """Where `make demo` leaves its images, seen from the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "demo" / "images" / "good"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        Image.effect_noise((64, 48), 20 + 40 * number).save(folder / f"{number}.png")
+
+
+def readme_block(language: str) -> str:
+    """The first block of that language below the heading Quick start."""
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8").split("\n## Quick start\n")[1]
+    return text.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_readme_command(demo_images, backbone, tmp_path):
+    commands = [line for line in readme_block("sh").splitlines() if line.startswith("headclip ")]
+    assert commands
+    for command in commands:
+        words = shlex.split(command)[1:]
+        with pytest.raises(SystemExit) as end:
+            main(words if backbone == "embedded" else [*words, "--backbone", backbone])
+        assert end.value.code == 0
+        assert len(Run.open(words[words.index("--out") + 1]).ok) == 5
+
+
+def test_readme_python(demo_images, backbone, capsys):
+    code = readme_block("python")
+    assert code.count("Detector()") == 1
+    exec(code if backbone == "embedded" else code.replace("Detector()", f"Detector({backbone!r})"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == [f"runs/demo/images/good/{n}.png" for n in range(4)]
+    assert all("(48, 64)" in line for line in lines)

@@ -174,13 +174,16 @@ def auroc_with_interval(
     """
     import numpy as np
 
+    from headclip.evaluation import image_metrics
+
+    value = image_metrics(normal + anomalous, [0] * len(normal) + [1] * len(anomalous))["image_auroc"]
     low, high = np.asarray(normal), np.asarray(anomalous)
     wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)  # (anomalous, normal): 1 won, 0.5 tied
     generator = np.random.default_rng(seed)
     rows = generator.multinomial(len(high), np.full(len(high), 1 / len(high)), size=resamples)
     columns = generator.multinomial(len(low), np.full(len(low), 1 / len(low)), size=resamples)
     again = ((rows @ wins) * columns).sum(axis=1) / wins.size  # how often each image was drawn, as weights
-    return float(wins.mean()), *np.quantile(again, [0.025, 0.975]).tolist()
+    return value, *np.quantile(again, [0.025, 0.975]).tolist()
 
 
 def main() -> None:

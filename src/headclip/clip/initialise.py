@@ -31,9 +31,12 @@ def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
 def initialise_vision(tower: VisionTower, generator: torch.Generator) -> None:
     width = tower.config.width
     blocks(tower, generator)
-    for block in tower.blocks:
-        mimetic(block.attn, generator)
-    draw(tower.class_embedding, 0.02, generator)
+    for layer, block in enumerate(tower.blocks, start=1):
+        # The last quarter starts from even attention, where the class token gathers the patches; near-identity
+        # attention would leave it looking at itself.
+        if layer <= tower.config.layers * 3 / 4:
+            mimetic(block.attn, generator)
+    draw(tower.class_embedding, 0.3, generator)
     tower.patch_embedding.weight.copy_(cosine_filters(width, tower.config.patch_size, generator))
     tower.position_embedding.zero_()
     tower.position_embedding[1:] = 0.5 * grid_positions(tower.config.grid, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -110,8 +111,7 @@ def printable(text: str) -> str:
 
 def _expand(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
     """The folder to which one input's names are relative, and its images (absolute paths)."""
-    # Not resolve(): a link keeps the name under which the user gave it.
-    path = Path(os.path.abspath(Path(entry).expanduser()))  # noqa: PTH100
+    path = _absolute(entry)
     if path.is_dir():
         paths = find_images(path, skip_folder=skip_folder)
         if not paths:
@@ -120,13 +120,14 @@ def _expand(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Pat
     if os.path.lexists(path):
         return path.parent, [path]
     if glob.has_magic(entry):
-        return _expand_glob(entry, path, skip_folder)
+        return _expand_glob(entry, skip_folder)
     raise InputError(f"{entry} does not exist; check the path")
 
 
-def _expand_glob(entry: str, pattern: Path, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
-    base = Path(*pattern.parts[: _first_magic(pattern)])
-    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute
+def _expand_glob(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
+    pattern = Path(entry).expanduser()
+    base = _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)))
+    matches = [_absolute(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - any root
     if not matches:
         raise InputError(f"nothing matches {entry}; check the pattern")
     skipped = cache(skip_folder or (lambda folder: False))
@@ -143,8 +144,9 @@ def _expand_glob(entry: str, pattern: Path, skip_folder: Callable[[Path], bool] 
     return base, sorted(paths, key=natural_key)
 
 
-def _first_magic(pattern: Path) -> int:
-    return next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
+def _absolute(path: str | Path) -> Path:
+    """Not resolve(): a link keeps the name under which the user gave it."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
 
 
 def _common_root(bases: Sequence[Path]) -> Path:

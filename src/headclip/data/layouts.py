@@ -68,10 +68,10 @@ def read_mvtec_category(
     """`TEST/{good,DEFECT}/NAME.png` with `TRUTH/DEFECT/NAME_mask.png`; masks False leaves labels only."""
     truths = folder / truth
     has_truth = masks and truths.is_dir()
-    if masks and not has_truth:
-        reading.note("no masks", f"{reading.shown(folder)} has no {truth}/ folder: labels only", folder)
     seen: set[str] = set()
     for kind in subfolders(folder / test):
+        if kind == truths:  # MVTec AD 2 keeps the masks inside the test folder
+            continue
         if kind.name.casefold() in normal:
             for path in find_images(kind):
                 reading.add(path, 0, None, category)

@@ -77,7 +77,9 @@ class Reading:
         """Raise InputError with the first errors, if there are any."""
         errors = [finding.message for finding in self.findings if finding.severity == "error"]
         if errors:
-            raise InputError(f"{title} in {self.root} cannot be used: {some(errors, '; ')}")
+            raise InputError(
+                f"{title} in {self.root} cannot be used: {some(errors, '; ')}. `headclip data check` lists everything"
+            )
 
 
 def some(items: Sequence[str], separator: str = ", ") -> str:

@@ -17,7 +17,8 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.preprocess import input_size, normalise, resize
 from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.decode import as_rgb
-from headclip.errors import InputError
+from headclip.errors import ImageError, InputError
+from headclip.files import file_hash
 from headclip.inference.device import Precision, choose_device, choose_precision, precision_name
 from headclip.inference.prediction import Prediction
 from headclip.methods import create_method
@@ -103,7 +104,7 @@ class Detector:
         """
         single = isinstance(images, str | Path | Image.Image | np.ndarray)
         given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
-        arrays = [as_rgb(image) for image in given]
+        arrays = [read(image) for image in given]
         paths = [str(image) if isinstance(image, str | Path) else None for image in given]
         found = self.predict_arrays(arrays)
         return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
@@ -144,12 +145,22 @@ class Detector:
             "backbone": self.backbone.name,
             "backbone_hash": self.backbone.hash,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+            "checkpoint_hash": file_hash(self.checkpoint) if self.checkpoint else None,
             "checkpoint_data": self.info.data if self.info else None,
             "calibration": self.info.calibration if self.info else None,
             "image_size": self.image_size,
             "keep_aspect": self.keep_aspect,
             "precision": self.precision,
         }
+
+
+def read(image: ImageLike) -> np.ndarray:
+    """Any image that `Detector.predict` takes -> (H, W, 3) uint8; an error names the file."""
+    try:
+        return as_rgb(image)
+    except ImageError as error:
+        name = str(image) if isinstance(image, str | Path) else "an image"
+        raise ImageError(f"{name}: {error}") from error
 
 
 def default_checkpoint(backbone: Backbone) -> Path | None:

@@ -48,7 +48,7 @@ from headclip.inference.run_files import (
 from headclip.version import __version__
 
 # Where and in what portions images were judged does not change what they are worth.
-_FREE_SETTINGS = frozenset({"device", "device_name", "batch_size", "threads", "versions"})
+_FREE_SETTINGS = frozenset({"checkpoint", "device", "device_name", "batch_size", "threads", "versions"})
 _PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 
 

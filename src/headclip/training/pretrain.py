@@ -33,18 +33,19 @@ class PretrainConfig:
     """One pretraining run. `images` fixes the schedule: warm-up, then a cosine down to `final_rate` of the peak;
     the first `early_share` of the steps sees small images, which cost less, the rest larger ones."""
 
-    images: int = 72_000
+    images: int = 64_000
     batch_size: int = 32
     early_sizes: tuple[tuple[int, int], ...] = ((112, 112), (128, 128), (144, 144), (96, 176), (176, 96))
     late_sizes: tuple[tuple[int, int], ...] = ((160, 160), (192, 192), (224, 224), (128, 256), (256, 128))
     early_share: float = 0.7
-    rate: float = 1.5e-3
+    rate: float = 2e-3
     final_rate: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.05
     clip_gradient: float = 1.0
     ema: float = 0.999
     defect_rate: float = 0.6
+    contrast_weight: float = 2.0
     patch_weight: float = 1.0
     pair_weight: float = 0.5
     defect_weight: float = 4.0
@@ -83,18 +84,29 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
+PATCH_RATE = 0.03  # share of the learning rate that the patch filters get
+
+
 def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for all else; both at the same, AdamW-sized rate."""
-    inner = [p for name, p in backbone.named_parameters() if ".blocks." in name and p.dim() == 2]
-    chosen = {id(p) for p in inner}
-    outer = [p for p in backbone.parameters() if id(p) not in chosen]
+    """Muon for the matrices inside the blocks, AdamW for all else; both at the same, AdamW-sized rate.
+
+    The patch filters move slowly: hundreds of pixels that rise and fall together enter each of them, so that a
+    full-sized step would replace the features that every later layer has got used to.
+    """
+    named = dict(backbone.named_parameters())
+    patch = named.pop("vision.patch_embedding.weight")
+    inner = [named.pop(name) for name, p in list(named.items()) if ".blocks." in name and p.dim() == 2]
     groups = [
-        {"params": [p for p in outer if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in outer if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [patch], "weight_decay": 0.0, "share": PATCH_RATE},
+        {"params": [p for p in named.values() if p.dim() > 1], "weight_decay": config.weight_decay, "share": 1.0},
+        {"params": [p for p in named.values() if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
     muon = torch.optim.Muon(
-        inner, lr=config.rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        [{"params": inner, "share": 1.0}],
+        lr=config.rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
     )
     return [muon, adamw]
 
@@ -139,12 +151,14 @@ class Pretrainer:
             patches = unit(vision.project(tokens.local[self.request.taps[0]][:, 1:]))
             texts = self.text_features(batch.captions + flat)
         captions, pairs = texts[: len(batch.captions)], texts[len(batch.captions) :].unflatten(0, (-1, 2))
-        contrast = contrastive_loss(images, captions, self.backbone.logit_scale.exp())
+        scale = self.backbone.logit_scale.exp()
+        pooled = unit(patches.mean(dim=1))  # what the local stream says of the whole image
+        contrast = (contrastive_loss(images, captions, scale) + contrastive_loss(pooled, captions, scale)) / 2
         direction = (pairs[:, 1] - pairs[:, 0]) / self.config.temperature  # (P, E): difference of the two cosines
         labels = batch.labels.to(self.device, torch.float32)
         pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))
         patch = self.patch_loss(patches @ direction.T, batch.masks.to(self.device), tokens.grid)
-        total = contrast + self.config.patch_weight * patch + self.config.pair_weight * pair
+        total = self.config.contrast_weight * contrast + self.config.patch_weight * patch + self.config.pair_weight * pair
         return PretrainLosses(total, contrast, patch, pair)
 
     def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -160,7 +174,7 @@ class Pretrainer:
         """One optimiser step."""
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.rate(self.step)
+                group["lr"] = self.rate(self.step) * group["share"]
         losses = self.losses(batch)
         self.backbone.zero_grad(set_to_none=True)
         losses.total.backward()

@@ -17,6 +17,7 @@ from headclip.data.decode import decode
 from headclip.data.folders import ImageRecord, read_dataset, read_mask
 from headclip.data.synthetic import SyntheticDataset
 from headclip.errors import ImageError, InputError
+from headclip.files import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +126,3 @@ def readable(records: list[ImageRecord]) -> list[ImageRecord]:
     if not kept:
         raise InputError("none of the training images can be read")
     return kept
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -23,7 +23,7 @@ def _divide(numerator: Counts, denominator: Counts) -> Counts:
 
 
 def auroc(positives: Counts, negatives: Counts) -> Counts:
-    """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half. (..., K) -> (...)."""
+    """Area under the ROC curve: the chance that a positive outranks a negative, ties half. (..., K) -> (...)."""
     tp = np.cumsum(positives, axis=-1)
     total = tp[..., -1] * negatives.sum(axis=-1)
     return _divide((negatives * (tp - 0.5 * positives)).sum(axis=-1), total)
@@ -89,9 +89,7 @@ def auroc_range(positives: Counts, negatives: Counts, mixed: NDArray[np.bool_]) 
     return value - 0.5 * pairs, value + 0.5 * pairs
 
 
-def average_precision_range(
-    positives: Counts, negatives: Counts, mixed: NDArray[np.bool_]
-) -> tuple[float, float]:
+def average_precision_range(positives: Counts, negatives: Counts, mixed: NDArray[np.bool_]) -> tuple[float, float]:
     """Best: all positives of a bin tie before its negatives. Worst: negatives first, positives one by one."""
     tp, fp = np.cumsum(positives), np.cumsum(negatives)
     total = tp[-1]

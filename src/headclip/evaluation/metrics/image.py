@@ -36,7 +36,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike, protocol: str = "exact")
     figures = Figures()
     if len(values) == 0 or not is_positive.any():
         reason = "no anomalous image" if len(values) else "no image"
-        figures.absent = {name: reason for name in ("image_auroc", "image_ap", "image_f1_max")}
+        figures.absent = dict.fromkeys(("image_auroc", "image_ap", "image_f1_max"), reason)
         return figures.add_mad()
     positives, negatives = score_counts(values, is_positive)
     figures.put("image_auroc", float(curves.auroc(positives, negatives)), "no normal image")
@@ -50,9 +50,7 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float
     values = np.asarray(scores, dtype=np.float64)
     truth = np.asarray(labels)
     if values.ndim != 1 or truth.shape != values.shape:
-        raise InputError(
-            f"scores and labels must be two lists of one length, not {values.shape} and {truth.shape}"
-        )
+        raise InputError(f"scores and labels must be two lists of one length, not {values.shape} and {truth.shape}")
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise InputError(f"score number {bad} is {values[bad]}: leave failed images out of the metrics")

@@ -1,0 +1,128 @@
+"""The synthetic set as files: MVTec layout, masks, captions. Can be stopped and continued at any point."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headclip.data.synthetic import Sample, SyntheticDataset
+from headclip.data.synthetic.renderer import RENDERER_VERSION
+from headclip.errors import InputError
+from headclip.files import write_atomically
+
+SETTINGS, METADATA, CAPTIONS = "synthetic.json", "metadata.jsonl", "captions.csv"
+_FIELDS = ("image", "mask", "label", "defect", "family", "noun", "seed", "caption")
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many pictures are there now, and how many of them this call made."""
+
+    total: int
+    new: int
+
+
+def write_synthetic(
+    out: str | Path,
+    count: int,
+    size: int = 224,
+    seed: int = 0,
+    defect_rate: float = 0.5,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Written:
+    """Write `count` rendered pictures of `size` px below `out`.
+
+    `test/good/NNNNNN.png`, `test/DEFECT/NNNNNN.png`, `ground_truth/DEFECT/NNNNNN_mask.png`; `metadata.jsonl`
+    and `captions.csv` say of each what it shows; `synthetic.json` keeps the settings. Picture N is that of
+    `SyntheticDataset(seed, count, size, defect_rate)[N]`, so a larger count continues a smaller one. What is
+    there already is kept; every file appears whole or not at all.
+
+    Raises:
+        InputError: `out` holds a set with other settings, or files that are not such a set; a bad number.
+    """
+    folder = Path(out)
+    samples = SyntheticDataset(seed, count, size, defect_rate)
+    _settle(folder, {"seed": seed, "size": size, "defect_rate": defect_rate, "renderer": RENDERER_VERSION})
+    rows = {index: row for index, row in _read_rows(folder).items() if (folder / row["image"]).is_file()}
+    _write_rows(folder, rows)
+    new = 0
+    with (folder / METADATA).open("a", encoding="utf-8") as log:
+        for index in range(count):
+            if index not in rows:
+                rows[index] = _write(folder, index, samples[index])
+                log.write(json.dumps(rows[index]) + "\n")
+                log.flush()
+                new += 1
+            if progress is not None:
+                progress(index + 1)
+    _write_captions(folder, rows)
+    return Written(len(rows), new)
+
+
+def _settle(folder: Path, settings: dict[str, Any]) -> None:
+    """Keep the settings, or see that they are those of the set that is there."""
+    file = folder / SETTINGS
+    if file.is_file():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found != settings:
+            different = ", ".join(
+                f"{key} {found.get(key)} (now {value})" for key, value in settings.items() if found.get(key) != value
+            )
+            raise InputError(f"{folder} holds a set with other settings: {different}; choose another folder")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no synthetic set; choose another folder")
+    else:
+        write_atomically(file, json.dumps(settings, indent=1) + "\n")
+
+
+def _write(folder: Path, index: int, sample: Sample) -> dict[str, Any]:
+    kind = sample.defect.replace(" ", "_") or "good"
+    image, mask = f"test/{kind}/{index:06d}.png", ""
+    if sample.label:
+        mask = f"ground_truth/{kind}/{index:06d}_mask.png"
+        write_atomically(folder / mask, _png(sample.mask.numpy().astype(np.uint8) * 255))
+    write_atomically(folder / image, _png(sample.image.permute(1, 2, 0).numpy()))  # (3, H, W) to (H, W, 3)
+    facts = (image, mask, sample.label, sample.defect, sample.family, sample.noun, sample.seed, sample.caption)
+    return {"index": index, **dict(zip(_FIELDS, facts, strict=True))}
+
+
+def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _read_rows(folder: Path) -> dict[int, dict[str, Any]]:
+    """The rows written so far; a last line that a kill cut short is left out and made again."""
+    file = folder / METADATA
+    rows: dict[int, dict[str, Any]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            row = json.loads(line)
+            rows[int(row["index"])] = row
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows
+
+
+def _write_rows(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
+    lines = [json.dumps(rows[index]) + "\n" for index in sorted(rows)]
+    write_atomically(folder / METADATA, "".join(lines))
+
+
+def _write_captions(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _FIELDS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[index] for index in sorted(rows))
+    _write_rows(folder, rows)
+    write_atomically(folder / CAPTIONS, text.getvalue())
