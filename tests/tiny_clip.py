@@ -14,9 +14,7 @@ from headclip.clip.tokenizer import ClipTokenizer
 VOCABULARY = 700
 
 
-def make_config(
-    activation: Activation = "quick_gelu", text: bool = True, vocab_size: int = VOCABULARY
-) -> ClipConfig:
+def make_config(activation: Activation = "quick_gelu", text: bool = True, vocab_size: int = VOCABULARY) -> ClipConfig:
     return ClipConfig(
         name="tiny",
         embed_dim=48,

@@ -19,9 +19,20 @@ _WHERE = {
     "Prediction": "headclip.inference.prediction",
     "HeadclipError": "headclip.errors",
     "load_backbone": "headclip.clip.weights",
+    "datasets": "headclip.data.datasets",
+    "open_dataset": "headclip.data.datasets",
     "list_methods": "headclip.methods",
 }
-__all__ = ["Detector", "HeadclipError", "Prediction", "__version__", "list_methods", "load_backbone"]
+__all__ = [
+    "Detector",
+    "HeadclipError",
+    "Prediction",
+    "__version__",
+    "datasets",
+    "list_methods",
+    "load_backbone",
+    "open_dataset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -128,9 +128,7 @@ def sample_cells(lines: Iterable[str], each: int, seed: int) -> list[Cell]:
     for (label, kind), cells in groups.items():
         wanted = each // 2 if kind == KINDS[0] else each - each // 2
         if wanted > len(cells):
-            raise InputError(
-                f"the dataset has {len(cells)} {FOLDERS[label]} {kind} cells; ask for fewer than {each}"
-            )
+            raise InputError(f"the dataset has {len(cells)} {FOLDERS[label]} {kind} cells; ask for fewer than {each}")
         chosen += sorted(chooser.sample(cells, wanted), key=lambda cell: cell.file)
     return chosen
 

@@ -136,9 +136,7 @@ def test_hub_repository_in_open_clip_layout(
 
 
 @pytest.mark.parametrize("cached", ["nothing", "half a download"])
-def test_hub_without_network_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cached: str
-) -> None:
+def test_hub_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cached: str) -> None:
     if cached == "half a download":
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "config.json").write_text(json.dumps({"model_type": "clip"}))

@@ -86,9 +86,7 @@ def test_openai_names_are_the_published_ones(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-def test_transformers_computes_the_same_from_our_folder(
-    tmp_path: Path, pixels: Tensor, activation: Activation
-) -> None:
+def test_transformers_computes_the_same_from_our_folder(tmp_path: Path, pixels: Tensor, activation: Activation) -> None:
     transformers = pytest.importorskip("transformers")
     ours = make_backbone(make_config(activation))
     save_backbone(ours, tmp_path, torch.float32)

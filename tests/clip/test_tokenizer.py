@@ -218,9 +218,7 @@ def _save_changed(folder: Path, small: ClipTokenizer, change: str) -> None:
         ("not json", "cannot be read"),
     ],
 )
-def test_a_wrong_vocabulary_is_refused(
-    tmp_path: Path, small: ClipTokenizer, change: str, message: str
-) -> None:
+def test_a_wrong_vocabulary_is_refused(tmp_path: Path, small: ClipTokenizer, change: str, message: str) -> None:
     _save_changed(tmp_path, small, change)
     with pytest.raises(BackboneError, match=message):
         ClipTokenizer.from_folder(tmp_path)

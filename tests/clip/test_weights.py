@@ -34,9 +34,7 @@ def folder(tmp_path: Path, backbone: Backbone) -> Path:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    config = dataclasses.replace(
-        make_config("gelu"), default_image_size=70, keep_aspect=True, mean=(0.1, 0.2, 0.3)
-    )
+    config = dataclasses.replace(make_config("gelu"), default_image_size=70, keep_aspect=True, mean=(0.1, 0.2, 0.3))
     original = make_backbone(config)
     save_backbone(original, tmp_path, torch.float32)
     again = load_backbone(str(tmp_path))
@@ -81,9 +79,7 @@ def test_half_precision_files(tmp_path: Path, backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.float32])
-def test_hash_does_not_depend_on_the_precision_in_use(
-    tmp_path: Path, backbone: Backbone, stored: torch.dtype
-) -> None:
+def test_hash_does_not_depend_on_the_precision_in_use(tmp_path: Path, backbone: Backbone, stored: torch.dtype) -> None:
     save_backbone(backbone, tmp_path, stored)
     hashes = {load_backbone(tmp_path, dtype=d).hash for d in (torch.float32, torch.bfloat16, torch.float16)}
     assert len(hashes) == 1
@@ -261,9 +257,7 @@ def test_wrong_vocabulary(folder: Path, backbone: Backbone) -> None:
     with pytest.raises(BackboneError, match="49408 tokens but the text tower"):
         build_backbone(to_openai(backbone.state_dict()), backbone.config, ClipTokenizer())
     with pytest.raises(BackboneError, match="places"):
-        build_backbone(
-            to_openai(backbone.state_dict()), backbone.config, ClipTokenizer(VOCABULARY, context_length=32)
-        )
+        build_backbone(to_openai(backbone.state_dict()), backbone.config, ClipTokenizer(VOCABULARY, context_length=32))
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
     with pytest.raises(BackboneError, match="no tokenizer came with it"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from evaluation.metrics_oracles import KINDS, _scores
 from headclip.errors import InputError
 from headclip.evaluation import PIXEL_METRICS, bootstrap
-from headclip.evaluation.bootstrap import compare, image_replicates, macro_replicates, pixel_replicates
+from headclip.evaluation.bootstrap import Replicates, compare, image_replicates, macro_replicates, pixel_replicates
 from headclip.evaluation.metrics import PixelMetrics, image_metrics, macro_average, pixel_metrics
 from headclip.evaluation.metrics.per_image import ImageCounts, join, lay_bins
 
@@ -94,7 +94,7 @@ def test_grid_figures_lose_nothing_in_coarse_counts(seed: int, kind: str) -> Non
     maps, masks = made_case(seed, kind, side=30)
     estimate = pixel_replicates(counts_of(maps, masks, bins=64), "ader", replicates=1).estimate
     exact = pixel_metrics(maps, masks, "ader")
-    for name in ("pixel_f1_max", "pixel_iou_max", "pixel_aupro"):
+    for name in ("pixel_f1", "pixel_iou", "pixel_aupro"):
         assert estimate.get(name) == (pytest.approx(exact[name], abs=1e-6) if name in exact else None)
 
 
@@ -138,7 +138,7 @@ def test_intervals_narrow_with_more_images_and_cover_the_truth() -> None:
 def test_an_undefined_metric_has_no_interval() -> None:
     result = image_replicates([0.1, 0.2, 0.3], [1, 1, 1], replicates=20)
     assert result.interval("image_auroc") is None
-    assert set(result.intervals()) == {"image_ap", "image_f1_max"}
+    assert set(result.intervals()) == {"image_ap", "image_f1"}
     rare = image_replicates([0.1, 0.2, 0.9], [0, 0, 1], replicates=200).interval("image_auroc")
     assert rare is not None
     assert 0 < rare.replicates < 200  # draws without the only anomalous image do not count
@@ -196,6 +196,18 @@ def test_a_method_does_not_differ_from_itself() -> None:
     itself = compare(result, result, "image_ap")
     assert itself is not None
     assert (itself.difference, itself.low, itself.high, itself.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_the_p_value_counts_both_tails() -> None:
+    draws = np.array([-0.1, 0.0, *np.linspace(0.1, 0.2, 96), np.nan])
+    base = Replicates({"image_ap": 0.5}, {"image_ap": np.zeros(99)}, (99,))
+    better = Replicates({"image_ap": 0.65}, {"image_ap": draws}, (99,))
+    result = compare(base, better, "image_ap", confidence=0.9)
+    assert result is not None
+    assert result.replicates == 98
+    assert result.p_value == pytest.approx(2 * (2 + 1) / (98 + 1))
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(draws[:98], [0.05, 0.95])))
+    assert compare(base, better, "image_auroc") is None
 
 
 def test_two_random_methods_rarely_differ() -> None:

@@ -11,16 +11,15 @@ from headclip.evaluation.metrics import row_counts
 
 
 def test_mad_is_the_plain_mean_of_its_level() -> None:
-    figures = Figures(
-        dict(zip((*IMAGE_METRICS, *PIXEL_METRICS), (0.9, 0.8, 0.7, 0.9, 0.8, 0.4, 0.3, 0.1), strict=True))
-    )
+    values = (0.9, 0.8, 0.7, 0.9, 0.8, 0.4, 0.3, 0.1)
+    figures = Figures(dict(zip((*IMAGE_METRICS, *PIXEL_METRICS), values, strict=True)))
     figures.add_mad()
     assert figures["image_mad"] == pytest.approx(0.8)
     assert figures["pixel_mad"] == pytest.approx(0.5)
 
 
 def test_mad_needs_all_its_parts() -> None:
-    figures = Figures({"image_ap": 1.0, "image_f1_max": 1.0}, absent={"image_auroc": "no normal image"}).add_mad()
+    figures = Figures({"image_ap": 1.0, "image_f1": 1.0}, absent={"image_auroc": "no normal image"}).add_mad()
     assert "image_mad" not in figures
     assert figures.absent["image_mad"] == "image_auroc absent"
     assert "pixel_mad" not in figures.absent  # nothing was asked of that level
@@ -54,6 +53,6 @@ def test_the_mean_of_no_rows_is_empty() -> None:
 
 
 def test_the_row_of_averages_adds_up() -> None:
-    rows = [dict.fromkeys(IMAGE_METRICS, 0.5), {"image_ap": 1.0, "image_f1_max": 1.0}]
+    rows = [dict.fromkeys(IMAGE_METRICS, 0.5), {"image_ap": 1.0, "image_f1": 1.0}]
     average = macro_average(rows)
     assert average["image_mad"] == pytest.approx(sum(average[name] for name in IMAGE_METRICS) / 3)

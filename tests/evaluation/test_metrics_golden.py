@@ -24,11 +24,11 @@ TOLERANCE = 1e-6
 PIXEL_NAMES = {
     "pixel_auroc": "mAUROC_px",
     "pixel_ap": "mAP_px",
-    "pixel_f1_max": "mF1_max_px",
-    "pixel_iou_max": "mIoU_max_px",
+    "pixel_f1": "mF1_max_px",
+    "pixel_iou": "mIoU_max_px",
     "pixel_aupro": "mAUPRO_px",
 }
-IMAGE_NAMES = {"image_auroc": "auroc", "image_ap": "ap", "image_f1_max": "f1_max"}
+IMAGE_NAMES = {"image_auroc": "auroc", "image_ap": "ap", "image_f1": "f1_max"}
 
 
 @lru_cache
@@ -62,7 +62,7 @@ def test_pixel_figures_under_ader(case: str) -> None:
     flat = maps.min() == maps.max()
     for name, official in PIXEL_NAMES.items():
         # ADer says 0 without defects, and 0 for the F1 of a map that it has turned into NaN: we say nothing.
-        defined = bool(masks.any()) and not (flat and name in ("pixel_f1_max", "pixel_iou_max"))
+        defined = bool(masks.any()) and not (flat and name in ("pixel_f1", "pixel_iou"))
         check(figures.get(name), golden()[case]["ader"][official], defined=defined)
         assert (name in figures) != (name in figures.absent)
     check(figures.get("pixel_aupro"), golden()[case]["anomalyclip"]["pixel_aupro"])
@@ -73,11 +73,11 @@ def test_pixel_figures_without_a_grid(case: str) -> None:
     maps, masks, _ = inputs(case)
     figures = pixel_metrics(maps, masks)
     exact, some = golden()[case]["exact"], bool(masks.any())
-    check(figures.get("pixel_f1_max"), exact["f1_max_px"], defined=some)
-    check(figures.get("pixel_iou_max"), exact["iou_max_px"], defined=some)
+    check(figures.get("pixel_f1"), exact["f1_max_px"], defined=some)
+    check(figures.get("pixel_iou"), exact["iou_max_px"], defined=some)
     check(figures.get("pixel_aupro"), exact["aupro_0p3"], defined=some)
     check(figures.get("pixel_aupro"), golden()[case]["anomalib"]["aupro_0p3"], defined=some)
-    for name, official in (("pixel_auroc", "auroc_px"), ("pixel_ap", "ap_px"), ("pixel_f1_max", "f1_px")):
+    for name, official in (("pixel_auroc", "auroc_px"), ("pixel_ap", "ap_px"), ("pixel_f1", "f1_px")):
         percent = golden()[case]["adaclip_percent"][official]
         check(figures.get(name), percent / 100 if is_number(percent) else percent, defined=some)
 

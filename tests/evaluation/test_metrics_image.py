@@ -25,9 +25,9 @@ def test_equals_brute_force(rows: list[tuple[float, bool]]) -> None:
     has_positive = any(labels)
     assert oracle.same(figures.get("image_auroc"), oracle.auroc(scores, labels))
     assert oracle.same(figures.get("image_ap"), oracle.average_precision(scores, labels))
-    assert oracle.same(figures.get("image_f1_max"), expected_f1[0] if expected_f1 else None)
+    assert oracle.same(figures.get("image_f1"), expected_f1[0] if expected_f1 else None)
     assert ("image_mad" in figures) == (has_positive and not all(labels))
-    assert set(figures) | set(figures.absent) == {"image_auroc", "image_ap", "image_f1_max", "image_mad"}
+    assert set(figures) | set(figures.absent) == {"image_auroc", "image_ap", "image_f1", "image_mad"}
     assert all(0.0 <= value <= 1.0 for value in figures.values())
 
 
@@ -42,8 +42,8 @@ def test_equals_scikit_learn(seed: int, count: int, levels: int) -> None:
     f1 = (2 * precision * recall)[total > 0] / total[total > 0]
     assert figures["image_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert figures["image_ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-    assert figures["image_f1_max"] == pytest.approx(f1.max(), abs=1e-12)
-    parts = [figures[name] for name in ("image_auroc", "image_ap", "image_f1_max")]
+    assert figures["image_f1"] == pytest.approx(f1.max(), abs=1e-12)
+    parts = [figures[name] for name in ("image_auroc", "image_ap", "image_f1")]
     assert figures["image_mad"] == pytest.approx(sum(parts) / 3)
 
 
@@ -58,7 +58,7 @@ def test_undefined_is_absent_with_a_reason() -> None:
     assert only_normal == {}
     assert only_normal.absent["image_ap"] == "no anomalous image"
     only_anomalous = image_metrics([0.1, 0.2], [1, 1])
-    assert only_anomalous == {"image_ap": 1.0, "image_f1_max": 1.0}
+    assert only_anomalous == {"image_ap": 1.0, "image_f1": 1.0}
     assert only_anomalous.absent == {"image_auroc": "no normal image", "image_mad": "image_auroc absent"}
 
 

@@ -16,6 +16,7 @@ from headclip.errors import InputError
 from headclip.evaluation import PIXEL_METRICS, PixelMetrics, pixel_metrics
 from headclip.evaluation.metrics import PixelState, bounds, compute, empty_state, update
 from headclip.evaluation.metrics.keys import float_keys, key_values
+from headclip.evaluation.published.checks import ap_bound
 
 
 def stream(maps, masks, **options) -> PixelMetrics:
@@ -34,8 +35,8 @@ def test_exact_equals_brute_force(case) -> None:
     f1_iou = oracle.f1_and_iou_max(scores, labels)
     assert oracle.same(figures.get("pixel_auroc"), oracle.auroc(scores, labels))
     assert oracle.same(figures.get("pixel_ap"), oracle.average_precision(scores, labels))
-    assert oracle.same(figures.get("pixel_f1_max"), f1_iou[0] if f1_iou else None)
-    assert oracle.same(figures.get("pixel_iou_max"), f1_iou[1] if f1_iou else None)
+    assert oracle.same(figures.get("pixel_f1"), f1_iou[0] if f1_iou else None)
+    assert oracle.same(figures.get("pixel_iou"), f1_iou[1] if f1_iou else None)
     assert oracle.same(figures.get("pixel_aupro"), oracle.aupro(maps, masks))
     assert set(figures) | set(figures.absent) == {*PIXEL_METRICS, "pixel_mad"}
 
@@ -46,9 +47,27 @@ def test_ader_equals_the_slow_way(case) -> None:
     maps, masks = case
     figures = stream(maps, masks, protocol="ader").compute()
     f1_iou = oracle.ader_f1_and_iou(maps, masks)
-    assert oracle.same(figures.get("pixel_f1_max"), f1_iou[0] if f1_iou else None)
-    assert oracle.same(figures.get("pixel_iou_max"), f1_iou[1] if f1_iou else None)
+    assert oracle.same(figures.get("pixel_f1"), f1_iou[0] if f1_iou else None)
+    assert oracle.same(figures.get("pixel_iou"), f1_iou[1] if f1_iou else None)
     assert oracle.same(figures.get("pixel_aupro"), oracle.ader_aupro(maps, masks))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ader_thresholds_are_strict_where_scores_lie_on_them(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    maps = np.floor(random.random((3, 14, 14)) * 201).astype(np.float32)  # 200 steps of exactly 1
+    maps[0, 0, :2] = 0, 200
+    masks = random.random(maps.shape) < 0.1
+    value = pixel_metrics(maps, masks, "ader")["pixel_aupro"]
+    assert oracle.same(value, oracle.ader_aupro(list(maps), list(masks)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_ap_never_exceeds_what_f1_max_allows(case) -> None:
+    figures = pixel_metrics(*case)
+    if figures:
+        assert figures["pixel_ap"] <= ap_bound(figures["pixel_f1"]) + 1e-12
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,9 +77,9 @@ def test_every_figure_lies_between_0_and_1(case, protocol: str) -> None:
     assert all(0.0 <= value <= 1.0 for value in figures.values())
     if "pixel_mad" in figures:
         assert figures["pixel_mad"] == pytest.approx(np.mean([figures[name] for name in PIXEL_METRICS]))
-    if protocol == "exact" and "pixel_f1_max" in figures:
-        f1 = figures["pixel_f1_max"]
-        assert figures["pixel_iou_max"] == pytest.approx(f1 / (2 - f1))
+    if protocol == "exact" and "pixel_f1" in figures:
+        f1 = figures["pixel_f1"]
+        assert figures["pixel_iou"] == pytest.approx(f1 / (2 - f1))
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,7 +96,7 @@ def test_exact_equals_scikit_learn(seed: int, kind: str) -> None:
     assert figures["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert figures["pixel_ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
     best = (2 * precision * recall)[total > 0] / total[total > 0]
-    assert figures["pixel_f1_max"] == pytest.approx(best.max(), abs=1e-12)
+    assert figures["pixel_f1"] == pytest.approx(best.max(), abs=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,10 +138,10 @@ def test_undefined_is_absent_with_a_reason() -> None:
     assert nothing == {}
     assert nothing.absent["pixel_aupro"] == "no defect pixel"
     everything = pixel_metrics([varied], [np.ones((4, 4), np.uint8)])
-    assert everything == {"pixel_ap": 1.0, "pixel_f1_max": 1.0, "pixel_iou_max": 1.0}
+    assert everything == {"pixel_ap": 1.0, "pixel_f1": 1.0, "pixel_iou": 1.0}
     grid = pixel_metrics([flat], [corner], "ader")
     assert set(grid) == {"pixel_auroc", "pixel_ap"}
-    assert "equal" in grid.absent["pixel_f1_max"]
+    assert "equal" in grid.absent["pixel_f1"]
     assert PixelMetrics().compute() == {}
     assert PixelMetrics().compute().absent["pixel_ap"] == "no map"
     assert PixelMetrics().bounds() == {}

@@ -53,6 +53,15 @@ def test_bins_said_to_hold_one_score_do(values: list[float], level: int) -> None
     assert single[bins == KEY_ONE >> level].all()
 
 
+@pytest.mark.parametrize("level", [1, 4, 9, 12, 20])
+def test_bins_below_one_are_told_apart_rightly(level: int) -> None:
+    scores = 1.0 - np.arange(20_000) * np.float32(2.0**-24)  # every float32 there is, downwards from 1
+    keys, _, high = float_keys(np.sort(scores.astype(np.float32)))
+    bins, counts = np.unique(keys.astype(np.int64) >> level, return_counts=True)
+    single = single_valued(bins, level, high)
+    assert np.array_equal(single[1:], counts[1:] == 1)  # the lowest bin is cut off by the range of the test
+
+
 def same_state(a: PixelState, b: PixelState) -> bool:
     return all(np.array_equal(column, b.to_arrays()[name]) for name, column in a.to_arrays().items())
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_clip import make_backbone, make_config
 
 from headclip.errors import CheckpointError
 from headclip.methods.checkpoint import load_checkpoint, read_info, save_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig
+from tiny_clip import make_backbone, make_config
 
 
 @pytest.fixture(scope="module")

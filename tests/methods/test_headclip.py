@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_clip import make_backbone, make_config
 
 from headclip.clip.vision import VisionRequest
 from headclip.errors import BackboneError, InputError
 from headclip.methods import create_method, list_methods
 from headclip.methods.headclip import HeadClip, HeadClipConfig, proportional_csa, proportional_deep_layers
+from tiny_clip import make_backbone, make_config
 
 close = torch.testing.assert_close
 SIZE = (42, 56)  # the grid need not be square

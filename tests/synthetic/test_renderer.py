@@ -272,9 +272,7 @@ def test_a_resumed_pool_equals_one_in_one_go(tmp_path):
     with (tmp_path / "parts" / "meta.jsonl").open("a") as file:
         file.write('{"half a li')  # what a kill in the middle of a line leaves behind
     calls = []
-    resumed = write_pool(
-        tmp_path / "parts", **settings, progress=lambda done, count: calls.append((done, count))
-    )
+    resumed = write_pool(tmp_path / "parts", **settings, progress=lambda done, count: calls.append((done, count)))
     assert calls[0] == (CHUNK, settings["count"])
     assert resumed.complete
     assert np.array_equal(resumed.images, whole.images)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_clip import make_backbone, make_config
 
 from headclip.errors import InputError
 from headclip.methods.checkpoint import load_checkpoint
@@ -16,6 +15,7 @@ from headclip.methods.headclip import HeadClip, HeadClipConfig
 from headclip.training.losses import joint_loss, local_loss
 from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
 from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
+from tiny_clip import make_backbone, make_config
 
 SIZE = 42
 

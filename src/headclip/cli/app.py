@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headclip.cli.common import readable_errors
+from headclip.cli.data import app as data_app
 from headclip.cli.doctor import doctor
 from headclip.cli.predict import predict
 from headclip.cli.pretrain import pretrain
@@ -42,6 +43,7 @@ def _root(
 app.command("predict")(predict)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
+app.add_typer(data_app, name="data")
 app.command("doctor")(doctor)
 
 

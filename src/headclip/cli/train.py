@@ -24,24 +24,20 @@ def train(
         str,
         typer.Option(metavar="synthetic|FOLDER", help="The rendered auxiliary set, or a labelled folder."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The checkpoint to write.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The checkpoint to write.")],
     backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 15,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
     rate: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
-    local_weight: Annotated[float, typer.Option(help="Weight of the pixel loss (4 for one map).")] = 4.0,
-    images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
-    image_size: Annotated[
-        int | None, typer.Option(min=32, help="Input size.  [default: the method's]")
+    local_weight: Annotated[
+        float | None, typer.Option(help="Weight of the pixel loss.  [default: 4 for one map, 1 with several taps]")
     ] = None,
+    images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
+    image_size: Annotated[int | None, typer.Option(min=32, help="Input size.  [default: the method's]")] = None,
     seed: Annotated[int, typer.Option(help="First values, order of images, rendered images.")] = 111,
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set sigma=2. Repeatable."
-        ),
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set sigma=2. Repeatable."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read or render images.")] = 1,
@@ -64,9 +60,7 @@ def train(
     if not resume and not overwrite and (out.exists() or unfinished):
         what = "an unfinished run of it exists" if unfinished else "it exists"
         raise InputError(f"{out}: {what}; use --resume to go on, --overwrite to start anew, or another name")
-    config = TrainConfig(
-        epochs=epochs, batch_size=batch_size, rate=rate, local_weight=local_weight, seed=seed
-    )
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, rate=rate, local_weight=local_weight, seed=seed)
     method = _build(backbone, device.value, seed, setting or [])
     size = image_size or method.image_size
     trainer = Trainer(method, _open_set(data, images, size, seed), config)
@@ -110,11 +104,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def _open_set(data: str, images: int, size: int, seed: int) -> TrainingSet:
     from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
 
-    return (
-        SyntheticTrainingSet(seed, images, size)
-        if data == "synthetic"
-        else FolderTrainingSet(Path(data), size)
-    )
+    return SyntheticTrainingSet(seed, images, size) if data == "synthetic" else FolderTrainingSet(Path(data), size)
 
 
 def _run(trainer: Trainer, out: Path, workers: int, quiet: bool) -> None:

@@ -130,9 +130,7 @@ def _common(part: dict[str, Any]) -> Activation:
     if part.get("layer_norm_eps", 1e-5) != 1e-5:
         raise BackboneError(f"layer_norm_eps is {part['layer_norm_eps']}; only 1e-5 is supported")
     if part["hidden_act"] not in ("quick_gelu", "gelu"):
-        raise BackboneError(
-            f"activation {part['hidden_act']!r} is not supported; CLIP uses quick_gelu or gelu"
-        )
+        raise BackboneError(f"activation {part['hidden_act']!r} is not supported; CLIP uses quick_gelu or gelu")
     return cast(Activation, part["hidden_act"])
 
 
@@ -219,14 +217,10 @@ def from_open_clip(content: dict[str, Any], *, name: str = "clip") -> ClipConfig
     try:
         vision, text = {**_OPEN_CLIP_VISION, **model["vision_cfg"]}, {**_OPEN_CLIP_TEXT, **model["text_cfg"]}
         strange = [key for key, value in model.items() if key not in _OPEN_CLIP_MODEL and value]
-        strange += [
-            f"vision_cfg.{key}" for key, value in vision.items() if key not in _OPEN_CLIP_VISION and value
-        ]
+        strange += [f"vision_cfg.{key}" for key, value in vision.items() if key not in _OPEN_CLIP_VISION and value]
         strange += [f"text_cfg.{key}" for key, value in text.items() if key not in _OPEN_CLIP_TEXT and value]
         if strange:
-            raise BackboneError(
-                f"open_clip_config.json has settings that are not supported: {', '.join(strange)}"
-            )
+            raise BackboneError(f"open_clip_config.json has settings that are not supported: {', '.join(strange)}")
         activation: Activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
         towers = (
             VisionConfig(

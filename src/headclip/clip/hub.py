@@ -35,9 +35,7 @@ def fetch(hub_id: str) -> Path:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
-        raise BackboneError(
-            _advice(hub_id, "huggingface_hub is not installed (pip install 'headclip[hub]')")
-        ) from None
+        raise BackboneError(_advice(hub_id, "huggingface_hub is not installed (pip install 'headclip[hub]')")) from None
     try:
         cached = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
         if is_complete(cached):
@@ -58,9 +56,7 @@ def fetch(hub_id: str) -> Path:
         reason = "HF_HUB_OFFLINE is set"
     except Exception as error:  # any failure of the network or the hub ends in the same advice
         reason = " ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-    raise BackboneError(
-        _advice(hub_id, f"it is not in the local cache and could not be downloaded ({reason})")
-    )
+    raise BackboneError(_advice(hub_id, f"it is not in the local cache and could not be downloaded ({reason})"))
 
 
 def _download(hub_id: str, available: set[str], download: Callable[[str, str], str]) -> Path:
@@ -106,9 +102,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _advice(hub_id: str, reason: str) -> str:
-    files = (
-        "config.json, preprocessor_config.json, tokenizer.json and model.safetensors (or pytorch_model.bin)"
-    )
+    files = "config.json, preprocessor_config.json, tokenizer.json and model.safetensors (or pytorch_model.bin)"
     if hub_id.startswith("timm/"):
         files = "open_clip_config.json, tokenizer.json and open_clip_model.safetensors"
     return (

@@ -136,14 +136,10 @@ def detect_layout(names: Iterable[str]) -> Layout:
     if "vision_model.embeddings.class_embedding" in known:
         return "huggingface"
     if any(name.startswith("visual.layer1.") for name in known):
-        raise BackboneError(
-            "this is a CLIP with a ResNet vision tower; only vision transformers are supported"
-        )
+        raise BackboneError("this is a CLIP with a ResNet vision tower; only vision transformers are supported")
     if any(name.startswith("visual.trunk.") for name in known):
         raise BackboneError("this checkpoint has a vision tower of timm; only CLIP's own ViT is supported")
-    raise BackboneError(
-        f"no CLIP weights in a layout that is known; the file begins with {_some(sorted(known))}"
-    )
+    raise BackboneError(f"no CLIP weights in a layout that is known; the file begins with {_some(sorted(known))}")
 
 
 def unwrap(content: Any) -> dict[str, Tensor]:
@@ -165,9 +161,7 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     return {name.removeprefix("text.") if name.startswith(custom) else name: v for name, v in state.items()}
 
 
-def to_ours(
-    state: Mapping[str, Tensor], config: ClipConfig, layout: Layout | None = None
-) -> dict[str, Tensor]:
+def to_ours(state: Mapping[str, Tensor], config: ClipConfig, layout: Layout | None = None) -> dict[str, Tensor]:
     """A published state dict in our layout, in the precision that it is stored in.
 
     Tensors are views of the given ones wherever the layouts agree.
@@ -206,9 +200,7 @@ def to_ours(
 def _gather(name: str, parts: list[Tensor], layout: Layout) -> Tensor | None:
     """One tensor of ours from its published parts, or None where they do not fit together."""
     if len(parts) > 1:
-        return (
-            torch.cat(parts) if len({part.shape for part in parts}) == 1 else None
-        )  # rows: q, then k, then v
+        return torch.cat(parts) if len({part.shape for part in parts}) == 1 else None  # rows: q, then k, then v
     value = parts[0]
     if name == "logit_scale" and value.numel() == 1:
         return value.reshape(())  # some checkpoints store (1,)
@@ -254,9 +246,7 @@ def _export(state: Mapping[str, Tensor], layout: Layout, vision_only: bool) -> d
         if layout == "huggingface" and name in _TRANSPOSED_IN_HUGGINGFACE:
             value = value.T
         targets = source_names(name, layout)
-        for target, part in zip(
-            targets, value.chunk(len(targets)) if len(targets) > 1 else [value], strict=True
-        ):
+        for target, part in zip(targets, value.chunk(len(targets)) if len(targets) > 1 else [value], strict=True):
             result[target] = part.detach().contiguous()
     return result
 

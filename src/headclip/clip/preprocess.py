@@ -54,7 +54,10 @@ def resize(image: np.ndarray | Tensor, size: tuple[int, int], resampler: Resampl
         array = image if isinstance(image, np.ndarray) else image.permute(1, 2, 0).numpy()
         small = Image.fromarray(array).resize((size[1], size[0]), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(small)).permute(2, 0, 1)
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) if isinstance(image, np.ndarray) else image
+    if isinstance(image, np.ndarray):
+        tensor = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
+    else:
+        tensor = image
     if tuple(tensor.shape[-2:]) == size:
         return tensor
     return F.interpolate(tensor[None], size=size, mode="bicubic", antialias=True)[0]

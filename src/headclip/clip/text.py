@@ -23,9 +23,7 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(config.width)
         self.projection = nn.Parameter(torch.zeros(config.width, embed_dim))
 
-    def encode(
-        self, embeddings: Tensor, ends: Tensor, deep_tokens: Mapping[int, Tensor] | None = None
-    ) -> Tensor:
+    def encode(self, embeddings: Tensor, ends: Tensor, deep_tokens: Mapping[int, Tensor] | None = None) -> Tensor:
         """Word embeddings to text vectors.
 
         Args:

@@ -70,9 +70,7 @@ class ClipTokenizer:
     def _build(self, vocab: dict[str, int], merges: Merges, context_length: int) -> None:
         check_vocabulary(vocab)
         if context_length < 3:
-            raise BackboneError(
-                f"a context of {context_length} tokens leaves no room for text; at least 3 are needed"
-            )
+            raise BackboneError(f"a context of {context_length} tokens leaves no room for text; at least 3 are needed")
         self.vocab_size = len(vocab)
         self.context_length = context_length
         self.sot_id = vocab[SOT]
@@ -82,9 +80,7 @@ class ClipTokenizer:
         self._engine = _make_engine(vocab, merges)
 
     @classmethod
-    def from_vocabulary(
-        cls, vocab: dict[str, int], merges: Merges, context_length: int = 77
-    ) -> ClipTokenizer:
+    def from_vocabulary(cls, vocab: dict[str, int], merges: Merges, context_length: int = 77) -> ClipTokenizer:
         """Build from a vocabulary in CLIP's style: byte symbols, merges, then the start and the end mark.
 
         Raises:
@@ -275,18 +271,14 @@ def _read_folder(folder: Path) -> tuple[dict[str, int], Merges]:
             merges = [_pair(line) for line in lines[lines[0].startswith("#version") :] if line.strip()]
             return dict(json.loads(two[0].read_text(encoding="utf-8"))), merges
     except (KeyError, TypeError, ValueError, OSError) as error:
-        raise BackboneError(
-            f"the tokenizer files in {folder} cannot be read: {error}; download them again"
-        ) from error
+        raise BackboneError(f"the tokenizer files in {folder} cannot be read: {error}; download them again") from error
     raise BackboneError(f"no tokenizer in {folder}: it needs tokenizer.json, or vocab.json and merges.txt")
 
 
 def _read_tokenizer_json(content: dict[str, Any]) -> tuple[dict[str, int], Merges]:
     model = content["model"]
     if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != _END_OF_WORD:
-        raise BackboneError(
-            "tokenizer.json does not hold CLIP's byte-pair model; this backbone is not a CLIP model"
-        )
+        raise BackboneError("tokenizer.json does not hold CLIP's byte-pair model; this backbone is not a CLIP model")
     vocab = dict(model["vocab"])
     vocab.update({token["content"]: token["id"] for token in content.get("added_tokens", [])})
     return vocab, [_pair(merge) for merge in model["merges"]]

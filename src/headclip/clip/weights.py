@@ -110,9 +110,7 @@ def build_backbone(
             )
     ours = to_ours(state, config)
     if strange := [key for key, value in ours.items() if not value.is_floating_point()]:
-        raise BackboneError(
-            f"weights have to be floating-point numbers, and {strange[0]} is {ours[strange[0]].dtype}"
-        )
+        raise BackboneError(f"weights have to be floating-point numbers, and {strange[0]} is {ours[strange[0]].dtype}")
     # Where the cast loses digits, the hash has to be taken first: it identifies the weights as published.
     lossy = any(torch.promote_types(value.dtype, dtype) != dtype for value in ours.values())
     content_hash = hash_tensors(ours) if lossy else None
@@ -187,9 +185,7 @@ def _read_folder(folder: Path) -> Loaded:
         )
     if weights in OPEN_CLIP_WEIGHTS:
         return _read_single_file(folder / weights)
-    preprocessor = (
-        read_json(folder / "preprocessor_config.json") if "preprocessor_config.json" in names else None
-    )
+    preprocessor = read_json(folder / "preprocessor_config.json") if "preprocessor_config.json" in names else None
     config = config_formats.from_huggingface(content, preprocessor, name=folder.name)
     if "headclip" not in content:
         config = _with_known_name(config)
@@ -244,9 +240,7 @@ def _tokenizer_for(config: ClipConfig, folder: Path | None) -> ClipTokenizer | N
     if config.text is None:
         return None
     size, context = config.text.vocab_size, config.text.context_length
-    if folder is not None and any(
-        (folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "merges.txt")
-    ):
+    if folder is not None and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "merges.txt")):
         return ClipTokenizer.from_folder(folder, vocab_size=size, context_length=context)
     if size == CLIP_VOCAB_SIZE:
         return ClipTokenizer(context_length=context)
@@ -256,9 +250,7 @@ def _tokenizer_for(config: ClipConfig, folder: Path | None) -> ClipTokenizer | N
     )
 
 
-def save_backbone(
-    backbone: Backbone, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float16
-) -> None:
+def save_backbone(backbone: Backbone, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float16) -> None:
     """Write a backbone as a folder in Hugging Face layout, which transformers reads as well.
 
     config.json, preprocessor_config.json, model.safetensors and the tokenizer's files. Each file replaces an

@@ -20,7 +20,7 @@ from headclip.evaluation.metrics.image import check_scores
 from headclip.evaluation.metrics.per_image import ImageCounts
 
 DEFAULT_REPLICATES = 1000
-_CHUNK_NUMBERS = 1 << 22
+_CHUNK_NUMBERS = 1 << 20
 
 Values = NDArray[np.float64]
 
@@ -117,7 +117,7 @@ def image_replicates(
         return {
             "image_auroc": curves.auroc(positives, negatives),
             "image_ap": curves.average_precision(positives, negatives),
-            "image_f1_max": curves.f1_max(positives, negatives),
+            "image_f1": curves.f1_max(positives, negatives),
         }
 
     pairing = (seed, stream, tuple(bool(label) for label in is_positive))
@@ -148,14 +148,14 @@ def pixel_replicates(
         }
         if protocol == "exact":
             found["pixel_aupro"] = curves.aupro(weights, negatives)
-            found["pixel_f1_max"] = curves.f1_max(positives, negatives)
-            found["pixel_iou_max"] = curves.iou_max(positives, negatives)
+            found["pixel_f1"] = curves.f1_max(positives, negatives)
+            found["pixel_iou"] = curves.iou_max(positives, negatives)
         elif len(counts.bins.f1_cuts):
             f1, iou = ader.f1_iou_max(ascending[0], ascending[1], counts.bins.f1_cuts)
             has_positives = positives.sum(axis=-1) > 0
             found["pixel_aupro"] = ader.aupro(ascending[2], ascending[1], counts.bins.aupro_cuts)
-            found["pixel_f1_max"] = np.where(has_positives, f1, np.nan)
-            found["pixel_iou_max"] = np.where(has_positives, iou, np.nan)
+            found["pixel_f1"] = np.where(has_positives, f1, np.nan)
+            found["pixel_iou"] = np.where(has_positives, iou, np.nan)
         return found
 
     pairing = (seed, stream, counts.has_defect)

@@ -127,7 +127,7 @@ class Detector:
         size = input_size(*output, image_size=self.image_size, patch=self.patch, keep_aspect=self.keep_aspect)
         pixels = self.pixels(images, size)
         scores = self.method.score(self.method.tokens(pixels), self.text, size, output)
-        maps = scores.anomaly_map.clamp(0, 1).float().cpu().numpy()
+        maps = (scores.anomaly_map / self.method.map_maximum).clamp(0, 1).float().cpu().numpy()
         parts = torch.stack([scores.score, scores.global_score, scores.local_score]).clamp(0, 1).float().cpu().tolist()
         return [Prediction(j, g, loc, maps[i]) for i, (j, g, loc) in enumerate(zip(*parts, strict=True))]
 

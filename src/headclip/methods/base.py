@@ -17,7 +17,7 @@ from headclip.errors import InputError
 
 @dataclass
 class Scores:
-    """What a method says of a batch. All values in [0, 1].
+    """What a method says of a batch. Values lie in [0, 1], those of the map in [0, `Method.map_maximum`].
 
     anomaly_map: (B, H, W) at the resolution asked for. score: (B,) the image score; global_score and
     local_score: (B,) the two parts it was joined from.
@@ -55,6 +55,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def image_size(self) -> int:
         """Side in pixels at which images enter the tower unless the user asks for another."""
+
+    @property
+    def map_maximum(self) -> float:
+        """Largest value that the method's map can take; detectors divide by it."""
+        return 1.0
 
     @abstractmethod
     def text_vectors(self, categories: Sequence[str] | None = None) -> Tensor:

@@ -140,6 +140,10 @@ class HeadClip(Method):
         )
 
     @property
+    def map_maximum(self) -> float:
+        return float(len(self.taps)) if self.config.tap_fusion == "sum" else 1.0
+
+    @property
     def image_size(self) -> int:
         return self.backbone.config.default_image_size or self.config.image_size
 

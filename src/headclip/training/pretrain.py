@@ -25,7 +25,7 @@ from headclip.errors import InputError
 from headclip.methods.headclip import proportional_csa
 from headclip.training.files import append_json_line, save_torch, trim_log
 from headclip.training.losses import dice_loss
-from headclip.training.pretrain_data import PretrainBatch, RenderStream, stream
+from headclip.training.pretrain_data import PretrainBatch, RenderStream, Sizes, stream
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class PretrainConfig:
 
     images: int = 64_000
     batch_size: int = 32
-    early_sizes: tuple[tuple[int, int], ...] = ((112, 112), (128, 128), (144, 144), (96, 176), (176, 96))
-    late_sizes: tuple[tuple[int, int], ...] = ((160, 160), (192, 192), (224, 224), (128, 256), (256, 128))
+    early_sizes: Sizes = ((112, 112), (128, 128), (144, 144), (96, 176), (176, 96))
+    late_sizes: Sizes = ((160, 160), (192, 192), (224, 224), (128, 256), (256, 128))
     early_share: float = 0.7
-    rate: float = 2e-3
+    rate: float = 7e-4
     final_rate: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.05
     clip_gradient: float = 1.0
     ema: float = 0.999
     defect_rate: float = 0.6
-    contrast_weight: float = 2.0
+    contrast_weight: float = 1.0
     patch_weight: float = 1.0
     pair_weight: float = 0.5
     defect_weight: float = 4.0
@@ -72,11 +72,13 @@ def patch_targets(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     return (4 * coverage).clamp(max=1)
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
     """CLIP's symmetric cross-entropy over a batch of unit vectors (B, E); equal captions are not told apart."""
     logits = scale * images @ texts.T
-    same = (texts @ texts.T) > 0.9999
-    targets = same.float() / same.float().sum(dim=1, keepdim=True)
+    kinds = {caption: number for number, caption in enumerate(captions)}
+    kind = torch.tensor([kinds[caption] for caption in captions], device=logits.device)
+    same = (kind[:, None] == kind).float()
+    targets = same / same.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
@@ -153,12 +155,15 @@ class Pretrainer:
         captions, pairs = texts[: len(batch.captions)], texts[len(batch.captions) :].unflatten(0, (-1, 2))
         scale = self.backbone.logit_scale.exp()
         pooled = unit(patches.mean(dim=1))  # what the local stream says of the whole image
-        contrast = (contrastive_loss(images, captions, scale) + contrastive_loss(pooled, captions, scale)) / 2
+        parts = [contrastive_loss(x, captions, scale, batch.captions) for x in (images, pooled)]
+        contrast = torch.stack(parts).mean()
         direction = (pairs[:, 1] - pairs[:, 0]) / self.config.temperature  # (P, E): difference of the two cosines
         labels = batch.labels.to(self.device, torch.float32)
         pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))
         patch = self.patch_loss(patches @ direction.T, batch.masks.to(self.device), tokens.grid)
-        total = self.config.contrast_weight * contrast + self.config.patch_weight * patch + self.config.pair_weight * pair
+        total = (
+            self.config.contrast_weight * contrast + self.config.patch_weight * patch + self.config.pair_weight * pair
+        )
         return PretrainLosses(total, contrast, patch, pair)
 
     def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -239,8 +244,8 @@ class Pretrainer:
         data = RenderStream(
             seed=self.config.seed,
             batch_size=self.config.batch_size,
-            early=(int(self.config.early_share * self.config.steps), self.config.early_sizes),
-            late_sizes=self.config.late_sizes,
+            early=(int(self.config.early_share * self.config.steps), self.whole_patches(self.config.early_sizes)),
+            late_sizes=self.whole_patches(self.config.late_sizes),
             start=self.step,
             stop=self.config.steps,
             defect_rate=self.config.defect_rate,
@@ -262,6 +267,11 @@ class Pretrainer:
         finally:
             save_torch(self.state(), folder / "state.pt")
         return self.step >= self.config.steps
+
+    def whole_patches(self, sizes: Sizes) -> Sizes:
+        """The sizes, each side rounded to a multiple of the patch."""
+        patch = self.backbone.config.vision.patch_size
+        return tuple((max(1, round(h / patch)) * patch, max(1, round(w / patch)) * patch) for h, w in sizes)
 
     def log_entry(self, losses: PretrainLosses, seconds: float) -> dict[str, Any]:
         entry = {name: round(float(value.detach()), 5) for name, value in vars(losses).items()}

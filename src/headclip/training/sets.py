@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from headclip.clip.preprocess import resize, resize_mask
 from headclip.data.decode import decode
 from headclip.data.folders import ImageRecord, read_dataset, read_mask
+from headclip.data.hashing import perceptual_hash
 from headclip.data.synthetic import SyntheticDataset
 from headclip.errors import ImageError, InputError
 from headclip.files import file_hash
@@ -102,14 +103,22 @@ class FolderTrainingSet(Dataset[TrainingItem]):
         )
 
     def describe(self) -> dict[str, Any]:
-        files = {str(r.path.relative_to(self.folder)): file_hash(r.path) for r in self.records}
+        names = {record.path.relative_to(self.folder).as_posix(): record.path for record in self.records}
+        files = {name: file_hash(path) for name, path in names.items()}
         digest = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
         return {
             "name": self.folder.resolve().name,
             "images": len(self),
             "fingerprint": digest,
             "files": files,
+            "looks": {name: look for name, path in names.items() if (look := look_of(path))},
         }
+
+
+def look_of(path: Path) -> str | None:
+    """Perceptual hash in hex, for leakage checks; None for a flat picture."""
+    value = perceptual_hash(decode(path))
+    return None if value is None else f"{value:016x}"
 
 
 def readable(records: list[ImageRecord]) -> list[ImageRecord]:

@@ -32,7 +32,7 @@ class TrainConfig:
     rate: float = 1e-3
     head_rate: float | None = None  # A17: learning rate of the head weights, None takes `rate`
     betas: tuple[float, float] = (0.5, 0.999)
-    local_weight: float = 4.0  # A18: 4 for a single map, 1 with several taps
+    local_weight: float | None = None  # A18: None takes 4 for a single map, 1 with several taps
     tap_mean: bool = False  # A2
     seed: int = 111
 
@@ -103,6 +103,9 @@ class Trainer:
         if heads:
             groups.append({"params": heads, "lr": config.head_rate or config.rate})
         self.optimiser = torch.optim.Adam(groups, lr=config.rate, betas=config.betas)
+        self.local_weight = config.local_weight
+        if self.local_weight is None:
+            self.local_weight = 4.0 if len(method.taps) == 1 else 1.0
         self.epoch, self.batch, self.sums = 1, 0, EpochSums()
 
     @property
@@ -143,7 +146,7 @@ class Trainer:
         ]
         logits = method.image_logits(tokens, text)
         labels, masks = batch.labels.to(device), batch.masks.to(device)[marked]
-        return joint_loss(logits, maps, labels, masks, self.config.local_weight, self.config.tap_mean)
+        return joint_loss(logits, maps, labels, masks, self.local_weight, self.config.tap_mean)
 
     def step(self, batch: Batch) -> LossParts:
         losses = self.losses(batch)

@@ -82,9 +82,7 @@ def as_seen(scene: Scene, look: Look) -> Scene:
 
 
 def _is_grey(image: Tensor) -> bool:
-    return bool((image[0] - image[1]).abs().amax() < 0.004) and bool(
-        (image[1] - image[2]).abs().amax() < 0.004
-    )
+    return bool((image[0] - image[1]).abs().amax() < 0.004) and bool((image[1] - image[2]).abs().amax() < 0.004)
 
 
 def orient(pixels: Tensor, look: Look) -> Tensor:
@@ -224,12 +222,8 @@ def _highlight(rng: Rng, height: int, width: int) -> Affine:
     rows, columns = _axes(rng, height, width)
     angle = rng.uniform(0, math.pi)
     rows, columns = rows - height * rng.uniform(0, 1), columns - width * rng.uniform(0, 1)
-    along = (columns * math.cos(angle) + rows * math.sin(angle)) / (
-        max(height, width) * rng.uniform(0.6, 2.0)
-    )
-    across = (rows * math.cos(angle) - columns * math.sin(angle)) / (
-        min(height, width) * rng.uniform(0.2, 0.6)
-    )
+    along = (columns * math.cos(angle) + rows * math.sin(angle)) / (max(height, width) * rng.uniform(0.6, 2.0))
+    across = (rows * math.cos(angle) - columns * math.sin(angle)) / (min(height, width) * rng.uniform(0.2, 0.6))
     gleam = rng.log_uniform(0.05, 0.5) * smoothstep(1 - (along * along + across * across).sqrt())
     return 1 - gleam, gleam
 
@@ -243,9 +237,7 @@ def _lettering(rng: Rng, height: int, width: int) -> Affine:
     coarse[..., ::6, :] = 0
     block_height = min(height - 2, int(lines * size * 1.2))
     block_width = min(width - 2, int(letters * size * 0.8))
-    glyphs = F.interpolate(coarse, size=(block_height, block_width), mode="bilinear", align_corners=False)[
-        0, 0
-    ]
+    glyphs = F.interpolate(coarse, size=(block_height, block_width), mode="bilinear", align_corners=False)[0, 0]
     alpha = torch.zeros(height, width, device=rng.device)
     top = rng.choice((rng.integer(0, 4), height - block_height - rng.integer(0, 2)))
     left = rng.integer(0, width - block_width)
@@ -262,9 +254,7 @@ def _full_lines(rng: Rng, height: int, width: int) -> Affine:
     half = rng.log_uniform(0.5, 0.02 * span + 1)
     alpha = torch.zeros_like(place)
     for _ in range(rng.integer(1, 3)):
-        alpha = torch.maximum(
-            alpha, (half + 0.5 - (place - rng.uniform(0.05, 0.95) * span).abs()).clamp(0, 1)
-        )
+        alpha = torch.maximum(alpha, (half + 0.5 - (place - rng.uniform(0.05, 0.95) * span).abs()).clamp(0, 1))
     alpha = alpha * rng.log_uniform(0.15, 1.0)
     return 1 - alpha, alpha * rng.choice((0.0, rng.uniform(0, 1)))
 

@@ -163,9 +163,7 @@ def abnormal_caption(
     if defect not in SYNONYMS:  # a scene's variant: a "bright missing part" is none
         details = [word for word in details if word not in ("dark", "bright")]
     # The name alone where a word would contradict it ("bright dark lesion").
-    used = [
-        word for word in details if rng.chance(0.45) and not {"dark", "bright", "large"} & set(words.split())
-    ]
+    used = [word for word in details if rng.chance(0.45) and not {"dark", "bright", "large"} & set(words.split())]
     described = " ".join([*used, words])
     if words not in UNCOUNTED and not words.endswith(("s", "teeth")):
         described = article(described)

@@ -86,9 +86,7 @@ def dent(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     crop = canvas.crop(box)
     change = abs(tone(rng, crop, contrast, floor=1.5))
     relief = (slope * window * 2.6).clamp(-1, 1) - 0.25 * window
-    return Change(
-        box, crop * (1 + relief * change / max(float(crop.mean()), 0.1)), support=(window * 4).clamp(0, 1)
-    )
+    return Change(box, crop * (1 + relief * change / max(float(crop.mean()), 0.1)), support=(window * 4).clamp(0, 1))
 
 
 @defect("contamination", weight=1.2)
@@ -158,15 +156,11 @@ def broken_area(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     sides, turn = rng.integer(3, 6), rng.uniform(0, 2 * math.pi)
     upright = rng.chance(0.35)  # cells break along their own axes
     for side in range(sides):
-        angle = (
-            (side * math.pi / 2) if upright else turn + 2 * math.pi * (side + rng.uniform(-0.3, 0.3)) / sides
-        )
+        angle = (side * math.pi / 2) if upright else turn + 2 * math.pi * (side + rng.uniform(-0.3, 0.3)) / sides
         away = rng.uniform(0.3, 1.0) * size / 2
         inside = torch.minimum(inside, away - (rows * math.sin(angle) + columns * math.cos(angle)))
     if size > 14 and rng.chance(0.6):
-        inside = (
-            inside + rng.uniform(0.5, 2.5) * soft_noise(rng, box.height, box.width, rng.integer(4, 9)).abs()
-        )
+        inside = inside + rng.uniform(0.5, 2.5) * soft_noise(rng, box.height, box.width, rng.integer(4, 9)).abs()
     alpha = (inside + 0.5).clamp(0, 1)
     if rng.chance(0.4):
         alpha = alpha * (0.7 + 0.3 * soft_noise(rng, box.height, box.width, 1))

@@ -133,9 +133,7 @@ class Defect:
     few: bool = False
 
     def fits(self, scene: Scene) -> bool:
-        return (not self.kinds or scene.kind in self.kinds) and (
-            not self.families or scene.family in self.families
-        )
+        return (not self.kinds or scene.kind in self.kinds) and (not self.families or scene.family in self.families)
 
 
 DEFECTS: dict[str, Defect] = {}
@@ -171,9 +169,7 @@ def smoothstep(value: Tensor) -> Tensor:
     return value * value * (3 - 2 * value)
 
 
-def blob(
-    rng: Rng, canvas: Canvas, size: float, *, ragged: float = 0.35, soft: float = 0.3
-) -> tuple[Box, Tensor]:
+def blob(rng: Rng, canvas: Canvas, size: float, *, ragged: float = 0.35, soft: float = 0.3) -> tuple[Box, Tensor]:
     """An irregular ellipse of a diameter in pixels somewhere on the foreground: its box and alpha (h, w).
 
     ragged: how far the outline strays (share of the radius); soft: width of the edge as a share of the
@@ -255,9 +251,7 @@ def cover(crop: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
     return crop + (colour - crop) * alpha
 
 
-def stroke(
-    canvas: Canvas, points: Tensor, radius: Tensor, strength: Tensor | None = None
-) -> tuple[Box, Tensor] | None:
+def stroke(canvas: Canvas, points: Tensor, radius: Tensor, strength: Tensor | None = None) -> tuple[Box, Tensor] | None:
     """Discs along dense points: the union of anti-aliased discs, drawn only where the discs are.
 
     points: (P, 2) rows and columns in pixels, at most about one radius apart for a closed line; radius: (P,)
@@ -281,9 +275,7 @@ def stroke(
         alpha = alpha * strength[:, None, None]
     start = nearest.long()
     whole = torch.arange(-reach, reach + 1, device=points.device)
-    index = ((start[:, :1] - top + whole) * width)[:, :, None] + (start[:, 1:] - left + whole)[
-        :, None, :
-    ]  # (P, K, K)
+    index = ((start[:, :1] - top + whole) * width)[:, :, None] + (start[:, 1:] - left + whole)[:, None, :]  # (P, K, K)
     field = torch.zeros(height * width, device=points.device)
     field.scatter_reduce_(0, index.flatten(), alpha.flatten(), "amax")
     field = field.view(height, width)

@@ -42,9 +42,7 @@ def _taper(count: int, device: torch.device, share: float) -> Tensor:
     return (torch.minimum(place, 1 - place) / max(share, 1e-3)).clamp(0.15, 1)
 
 
-def _walk(
-    rng: Rng, row: float, column: float, heading: float, length: float, wander: float, jag: float
-) -> Tensor:
+def _walk(rng: Rng, row: float, column: float, heading: float, length: float, wander: float, jag: float) -> Tensor:
     """A random walk of about `length` pixels from a point, (V, 2): the heading drifts (wander) and jumps
     (jag)."""
     step = rng.uniform(2.0, 6.0)
@@ -172,9 +170,7 @@ def smear(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     streak = F.grid_sample(stripes, grid, align_corners=True)[0, 0]
     ends = smoothstep((0.5 - along.abs() / length) * 4) * smoothstep((0.5 - across.abs() / wide) * 6)
     alpha = ends * (0.35 + 0.65 * streak)
-    return Change(
-        box, shade(canvas.crop(box), alpha, tone(rng, canvas.crop(box), contrast, dark=0.6, floor=1.2))
-    )
+    return Change(box, shade(canvas.crop(box), alpha, tone(rng, canvas.crop(box), contrast, dark=0.6, floor=1.2)))
 
 
 @defect("weave fault", weight=3.0, families=("fabric", "knit", "carpet", "mesh"), few=True)

@@ -105,6 +105,4 @@ def ulcer(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     bed, border = smoothstep((0.8 - distance) * 4), (1 - ((distance - 0.9) * 4).abs()).clamp(0, 1)
     pixels = shade(crop, bed, change)
     sore = crop.mean((1, 2), keepdim=True) * canvas.colour(0.95, 0.55, 0.5)
-    return Change(
-        box, cover(pixels, border * min(1.0, 2 * abs(change)), sore), support=torch.maximum(bed, border)
-    )
+    return Change(box, cover(pixels, border * min(1.0, 2 * abs(change)), sore), support=torch.maximum(bed, border))

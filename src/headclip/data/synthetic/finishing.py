@@ -22,9 +22,7 @@ def illumination(rng: Rng, height: int, width: int) -> Tensor:
         along, _ = turned(x, y, rng.uniform(0.0, 2.0 * math.pi))
         return 1.0 + amount * along / reach
     if style == "blotch":
-        return 1.0 + 0.3 * amount * smooth_noise(
-            rng, height, width, min(height, width) * rng.uniform(0.25, 0.8)
-        )
+        return 1.0 + 0.3 * amount * smooth_noise(rng, height, width, min(height, width) * rng.uniform(0.25, 0.8))
     spot = style == "spot"
     cx, cy = (rng.normal(0.0, 0.4 if spot else 0.1) * size for size in (width, height))
     radius = ((x - cx).square() + (y - cy).square()) / (reach * rng.uniform(0.5, 1.2)) ** 2
@@ -37,9 +35,7 @@ def soft_shadow(rng: Rng, height: int, width: int) -> Tensor:
     """A cast shadow or a bright streak (H, W), multiplicative: a band with sharp or soft edges."""
     x, y = pixel_grid(rng, height, width)
     side = min(height, width)
-    along, _ = turned(
-        x, y, random_angle(rng, 0.3), rng.normal(0.0, 0.25) * width, rng.normal(0.0, 0.25) * height
-    )
+    along, _ = turned(x, y, random_angle(rng, 0.3), rng.normal(0.0, 0.25) * width, rng.normal(0.0, 0.25) * height)
     blur = side * rng.log_uniform(0.005, 0.3)
     strength = rng.uniform(0.1, 0.6) * rng.choice([-1.0, 1.0], [0.6, 0.4])
     band = smoothstep(-blur, blur, along)
@@ -78,9 +74,7 @@ def normal_marks(rng: Rng, image: Tensor, ink: Ink) -> Tensor:
     return over(image, ink.shade(0.0, 1.0), alpha)
 
 
-def finish(
-    rng: Rng, image: Tensor, ink: Ink | None = None, marks: float = 0.25, contrast: float = 0.35
-) -> Tensor:
+def finish(rng: Rng, image: Tensor, ink: Ink | None = None, marks: float = 0.25, contrast: float = 0.35) -> Tensor:
     """Light an image, perhaps mark it, perhaps flatten its contrast; `marks`, `contrast`: how often."""
     height, width = image.shape[1:]
     if ink is not None and rng.chance(marks):
@@ -95,9 +89,7 @@ def finish(
     return image.clamp(0.0, 1.0)
 
 
-def surface(
-    rng: Rng, image: Tensor, family: str, noun: str, ink: Ink | None = None, kind: str = "surface"
-) -> Scene:
+def surface(rng: Rng, image: Tensor, family: str, noun: str, ink: Ink | None = None, kind: str = "surface") -> Scene:
     """Finish an image that is all foreground."""
     image = finish(rng, image, ink)
     everywhere = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)

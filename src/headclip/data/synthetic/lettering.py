@@ -12,9 +12,7 @@ _HEIGHT, _WIDTH, _GLYPHS = 24, 16, 14
 
 def _atlas(rng: Rng) -> Tensor:
     """(glyphs, 24, 16) opacities: each glyph is up to four strokes between points of a 3 x 2 lattice."""
-    nodes = torch.tensor(
-        [[x, y] for y in (4.0, 11.5, 19.0) for x in (3.5, 11.5)], device=rng.device
-    )  # (6, 2)
+    nodes = torch.tensor([[x, y] for y in (4.0, 11.5, 19.0) for x in (3.5, 11.5)], device=rng.device)  # (6, 2)
     ends = (rng.rand(2, _GLYPHS, 4) * 6).long()
     start_x, start_y = nodes[ends[0]].permute(2, 0, 1)[..., None, None]  # each (glyphs, strokes, 1, 1)
     end_x, end_y = nodes[ends[1]].permute(2, 0, 1)[..., None, None]
@@ -42,7 +40,5 @@ def glyph_rows(rng: Rng, u: Tensor, v: Tensor, size: float, columns: int, rows: 
     chosen = (rng.rand(rows * columns) * _GLYPHS).long()
     shown = (rng.rand(rows * columns) < 0.8).float()
     shown[shown.numel() // 2] = 1.0  # never an empty text
-    flat = (chosen[place] * _HEIGHT + part_y.long().clamp(0, _HEIGHT - 1)) * _WIDTH + part_x.long().clamp(
-        0, _WIDTH - 1
-    )
+    flat = (chosen[place] * _HEIGHT + part_y.long().clamp(0, _HEIGHT - 1)) * _WIDTH + part_x.long().clamp(0, _WIDTH - 1)
     return atlas.reshape(-1)[flat] * shown[place] * inside, place

@@ -37,9 +37,7 @@ def transistor(rng: Rng, height: int, width: int) -> Scene:
             v - pitch * torch.round(v / pitch),
             pitch * rng.uniform(0.15, 0.35),
         )
-        stage.backdrop = over(
-            stage.backdrop, stage.ink.shade(0.0, 0.9), coverage(hole) * rng.uniform(0.3, 1.0)
-        )
+        stage.backdrop = over(stage.backdrop, stage.ink.shade(0.0, 0.9), coverage(hole) * rng.uniform(0.3, 1.0))
 
     def layers(
         gone: int = -1, bent: tuple[int, float] | None = None, shift: float = 0.0, turn: float = 0.0
@@ -64,17 +62,13 @@ def transistor(rng: Rng, height: int, width: int) -> Scene:
         made.append(Layer(body, dome(body, 0.25 * half_v), face))
         return made
 
-    drawn = stage.scene(
-        layers(), "transistor", rng.choice(["transistor", "electronic component", "voltage regulator"])
-    )
+    drawn = stage.scene(layers(), "transistor", rng.choice(["transistor", "electronic component", "voltage regulator"]))
     leg = rng.integer(0, legs - 1)
     side_step = rng.choice([-1.0, 1.0]) * gap * rng.uniform(0.5, 1.2)
     drawn.variants = {
         "missing part": stage.variant(drawn, lambda: layers(gone=leg)),
         "bent part": stage.variant(drawn, lambda: layers(bent=(leg, side_step))),
-        "misplaced part": stage.variant(
-            drawn, lambda: layers(shift=0.4 * side_step, turn=rng.uniform(-0.3, 0.3))
-        ),
+        "misplaced part": stage.variant(drawn, lambda: layers(shift=0.4 * side_step, turn=rng.uniform(-0.3, 0.3))),
     }
     return drawn
 
@@ -151,9 +145,7 @@ def cable(rng: Rng, height: int, width: int) -> Scene:
     insulation = room * rng.uniform(0.8, 0.97)
     conductor = insulation * rng.uniform(0.5, 0.8)
     strand = conductor * rng.uniform(0.12, 0.3)
-    tints = torch.stack(
-        [stage.ink.shade(0.2, 0.9, hue=rng.uniform(0.0, 1.0))[:, 0, 0] for _ in range(cores + 1)]
-    )
+    tints = torch.stack([stage.ink.shade(0.2, 0.9, hue=rng.uniform(0.0, 1.0))[:, 0, 0] for _ in range(cores + 1)])
     sector = 2.0 * math.pi / cores  # cores lie at equal angles: fold the picture onto one of them
     number = torch.round(torch.atan2(v, u) / sector)
     turn = number * sector
@@ -168,9 +160,7 @@ def cable(rng: Rng, height: int, width: int) -> Scene:
         made = [Layer(outer, dome(outer, 0.08 * radius), sheath), Layer(inside, torch.zeros_like(u), filler)]
         x, y = folded
         skin = torch.where(core == gone, 1e3, disc(x, y, insulation) + swell)
-        made.append(
-            Layer(skin, dome(skin, 0.2 * insulation), tints[torch.where(core == swapped, cores, core)])
-        )
+        made.append(Layer(skin, dome(skin, 0.2 * insulation), tints[torch.where(core == swapped, cores, core)]))
         made[-1].colour = made[-1].colour.permute(2, 0, 1)  # (H, W, 3) to (3, H, W)
         row = torch.round(y / (1.75 * strand))
         shift = 0.5 * (row.abs() % 2)
@@ -180,9 +170,7 @@ def cable(rng: Rng, height: int, width: int) -> Scene:
         bundle = torch.where((core == gone) | (core == bare), 1e3, bundle)
         return [*made, Layer(bundle, dome(bundle, strand), metal)]
 
-    drawn = stage.scene(
-        layers(), "cable", rng.choice(["cable", "cable cross-section", "wire bundle", "power cable"])
-    )
+    drawn = stage.scene(layers(), "cable", rng.choice(["cable", "cable cross-section", "wire bundle", "power cable"]))
     lost = rng.integer(0, cores - 1)
     drawn.variants = {
         "missing part": stage.variant(drawn, lambda: layers(gone=lost)),

@@ -33,9 +33,7 @@ def nut(rng: Rng, height: int, width: int) -> Scene:
     colour = colour * (1.0 + rng.uniform(0.0, 0.2) * stripes)
     if rng.chance(0.6):
         end = smoothstep(0.35, 0.75, along + 0.1 * stripes)
-        colour = torch.lerp(
-            colour, stage.ink.shade(0.5, 0.95) + torch.zeros_like(colour), end * rng.uniform(0.3, 1.0)
-        )
+        colour = torch.lerp(colour, stage.ink.shade(0.5, 0.95) + torch.zeros_like(colour), end * rng.uniform(0.3, 1.0))
     rough = smooth_noise(rng, height, width, stage.side * rng.log_uniform(0.012, 0.1)) * rng.uniform(0.0, 1.5)
     rise = dome(distance, radius * squash) * rng.uniform(0.4, 1.0)
 
@@ -44,9 +42,7 @@ def nut(rng: Rng, height: int, width: int) -> Scene:
         if bite:
             at = torch.tensor(rng.uniform(0.0, TURN))
             size = radius * rng.uniform(0.15, 0.4)
-            hole = (
-                disc(u - radius * float(at.cos()), v - radius * squash * float(at.sin()), size) + 1.5 * rough
-            )
+            hole = disc(u - radius * float(at.cos()), v - radius * squash * float(at.sin()), size) + 1.5 * rough
             edge = torch.maximum(distance, -hole)
         return [Layer(edge, rise + rough, colour)]
 

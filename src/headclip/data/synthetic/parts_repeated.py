@@ -46,9 +46,7 @@ def blister(rng: Rng, height: int, width: int) -> Scene:
         made = []
         if tray:
             sheet = box(u, v, pitch * columns * 0.5, pitch * ratio * rows * 0.5, 0.15 * pitch)
-            pocket = box(
-                cells.u, cells.v, min(long * 1.2, pitch * 0.48), min(wide * 1.2, pitch * ratio * 0.48), corner
-            )
+            pocket = box(cells.u, cells.v, min(long * 1.2, pitch * 0.48), min(wide * 1.2, pitch * ratio * 0.48), corner)
             made.append(Layer(sheet, dome(sheet, 3.0) + dome(pocket, 0.2 * pitch), tray_colour))
         shown = torch.where(cells.index == gone, 1e3, pill)
         return [*made, Layer(shown, dome(shown, rise), colour)]
@@ -78,9 +76,7 @@ def pins(rng: Rng, height: int, width: int) -> Scene:
     both = rng.chance(0.5)
     cells = stage.cells(u, v, pitch, 1e5, columns, 1)
     metal, plastic, ink = stage.ink.shade(0.55, 1.0), stage.ink.shade(0.02, 0.7), stage.ink.shade(0.0, 1.0)
-    marking, _ = glyph_rows(
-        rng, u, v, body_half * rng.uniform(0.3, 0.7), rng.integer(3, 8), rng.integer(1, 2)
-    )
+    marking, _ = glyph_rows(rng, u, v, body_half * rng.uniform(0.3, 0.7), rng.integer(3, 8), rng.integer(1, 2))
     marking = marking * rng.choice([0.0, rng.uniform(0.3, 0.9)])
     wobble = rng.randn(cells.count) * pin_wide * rng.choice([0.0, 0.06])
 
@@ -102,9 +98,7 @@ def pins(rng: Rng, height: int, width: int) -> Scene:
         face = over(plastic, ink, marking)
         return [Layer(pin, dome(pin, pin_wide), metal), Layer(body, dome(body, 0.2 * body_half), face)]
 
-    drawn = stage.scene(
-        layers(), "pins", rng.choice(["connector", "pin header", "integrated circuit", "chip", "plug"])
-    )
+    drawn = stage.scene(layers(), "pins", rng.choice(["connector", "pin header", "integrated circuit", "chip", "plug"]))
     cell = seen_cell(rng, cells)
     lean = rng.choice([-1.0, 1.0]) * pitch * rng.uniform(0.4, 1.0) / pin_long
     drawn.variants = {

@@ -20,9 +20,7 @@ def stamped(rng: Rng, height: int, width: int) -> Scene:
     half_u, half_v = stage.side * rng.uniform(0.22, 0.45), stage.side * rng.uniform(0.12, 0.4)
     plate = box(u, v, half_u, half_v, min(half_u, half_v) * rng.uniform(0.02, 0.9))
     if rng.chance(0.4):  # an arm
-        arm = box(
-            u - half_u * rng.uniform(-0.6, 0.6), v - half_v, half_u * rng.uniform(0.1, 0.4), half_v * 0.8
-        )
+        arm = box(u - half_u * rng.uniform(-0.6, 0.6), v - half_v, half_u * rng.uniform(0.1, 0.4), half_v * 0.8)
         plate = torch.minimum(plate, arm)
     count = rng.integer(1, 6)
     holes = []
@@ -78,25 +76,17 @@ def package(rng: Rng, height: int, width: int) -> Scene:
     u, v = stage.frame(0.02, 0.95)
     half_u, half_v = stage.side * rng.uniform(0.22, 0.47), stage.side * rng.uniform(0.22, 0.47)
     body = box(u, v, half_u, half_v, stage.side * rng.uniform(0.0, 0.12))
-    round_ = (
-        (1.0 - (u / half_u).square()).clamp(min=0.0).sqrt()
-        * half_u
-        * rng.choice([0.0, rng.uniform(0.2, 0.8)])
-    )
+    round_ = (1.0 - (u / half_u).square()).clamp(min=0.0).sqrt() * half_u * rng.choice([0.0, rng.uniform(0.2, 0.8)])
     colour, paper, ink = stage.ink.shade(0.1, 0.95), stage.ink.shade(0.4, 1.0), stage.ink.shade(0.0, 0.4)
     label_u, label_v = half_u * rng.uniform(0.5, 0.95), half_v * rng.uniform(0.3, 0.8)
     top = half_v * rng.uniform(-0.15, 0.15)
     size = label_v * rng.uniform(0.15, 0.5)
-    letters, _ = glyph_rows(
-        rng, u, v - top + 0.35 * label_v, size, int(1.2 * label_u / size) + 1, rng.integer(1, 2)
-    )
+    letters, _ = glyph_rows(rng, u, v - top + 0.35 * label_v, size, int(1.2 * label_u / size) + 1, rng.integer(1, 2))
     bar = stage.side * rng.uniform(0.006, 0.02) + 0.6
     stripes = (rng.rand(128) < 0.5).float()[((u / bar) + 64.0).long().clamp(0, 127)]
     code = stripes * coverage(box(u, v - top - 0.55 * label_v, label_u * 0.6, label_v * 0.25))
 
-    def layers(
-        tilt: float = 0.0, shift: float = 0.0, bare: bool = False, unprinted: bool = False
-    ) -> list[Layer]:
+    def layers(tilt: float = 0.0, shift: float = 0.0, bare: bool = False, unprinted: bool = False) -> list[Layer]:
         made = [Layer(body, dome(body, 0.04 * stage.side) + round_, colour)]
         x, y = u + tilt * (v - top), v - top - shift - tilt * u
         label = torch.maximum(box(x, y, label_u, label_v, 2.0), body)
@@ -105,9 +95,7 @@ def package(rng: Rng, height: int, width: int) -> Scene:
             made.append(Layer(label, round_, over(paper, ink, marks)))
         return made
 
-    drawn = stage.scene(
-        layers(), "package", rng.choice(["package", "labelled box", "carton", "bottle with a label"])
-    )
+    drawn = stage.scene(layers(), "package", rng.choice(["package", "labelled box", "carton", "bottle with a label"]))
     lean, slip = (
         rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.25),
         rng.choice([-1.0, 1.0]) * half_v * rng.uniform(0.1, 0.3),

@@ -49,9 +49,7 @@ def washer(rng: Rng, height: int, width: int) -> Scene:
             )
         )
     noun = rng.choice(
-        ["steel nut", "hex nut", "metal nut"]
-        if hexagonal
-        else ["steel washer", "metal ring", "washer", "gasket"]
+        ["steel nut", "hex nut", "metal nut"] if hexagonal else ["steel washer", "metal ring", "washer", "gasket"]
     )
     drawn = stage.scene(layers, "washer", noun)
 
@@ -97,9 +95,7 @@ def capsule(rng: Rng, height: int, width: int) -> Scene:
         if two:
             colour = torch.lerp(first, second, smoothstep(split + shift - 1.0, split + shift + 1.0, u))
         if swap:
-            colour = (
-                colour.flip(0).roll(1, 0) * 0.7 + 0.15 if stage.ink.mode == "colour" else 1.0 - 0.8 * colour
-            )
+            colour = colour.flip(0).roll(1, 0) * 0.7 + 0.15 if stage.ink.mode == "colour" else 1.0 - 0.8 * colour
         bump = tall
         if two:  # the cap's edge stands above the body
             bump = bump + 0.03 * half_v * smoothstep(split + shift - 1.0, split + shift + 1.0, u)
@@ -146,9 +142,7 @@ def gear(rng: Rng, height: int, width: int) -> Scene:
     rim, colour = radius * rng.log_uniform(0.02, 0.15), stage.ink.shade(0.25, 0.95)
     keyed = rng.chance(0.3)
 
-    def layers(
-        lost_tooth: float | None = None, lost_hole: int | None = None, bend: float = 0.0
-    ) -> list[Layer]:
+    def layers(lost_tooth: float | None = None, lost_hole: int | None = None, bend: float = 0.0) -> list[Layer]:
         wave = tooth_wave(around + bend, teeth, sharp)
         if lost_tooth is not None:
             turn = torch.remainder(around - lost_tooth + 0.5 * TURN, TURN) - 0.5 * TURN
@@ -187,9 +181,7 @@ def bolt(rng: Rng, height: int, width: int) -> Scene:
     slant = rng.uniform(0.1, 0.5)
     slit = rng.uniform(0.0, 0.5) * head_long
 
-    def layers(
-        bend: float = 0.0, stripped: tuple[float, float] | None = None, short: float = 0.0
-    ) -> list[Layer]:
+    def layers(bend: float = 0.0, stripped: tuple[float, float] | None = None, short: float = 0.0) -> list[Layer]:
         w = v - bend * (u + half).clamp(min=0.0).square() / (2.0 * half)
         thread = torch.sin((u + slant * w) * TURN / pitch) * (u > start)
         if stripped is not None:
@@ -203,9 +195,7 @@ def bolt(rng: Rng, height: int, width: int) -> Scene:
         top = top - 0.4 * slit * (w.abs() < 0.15 * head_wide)
         return [Layer(shank, roundness + depth * thread, colour), Layer(head, top, head_colour)]
 
-    drawn = stage.scene(
-        layers(), "bolt", rng.choice(["screw", "bolt", "metal screw", "steel bolt", "threaded rod"])
-    )
+    drawn = stage.scene(layers(), "bolt", rng.choice(["screw", "bolt", "metal screw", "steel bolt", "threaded rod"]))
     bow = rng.choice([-1.0, 1.0]) * rng.uniform(0.08, 0.3)
     at = start + (half - tip - start) * rng.uniform(0.1, 0.6)
     reach = rng.uniform(1.5, 6.0) * pitch
@@ -241,9 +231,7 @@ def bottle_top(rng: Rng, height: int, width: int) -> Scene:
                 continue
             size = radius * (1.0 if k == 0 else float(radii[k]))
             reach = (
-                length
-                if k == 0 or shift == 0.0
-                else disc(u - shift * math.cos(turn), v - shift * math.sin(turn), 0.0)
+                length if k == 0 or shift == 0.0 else disc(u - shift * math.cos(turn), v - shift * math.sin(turn), 0.0)
             )
             distance = reach - size
             if k == 0 and ribs:
@@ -251,9 +239,7 @@ def bottle_top(rng: Rng, height: int, width: int) -> Scene:
             made.append(Layer(distance, dome(distance, rims[k]), colours[k] * (1.0 + gleam)))
         return made
 
-    drawn = stage.scene(
-        layers(), "bottle_top", rng.choice(["bottle", "bottle cap", "lid", "bottle top", "metal can"])
-    )
+    drawn = stage.scene(layers(), "bottle_top", rng.choice(["bottle", "bottle cap", "lid", "bottle top", "metal can"]))
     lost = rng.integer(1, count - 1)
     drawn.variants["missing ring"] = stage.variant(drawn, lambda: layers(without=lost))
     move, way = radius * rng.uniform(0.05, 0.15), rng.uniform(0.0, TURN)

@@ -190,9 +190,7 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a size; InputError below 32 pixels."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < MIN_SIZE:
-        raise InputError(
-            f"The size {height} x {width} is too small to render. Use at least {MIN_SIZE} pixels a side."
-        )
+        raise InputError(f"The size {height} x {width} is too small to render. Use at least {MIN_SIZE} pixels a side.")
     return height, width
 
 

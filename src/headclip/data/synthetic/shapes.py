@@ -38,9 +38,7 @@ def random_angle(rng: Rng, upright: float = 0.5) -> float:
     return rng.uniform(0.0, 2.0 * math.pi)
 
 
-def textile_frame(
-    rng: Rng, height: int, width: int, upright: float = 0.5, warp: float = 1.0
-) -> tuple[Tensor, Tensor]:
+def textile_frame(rng: Rng, height: int, width: int, upright: float = 0.5, warp: float = 1.0) -> tuple[Tensor, Tensor]:
     """Rotated pixel coordinates with a slight random perspective and slow warp, for periodic patterns."""
     x, y = pixel_grid(rng, height, width)
     u, v = turned(x, y, random_angle(rng, upright))
@@ -65,16 +63,10 @@ def smoothstep(low: float, high: float, value: Tensor) -> Tensor:
     return t * t * (3.0 - 2.0 * t)
 
 
-def box(
-    x: Tensor, y: Tensor, half_x: float | Tensor, half_y: float | Tensor, radius: float | Tensor = 0.0
-) -> Tensor:
+def box(x: Tensor, y: Tensor, half_x: float | Tensor, half_y: float | Tensor, radius: float | Tensor = 0.0) -> Tensor:
     """Rounded rectangle; `half_x`, `half_y` include the corner radius."""
     qx, qy = x.abs() - (half_x - radius), y.abs() - (half_y - radius)
-    return (
-        (qx.clamp(min=0).square() + qy.clamp(min=0).square()).sqrt()
-        + torch.maximum(qx, qy).clamp(max=0)
-        - radius
-    )
+    return (qx.clamp(min=0).square() + qy.clamp(min=0).square()).sqrt() + torch.maximum(qx, qy).clamp(max=0) - radius
 
 
 def disc(x: Tensor, y: Tensor, radius: float | Tensor) -> Tensor:
@@ -161,11 +153,7 @@ class Ink:
         elif self.mode == "tint":
             rgb = colorsys.hsv_to_rgb(self._hue, self._tint, value)
         else:
-            base = (
-                hue
-                if hue is not None
-                else self._hue + rng.choice([rng.normal(0.0, 0.04), rng.uniform(0.0, 1.0)])
-            )
+            base = hue if hue is not None else self._hue + rng.choice([rng.normal(0.0, 0.04), rng.uniform(0.0, 1.0)])
             rgb = colorsys.hsv_to_rgb(base % 1.0, self._vivid * rng.uniform(0.6, 1.05), value)
         return colour_of(rng, rgb)
 
@@ -179,9 +167,7 @@ class Ink:
         saturation = self._tint if self.mode == "tint" else self._vivid
         turn = rng.normal(0.0, 0.03) if rng.chance(0.8) else rng.uniform(-0.5, 0.5)
         dark = colorsys.hsv_to_rgb(self._hue % 1.0, saturation, floor)
-        bright = colorsys.hsv_to_rgb(
-            (self._hue + turn) % 1.0, saturation * rng.uniform(0.5, 1.0), floor + span
-        )
+        bright = colorsys.hsv_to_rgb((self._hue + turn) % 1.0, saturation * rng.uniform(0.5, 1.0), floor + span)
         return colour_of(rng, dark), colour_of(rng, bright)
 
 

@@ -45,9 +45,7 @@ class Layer:
 class Stage:
     """Every random choice of a picture but its part, so that the part can be drawn again with one change."""
 
-    def __init__(
-        self, rng: Rng, height: int, width: int, ink: Ink | None = None, gloss: float | None = None
-    ) -> None:
+    def __init__(self, rng: Rng, height: int, width: int, ink: Ink | None = None, gloss: float | None = None) -> None:
         self.rng, self.height, self.width = rng, height, width
         self.side = float(min(height, width))
         self.ink = Ink(rng) if ink is None else ink
@@ -106,9 +104,7 @@ class Stage:
     def _shifted(self, field: Tensor) -> Tensor:
         """The field moved away from the light by the shadow's reach, its edge repeated."""
         dx, dy = round(-self.light.x * self.reach), round(-self.light.y * self.reach)
-        padded = F.pad(
-            field[None, None], (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)), mode="replicate"
-        )[0, 0]
+        padded = F.pad(field[None, None], (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)), mode="replicate")[0, 0]
         top, left = max(-dy, 0), max(-dx, 0)
         return padded[top : top + self.height, left : left + self.width]
 

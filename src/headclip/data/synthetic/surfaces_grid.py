@@ -59,9 +59,7 @@ def tiles(rng: Rng, height: int, width: int) -> Scene:
     column = torch.round(u / (pitch * ratio) + shift)
     local_u, local_v = u - (column - shift) * pitch * ratio, v - row * pitch
     grout = side * rng.log_uniform(0.003, 0.03) + 0.5
-    tile = box(
-        local_u, local_v, 0.5 * pitch * ratio - grout, 0.5 * pitch - grout, rng.uniform(0.0, 0.2) * pitch
-    )
+    tile = box(local_u, local_v, 0.5 * pitch * ratio - grout, 0.5 * pitch - grout, rng.uniform(0.0, 0.2) * pitch)
     index = ((row.long() & 31) * 32 + (column.long() & 31)).contiguous()
     tones = rng.randn(1024) * rng.log_uniform(0.005, 0.2)
     grain = spectral_noise(rng, height, width, rng.uniform(0.4, 2.0)) * rng.log_uniform(0.02, 0.25)
@@ -84,9 +82,7 @@ def tiles(rng: Rng, height: int, width: int) -> Scene:
         return draw(tones, (index != central_cell(rng, index)).float())
 
     noun = rng.choice(["tile", "tiled surface", "brick wall", "ceramic tiles", "paving", "floor tiles"])
-    return grid_scene(
-        rng, draw(tones), "tiles", noun, ink, {"swapped tile": swapped, "missing tile": missing}
-    )
+    return grid_scene(rng, draw(tones), "tiles", noun, ink, {"swapped tile": swapped, "missing tile": missing})
 
 
 @scene("print", weight=1.2)
@@ -172,9 +168,7 @@ def mesh(rng: Rng, height: int, width: int) -> Scene:
     index = ((row.long() & 63) * 64 + (column.long() & 63)).contiguous()
     opening = pitch * rng.uniform(0.15, 0.46)
     hole = (
-        disc(local_u, local_v, opening)
-        if style == "round"
-        else box(local_u, local_v, opening, opening, opening * 0.2)
+        disc(local_u, local_v, opening) if style == "round" else box(local_u, local_v, opening, opening, opening * 0.2)
     )
     profile = dome_of(hole, pitch)
     if style == "wire":  # wires that pass over and under one another

@@ -62,9 +62,7 @@ def steel_strip(rng: Rng, height: int, width: int) -> Scene:
     value = 0.5 + rng.log_uniform(0.03, 0.2) * fine + rng.uniform(0.0, 0.15) * bands
     value = value + rng.choice([0.0, 0.05, 0.12]) * marks
     if rng.chance(0.3):  # scale-like mottling that is normal for hot strip
-        value = value + rng.uniform(0.05, 0.2) * fractal_noise(
-            rng, height, width, side * rng.log_uniform(0.04, 0.3)
-        )
+        value = value + rng.uniform(0.05, 0.2) * fractal_noise(rng, height, width, side * rng.log_uniform(0.04, 0.3))
     if rng.chance(0.3):  # the strip's own edge
         edge = coverage(across.abs() - 0.5 * side * rng.uniform(0.6, 0.95), rng.log_uniform(1.0, 8.0))
         value = value * (edge + (1.0 - edge) * rng.uniform(0.0, 0.6))
@@ -94,26 +92,18 @@ def banded_plate(rng: Rng, height: int, width: int) -> Scene:
         value = value + (levels[k + 1] - levels[k]) * step
         rough = rough * (1.0 - step) + rng.log_uniform(0.01, 0.15) * step
         if rng.chance(0.4):  # a groove or a lit edge along the step
-            value = value + rng.uniform(-0.4, 0.3) * coverage(
-                (across - edges[k]).abs() - side * 0.005, softness
-            )
+            value = value + rng.uniform(-0.4, 0.3) * coverage((across - edges[k]).abs() - side * 0.005, softness)
     stretch = rng.log_uniform(0.3, 12.0)
     value = value + rough * spectral_noise(rng, height, width, rng.uniform(0.3, 1.3), stretch, 0.0)
     if rng.chance(0.35):  # slots between the segments
         pitch = side * rng.uniform(0.3, 1.2)
         slot = along - pitch * torch.round(along / pitch)
-        value = value - rng.uniform(0.1, 0.5) * coverage(
-            slot.abs() - side * rng.log_uniform(0.004, 0.03), 1.5
-        )
+        value = value - rng.uniform(0.1, 0.5) * coverage(slot.abs() - side * rng.log_uniform(0.004, 0.03), 1.5)
     if rng.chance(0.5):
-        value = value + rng.uniform(0.02, 0.1) * smooth_noise(
-            rng, height, width, side * rng.uniform(0.15, 0.6)
-        )
+        value = value + rng.uniform(0.02, 0.1) * smooth_noise(rng, height, width, side * rng.uniform(0.15, 0.6))
     ink = Ink(rng, 0.05, 0.8)
     dark, bright = ink.pair()
-    noun = rng.choice(
-        ["commutator", "grey metal part", "metal commutator", "machined plate", "electrical commutator"]
-    )
+    noun = rng.choice(["commutator", "grey metal part", "metal commutator", "machined plate", "electrical commutator"])
     return surface(rng, ramp(value.clamp(-0.2, 1.2), dark, bright), "banded_plate", noun, ink)
 
 

@@ -42,16 +42,10 @@ def granular(rng: Rng, height: int, width: int) -> Scene:
         grain = smooth_noise(rng, height, width, size) + rng.uniform(0.0, 0.5) * ground
         level = rng.uniform(0.3, 2.2)
         soft = rng.log_uniform(0.1, 0.8)
-        image = over(
-            image, ink.shade(0.0, 1.0), smoothstep(level, level + soft, grain) * rng.uniform(0.2, 0.95)
-        )
+        image = over(image, ink.shade(0.0, 1.0), smoothstep(level, level + soft, grain) * rng.uniform(0.2, 0.95))
     if rng.chance(0.4):
-        image = image + rng.uniform(0.02, 0.1) * smooth_noise(
-            rng, height, width, side * rng.uniform(0.2, 0.7)
-        )
-    noun = rng.choice(
-        ["concrete", "granite", "sandpaper", "asphalt", "stone", "cast iron", "sand", "plaster"]
-    )
+        image = image + rng.uniform(0.02, 0.1) * smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.7))
+    noun = rng.choice(["concrete", "granite", "sandpaper", "asphalt", "stone", "cast iron", "sand", "plaster"])
     return surface(rng, image, "granular", noun, ink)
 
 
@@ -70,9 +64,7 @@ def wood(rng: Rng, height: int, width: int) -> Scene:
         dist = ((u - ku) / rng.uniform(1.0, 3.0)).square() + (v - kv).square()
         bump = torch.exp(-dist / (2.0 * size) ** 2)
         flow = flow + torch.sign(v - kv) * bump * size * rng.uniform(1.0, 3.0)
-        dark_knot = torch.maximum(
-            dark_knot, smoothstep(size * 1.2, size * 0.6, dist.sqrt() + 0.1 * size * wander)
-        )
+        dark_knot = torch.maximum(dark_knot, smoothstep(size * 1.2, size * 0.6, dist.sqrt() + 0.1 * size * wander))
     phase = (flow * (2.0 * math.pi / ring)) * (1.0 + 0.15 * torch.sin(flow * (1.7 / ring))) + wander
     rings = 0.5 + 0.5 * torch.sin(phase)
     rings = rings ** rng.uniform(0.5, 4.0) + 0.3 * torch.sin(phase * 2.7 + wander)
@@ -93,9 +85,7 @@ def wood(rng: Rng, height: int, width: int) -> Scene:
         dark * rng.uniform(0.3, 0.9),
         dark_knot * (0.6 + 0.3 * rings).clamp(0, 1),
     )
-    return surface(
-        rng, image, "wood", rng.choice(["wood", "wooden board", "timber", "veneer", "wood panel"]), ink
-    )
+    return surface(rng, image, "wood", rng.choice(["wood", "wooden board", "timber", "veneer", "wood panel"]), ink)
 
 
 @scene("marble", weight=0.8)
@@ -103,15 +93,11 @@ def marble(rng: Rng, height: int, width: int) -> Scene:
     side = min(height, width)
     ink = Ink(rng, 0.4)
     dark, bright = ink.pair()
-    cloud = spectral_noise(
-        rng, height, width, rng.uniform(1.2, 2.2), rng.log_uniform(1.0, 4.0), rng.uniform(0.0, 3.2)
-    )
+    cloud = spectral_noise(rng, height, width, rng.uniform(1.2, 2.2), rng.log_uniform(1.0, 4.0), rng.uniform(0.0, 3.2))
     value = 0.6 + rng.log_uniform(0.03, 0.25) * cloud
     for _ in range(rng.integer(1, 3)):
         size = side * rng.log_uniform(0.1, 0.7)
-        field = (
-            fractal_noise(rng, height, width, size, 3, rng.uniform(0.3, 0.6)) + rng.uniform(0.0, 0.5) * cloud
-        )
+        field = fractal_noise(rng, height, width, size, 3, rng.uniform(0.3, 0.6)) + rng.uniform(0.0, 0.5) * cloud
         vein = (1.0 - field.abs() / rng.log_uniform(0.03, 0.4)).clamp(min=0.0)
         value = value + rng.uniform(-0.6, 0.3) * vein ** rng.uniform(0.7, 3.0)
     return surface(
@@ -135,15 +121,11 @@ def plain(rng: Rng, height: int, width: int) -> Scene:
         diffuse, highlight = relief(bumps * rng.uniform(0.2, 1.5), random_light(rng))
         image = image * diffuse + highlight * rng.uniform(0.1, 0.6)
     elif style == "paper":
-        image = image + rng.log_uniform(0.01, 0.06) * spectral_noise(
-            rng, height, width, rng.uniform(0.2, 1.2)
-        )
+        image = image + rng.log_uniform(0.01, 0.06) * spectral_noise(rng, height, width, rng.uniform(0.2, 1.2))
     elif style == "zones":  # painted areas that meet at straight or curved edges
         x, y = pixel_grid(rng, height, width)
         for _ in range(rng.integer(1, 3)):
-            u, v = turned(
-                x, y, random_angle(rng), rng.normal(0.0, 0.3) * width, rng.normal(0.0, 0.3) * height
-            )
+            u, v = turned(x, y, random_angle(rng), rng.normal(0.0, 0.3) * width, rng.normal(0.0, 0.3) * height)
             bend = u + rng.choice([0.0, rng.normal(0.0, 1.0)]) * v.square() / side
             image = over(image, ink.shade(0.0, 1.0), coverage(bend, rng.log_uniform(1.0, 0.1 * side)))
     if rng.chance(0.5):
@@ -174,13 +156,9 @@ def rough(rng: Rng, height: int, width: int) -> Scene:
     else:
         image = ramp(0.5 + rng.uniform(0.1, 0.3) * field, dark, bright)
     if style == "two":
-        other = (
-            smooth_noise(rng, height, width, min(height, width) * rng.log_uniform(0.05, 0.5)) + 0.3 * field
-        )
+        other = smooth_noise(rng, height, width, min(height, width) * rng.log_uniform(0.05, 0.5)) + 0.3 * field
         image = over(image, ink.shade(), smoothstep(-0.3, 0.3, other) * rng.uniform(0.1, 0.7))
-    noun = rng.choice(
-        ["rough surface", "textured surface", "casting", "foam", "coating", "rubber", "cardboard"]
-    )
+    noun = rng.choice(["rough surface", "textured surface", "casting", "foam", "coating", "rubber", "cardboard"])
     return surface(rng, image, "rough", noun, ink)
 
 

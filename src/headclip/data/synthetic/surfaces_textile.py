@@ -69,9 +69,7 @@ def fabric(rng: Rng, height: int, width: int) -> Scene:
         if rng.chance(0.5):  # dyed thread groups: checks and stripes
             group = (rng.rand(2, 16) < 0.4).float()
             k = rng.integer(2, 10)
-            select = torch.where(
-                up, group[0][(i // k) & 15], group[1][(j // k) & 15] * rng.choice([0.0, 1.0])
-            )
+            select = torch.where(up, group[0][(i // k) & 15], group[1][(j // k) & 15] * rng.choice([0.0, 1.0]))
         image = over(image, other * (0.4 + 0.6 * value), select * strength)
     noun = rng.choice(["woven fabric", "fabric", "textile", "cloth", "canvas", "linen"])
     return surface(rng, image, "fabric", noun, ink)
@@ -90,9 +88,7 @@ def knit(rng: Rng, height: int, width: int) -> Scene:
     row = turn.floor()
     fv = turn - row - 0.5
     value = (1.0 - 3.5 * fv.square()) * (1.0 - (4.0 * fu - 1.0).square() * rng.uniform(0.3, 0.9))
-    strands = torch.sin(
-        (fv * math.cos(0.6) + (fu - 0.25) * math.sin(0.6)) * 2.0 * math.pi * rng.integer(2, 5)
-    )
+    strands = torch.sin((fv * math.cos(0.6) + (fu - 0.25) * math.sin(0.6)) * 2.0 * math.pi * rng.integer(2, 5))
     value = value + rng.uniform(0.0, 0.15) * strands
     value = value + spectral_noise(rng, height, width, rng.uniform(0.1, 0.8)) * rng.log_uniform(0.03, 0.15)
     ink = Ink(rng, 0.4)
@@ -119,9 +115,7 @@ def carpet(rng: Rng, height: int, width: int) -> Scene:
             rows = rows * (v * rate * rng.uniform(0.5, 1.0) + 0.5 * tufts).sin()
         value = value + rng.uniform(0.05, 0.3) * rows
     if rng.chance(0.4):
-        value = value + rng.uniform(0.05, 0.15) * smooth_noise(
-            rng, height, width, side * rng.log_uniform(0.05, 0.4)
-        )
+        value = value + rng.uniform(0.05, 0.15) * smooth_noise(rng, height, width, side * rng.log_uniform(0.05, 0.4))
     ink = Ink(rng)
     dark, bright = ink.pair()
     image = ramp(value, dark, bright)
@@ -152,6 +146,4 @@ def leather(rng: Rng, height: int, width: int) -> Scene:
     ink = Ink(rng, 0.4)
     dark, bright = ink.pair()
     image = ramp((0.75 * diffuse + tone).clamp(0.0, 1.2), dark, bright) + 0.4 * highlight
-    return surface(
-        rng, image, "leather", rng.choice(["leather", "rubber sheet", "vinyl", "artificial leather"]), ink
-    )
+    return surface(rng, image, "leather", rng.choice(["leather", "rubber sheet", "vinyl", "artificial leather"]), ink)

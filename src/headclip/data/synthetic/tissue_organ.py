@@ -35,16 +35,12 @@ def body_slice(rng: Rng, height: int, width: int) -> Scene:
         edge = smoothstep(1.05, 0.92, organ + rng.uniform(0.05, 0.25) * wander) * smoothstep(0.9, 0.82, body)
         level = rng.choice([muscle + rng.normal(0.0, 0.12), rng.uniform(0.0, 0.1), fat], [0.75, 0.1, 0.15])
         value = value + (level - value) * edge
-    bone = smoothstep(
-        0.05, 0.03, (x.square() + (y - 0.62 * tall).square()).sqrt() / side * rng.uniform(0.5, 0.9)
-    )
+    bone = smoothstep(0.05, 0.03, (x.square() + (y - 0.62 * tall).square()).sqrt() / side * rng.uniform(0.5, 0.9))
     value = value + (rng.uniform(0.8, 1.0) - value) * bone * inside
     if rng.chance(0.5):  # ribs
         spots = torch.sin(torch.atan2(y / tall, x / wide) * rng.integer(8, 16)) - 0.6
         value = value + 0.5 * smoothstep(0.0, 0.2, spots) * smoothstep(0.035, 0.015, (body - 0.88).abs())
-    value = value + inside * rng.log_uniform(0.01, 0.06) * spectral_noise(
-        rng, height, width, rng.uniform(0.1, 0.8)
-    )
+    value = value + inside * rng.log_uniform(0.01, 0.06) * spectral_noise(rng, height, width, rng.uniform(0.1, 0.8))
     noun = rng.choice(["abdominal CT", "body scan", "liver CT", "CT slice"])
     return tissue_scene(rng, value.clamp(min=0.0)[None], "body_slice", noun, body < 0.9)
 
@@ -82,6 +78,4 @@ def fundus(rng: Rng, height: int, width: int) -> Scene:
     image = image * smoothstep(1.0, -1.0, field)
     if rng.chance(0.2):  # one channel only, as in angiography
         image = image[1:2] * rng.uniform(1.0, 2.0)
-    return tissue_scene(
-        rng, image, "fundus", rng.choice(["retina", "fundus photograph", "eye fundus"]), field < 0
-    )
+    return tissue_scene(rng, image, "fundus", rng.choice(["retina", "fundus photograph", "eye fundus"]), field < 0)

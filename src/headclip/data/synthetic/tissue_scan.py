@@ -56,11 +56,7 @@ def head(rng: Rng, height: int, width: int) -> Scene:
     brain = brain + (fluid - brain) * fissure
     wide, tall = size * rng.uniform(0.03, 0.14), size * rng.uniform(0.12, 0.35)
     if rng.chance(0.85):  # two horns that lean apart at both ends
-        lean = (
-            x.abs()
-            - size * rng.uniform(0.05, 0.1)
-            - (y - size * 0.02).square() / size * rng.uniform(0.1, 0.7)
-        )
+        lean = x.abs() - size * rng.uniform(0.05, 0.1) - (y - size * 0.02).square() / size * rng.uniform(0.1, 0.7)
         horn = ((lean / wide).square() + ((y + 0.02 * size) / tall).square()).sqrt() + 0.06 * folds
         brain = brain + (fluid - brain) * smoothstep(1.15, 0.85, horn)
     deep = ((x.abs() - size * 0.22) / (0.13 * size)).square() + ((y - 0.02 * size) / (0.2 * size)).square()
@@ -101,9 +97,7 @@ def ultrasound(rng: Rng, height: int, width: int) -> Scene:
             )
     if rng.chance(0.5):  # a vessel or organ: dark oval with a bright rear wall
         u, v = turned(x, y, rng.normal(0.0, 0.4), rng.normal(0.0, 0.2) * width, rng.normal(0.0, 0.2) * height)
-        oval = (
-            (u / (side * rng.uniform(0.1, 0.4))).square() + (v / (side * rng.uniform(0.06, 0.2))).square()
-        ).sqrt()
+        oval = ((u / (side * rng.uniform(0.1, 0.4))).square() + (v / (side * rng.uniform(0.06, 0.2))).square()).sqrt()
         value = value * (1.0 - rng.uniform(0.4, 0.9) * smoothstep(1.1, 0.9, oval + bend / side))
     size = max(1.6, side * rng.log_uniform(0.006, 0.02))
     real, imaginary = (smooth_noise(rng, height, width, size, size * rng.uniform(1.5, 3.0)) for _ in range(2))
@@ -145,9 +139,7 @@ def xray(rng: Rng, height: int, width: int) -> Scene:
         value = value + rng.uniform(0.1, 0.3) * torch.exp(-((x / (0.06 * width)).square()))
         noun = rng.choice(["chest x-ray", "x-ray image", "radiograph"])
     else:
-        u, v = turned(
-            x, y, rng.uniform(0.0, 3.2), rng.normal(0.0, 0.1) * width, rng.normal(0.0, 0.1) * height
-        )
+        u, v = turned(x, y, rng.uniform(0.0, 3.2), rng.normal(0.0, 0.1) * width, rng.normal(0.0, 0.1) * height)
         half = side * rng.uniform(0.06, 0.2) * (1.0 + 0.8 * (v / side).square() * rng.uniform(0.0, 4.0))
         across = ((u + 0.02 * side * wander) / half).abs()
         wall = smoothstep(1.05, 0.95, across) * (0.5 + 0.5 * smoothstep(0.5, 0.85, across))
@@ -168,11 +160,7 @@ def layered_scan(rng: Rng, height: int, width: int) -> Scene:
     x, y = pixel_grid(rng, height, width)
     curve = y + rng.normal(0.0, 0.5) * x.square() / width * 0.6 + rng.normal(0.0, 0.08) * x
     curve = curve + 0.015 * side * smooth_noise(rng, height, width, side * 0.5)
-    pit = (
-        side
-        * rng.uniform(0.0, 0.12)
-        * torch.exp(-((x - rng.normal(0.0, 0.1) * width) / (0.12 * width)).square())
-    )
+    pit = side * rng.uniform(0.0, 0.12) * torch.exp(-((x - rng.normal(0.0, 0.1) * width) / (0.12 * width)).square())
     top, total = rng.uniform(-0.3, 0.0) * height, height * rng.uniform(0.25, 0.5)
     count = rng.integer(4, 10)
     position = (curve - top) / total

@@ -62,9 +62,7 @@ def mucosa(rng: Rng, height: int, width: int) -> Scene:
     if rng.chance(0.4):  # the black mask of an endoscope's picture
         cut = rng.uniform(0.9, 1.25)
         shape = torch.maximum(x.abs() / width, y.abs() / height) * 2.0 - rng.uniform(0.85, 1.0)
-        octagon = torch.maximum(
-            shape * 0.5 * side, (x.square() + y.square()).sqrt() - 0.5 * max(height, width) * cut
-        )
+        octagon = torch.maximum(shape * 0.5 * side, (x.square() + y.square()).sqrt() - 0.5 * max(height, width) * cut)
         image = image * coverage(octagon, 2.0)
         foreground = octagon < 0
     noun = rng.choice(["mucosa", "colon mucosa", "bowel wall", "endoscopy image of the colon"])
@@ -75,9 +73,7 @@ def mucosa(rng: Rng, height: int, width: int) -> Scene:
 def skin(rng: Rng, height: int, width: int) -> Scene:
     side = min(height, width)
     tone = random_hue(rng, 0.0, 0.1, (0.12, 0.6), (0.3, 1.0))
-    image = tone * (
-        1.0 + rng.log_uniform(0.02, 0.1) * fractal_noise(rng, height, width, side * rng.uniform(0.1, 0.5))
-    )
+    image = tone * (1.0 + rng.log_uniform(0.02, 0.1) * fractal_noise(rng, height, width, side * rng.uniform(0.1, 0.5)))
     image = image + random_hue(rng, -0.03, 0.03, (0.6, 0.9), (0.1, 0.25)) * 0.4 * smooth_noise(
         rng, height, width, side * 0.3
     )
@@ -114,9 +110,7 @@ def hairs(rng: Rng, height: int, width: int) -> Tensor:
     total = torch.zeros_like(x)
     main = rng.uniform(0.0, 3.2)
     for _ in range(rng.integer(1, 8)):
-        u, v = turned(
-            x, y, main + rng.normal(0.0, 0.4), rng.normal(0.0, 0.35) * width, rng.normal(0.0, 0.35) * height
-        )
+        u, v = turned(x, y, main + rng.normal(0.0, 0.4), rng.normal(0.0, 0.35) * width, rng.normal(0.0, 0.35) * height)
         bow = rng.normal(0.0, 0.6) / side
         line = coverage((u + bow * v.square()).abs() - rng.uniform(0.2, 0.008 * side), 1.2)
         total = torch.maximum(total, line * coverage(v.abs() - side * rng.uniform(0.1, 0.8), 8.0))

@@ -10,8 +10,8 @@ import numpy as np
 from headclip.errors import InputError
 
 PROTOCOLS = ("exact", "ader")
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_aupro", "pixel_ap", "pixel_f1_max", "pixel_iou_max")
+IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1")
+PIXEL_METRICS = ("pixel_auroc", "pixel_aupro", "pixel_ap", "pixel_f1", "pixel_iou")
 ALL_METRICS = (*IMAGE_METRICS, "image_mad", *PIXEL_METRICS, "pixel_mad")
 
 

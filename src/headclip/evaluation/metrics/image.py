@@ -21,7 +21,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike, protocol: str = "exact")
         protocol: "exact" or "ader".
 
     Returns:
-        `image_auroc`, `image_ap`, `image_f1_max`, `image_mad` in [0, 1]. What is not defined has no key:
+        `image_auroc`, `image_ap`, `image_f1`, `image_mad` in [0, 1]. What is not defined has no key:
         AUROC without normals; everything without anomalous images.
 
     Raises:
@@ -36,12 +36,12 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike, protocol: str = "exact")
     figures = Figures()
     if len(values) == 0 or not is_positive.any():
         reason = "no anomalous image" if len(values) else "no image"
-        figures.absent = dict.fromkeys(("image_auroc", "image_ap", "image_f1_max"), reason)
+        figures.absent = dict.fromkeys(("image_auroc", "image_ap", "image_f1"), reason)
         return figures.add_mad()
     positives, negatives = score_counts(values, is_positive)
     figures.put("image_auroc", float(curves.auroc(positives, negatives)), "no normal image")
     figures.put("image_ap", float(curves.average_precision(positives, negatives)), "no anomalous image")
-    figures.put("image_f1_max", float(curves.f1_max(positives, negatives)), "no anomalous image")
+    figures.put("image_f1", float(curves.f1_max(positives, negatives)), "no anomalous image")
     return figures.add_mad()
 
 

@@ -23,7 +23,7 @@ _UNLIMITED = 2**62
 
 
 def compute(state: PixelState, protocol: str = "exact") -> Figures:
-    """`pixel_auroc`, `pixel_aupro`, `pixel_ap`, `pixel_f1_max`, `pixel_iou_max` and `pixel_mad`, each in [0, 1].
+    """`pixel_auroc`, `pixel_aupro`, `pixel_ap`, `pixel_f1`, `pixel_iou` and `pixel_mad`, each in [0, 1].
 
     "exact": every distinct score is a threshold; AUPRO is interpolated at a false-positive rate of 0.3 and divided
     by it. At state level 0 these are the exact values, else they lie within `bounds(state)`.
@@ -46,8 +46,8 @@ def compute(state: PixelState, protocol: str = "exact") -> Figures:
     figures.put("pixel_ap", float(curves.average_precision(positives, negatives)), only)
     if protocol == "exact":
         figures.put("pixel_aupro", float(curves.aupro(weights, negatives)), only)
-        figures.put("pixel_f1_max", float(curves.f1_max(positives, negatives)), only)
-        figures.put("pixel_iou_max", float(curves.iou_max(positives, negatives)), only)
+        figures.put("pixel_f1", float(curves.f1_max(positives, negatives)), only)
+        figures.put("pixel_iou", float(curves.iou_max(positives, negatives)), only)
     else:
         _put_ader(figures, state, only)
     return figures.add_mad()
@@ -56,7 +56,7 @@ def compute(state: PixelState, protocol: str = "exact") -> Figures:
 def _put_ader(figures: Figures, state: PixelState, only: str) -> None:
     if not ader.is_defined(state.minimum, state.maximum):
         reason = "all scores are equal, so that their min-max normalisation is not defined"
-        figures.absent |= dict.fromkeys(("pixel_aupro", "pixel_f1_max", "pixel_iou_max"), reason)
+        figures.absent |= dict.fromkeys(("pixel_aupro", "pixel_f1", "pixel_iou"), reason)
         return
     values = bin_values(state)
     ascending = tuple(column[::-1] for column in columns(state))
@@ -66,8 +66,8 @@ def _put_ader(figures: Figures, state: PixelState, only: str) -> None:
     value = float(ader.aupro(ascending[2], ascending[1], cuts))
     reason = only if ascending[1].sum() == 0 else "fewer than two of the 200 thresholds have distinct rates below 0.3"
     figures.put("pixel_aupro", value, reason)
-    figures.put("pixel_f1_max", float(f1), only)
-    figures.put("pixel_iou_max", float(iou), only)
+    figures.put("pixel_f1", float(f1), only)
+    figures.put("pixel_iou", float(iou), only)
 
 
 def columns(state: PixelState) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -109,8 +109,8 @@ def ranges(
         found["pixel_aupro"] = curves.aupro_range(weights, negatives, mixed)
     found["pixel_ap"] = curves.average_precision_range(positives, negatives, mixed)
     low, high = curves.f1_max_range(positives, negatives, mixed)
-    found["pixel_f1_max"] = (low, high)
-    found["pixel_iou_max"] = (low / (2.0 - low), high / (2.0 - high))
+    found["pixel_f1"] = (low, high)
+    found["pixel_iou"] = (low / (2.0 - low), high / (2.0 - high))
     if len(found) == len(PIXEL_METRICS):
         low, high = (float(np.mean([pair[side] for pair in found.values()])) for side in (0, 1))
         found["pixel_mad"] = (low, high)

@@ -4,8 +4,8 @@ A state is a histogram over at most `capacity` occupied bins of the scores' orde
 level 0, where each distinct float32 has a bin of its own, and drops one low bit of all keys whenever more bins
 than that are occupied. The level so depends only on the set of all pixels, never on their order or on how they
 were split, which makes `merge` associative and commutative to the last bit (all counts are integers).
-16-bit maps have at most 65,536 distinct values, so with the default capacity they are always exact. For float
-maps `bounds` (pixel.py) computes from the state itself how far each metric can be off.
+16-bit maps have at most 65,536 distinct values, so with the default capacity the figures of these values are exact.
+For float maps `bounds` (pixel.py) computes from the state itself how far each metric can be off.
 """
 
 from __future__ import annotations

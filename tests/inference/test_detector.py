@@ -1,0 +1,126 @@
+"""The detector on a tiny backbone: inputs, batching, sizes, precision, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headclip.errors import CheckpointError, ImageError, InputError
+from headclip.inference.detector import Detector, default_batch_size
+from headclip.methods.checkpoint import save_checkpoint
+from headclip.methods.headclip import HeadClip, HeadClipConfig
+from tiny_clip import make_backbone, make_config
+
+pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
+
+
+def build(**options):
+    return Detector(make_backbone(make_config()), device="cpu", image_size=56, **options)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in [(60, 80), (33, 50), (60, 80), (120, 40)]]
+
+
+def test_maps_have_the_images_own_resolution(detector, images):
+    for image, prediction in zip(images, detector.predict_arrays(images), strict=True):
+        assert prediction.anomaly_map.shape == image.shape[:2]
+        assert prediction.anomaly_map.dtype == np.float32
+        assert 0 <= prediction.anomaly_map.min() <= prediction.anomaly_map.max() <= 1
+        assert 0 <= prediction.score <= 1
+
+
+def test_paths_pil_and_arrays_agree(detector, images, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(images[0]).save(path)
+    found = detector.predict([path, str(path), Image.fromarray(images[0]), images[0]])
+    assert [prediction.path for prediction in found] == [str(path), str(path), None, None]
+    for prediction in found[1:]:
+        assert np.array_equal(prediction.anomaly_map, found[0].anomaly_map)
+        assert prediction.score == found[0].score
+    assert detector.predict(images[0])[0].score == found[0].score
+
+
+def test_grey_and_alpha(detector):
+    grey = np.full((40, 50), 77, np.uint8)
+    alpha = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    one, other = detector.predict([grey, alpha])
+    assert np.array_equal(one.anomaly_map, other.anomaly_map)
+
+
+def test_order_and_batch_size_do_not_matter(images):
+    one, four = build(batch_size=1).predict_arrays(images), build(batch_size=4).predict_arrays(images)
+    back = build(batch_size=4).predict_arrays(images[::-1])[::-1]
+    for a, b, c in zip(one, four, back, strict=True):
+        assert a.score == pytest.approx(b.score, abs=1e-5)
+        assert a.score == pytest.approx(c.score, abs=1e-5)
+        np.testing.assert_allclose(a.anomaly_map, b.anomaly_map, atol=1e-5)
+
+
+def test_aspect_is_kept_where_the_backbone_asks(images):
+    from dataclasses import replace
+
+    backbone = make_backbone(replace(make_config(), keep_aspect=True))
+    detector = Detector(backbone, device="cpu", image_size=56)
+    seen = []
+    original = backbone.vision.forward
+    backbone.vision.forward = lambda pixels, *rest: seen.append(tuple(pixels.shape[-2:])) or original(pixels, *rest)
+    detector.predict_arrays([images[3]])  # 120 x 40
+    assert seen == [(98, 28)]
+
+
+def test_bf16_stays_near_fp32(images):
+    full, half = build(precision="fp32"), build(precision="bf16")
+    assert half.describe()["precision"] == "bf16"
+    for a, b in zip(full.predict_arrays(images), half.predict_arrays(images), strict=True):
+        assert np.abs(a.anomaly_map - b.anomaly_map).mean() < 0.05
+
+
+def test_a_checkpoint_brings_its_settings(tmp_path, images):
+    backbone = make_backbone(make_config())
+    method = HeadClip(backbone, HeadClipConfig(sigma=0.0, alpha=1.0))
+    save_checkpoint(tmp_path / "a.safetensors", method)
+    detector = Detector(backbone, tmp_path / "a.safetensors", device="cpu", image_size=56)
+    prediction = detector.predict_arrays(images[:1])[0]
+    assert prediction.score == prediction.local_score
+    facts = detector.describe()
+    assert facts["config"]["alpha"] == 1.0
+    assert len(facts["checkpoint_hash"]) == 64
+
+
+def test_without_a_checkpoint_it_warns():
+    with pytest.warns(UserWarning, match="headclip train"):
+        Detector(make_backbone(make_config()), device="cpu")
+
+
+def test_errors(detector, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"a\.png"):
+        detector.predict([tmp_path / "a.png"])
+    with pytest.raises(InputError, match="image size"):
+        Detector(make_backbone(make_config()), device="cpu", image_size=5000)
+    with pytest.raises(InputError, match="unknown device"):
+        Detector(make_backbone(make_config()), device="toaster")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        Detector(make_backbone(make_config()), tmp_path / "none.safetensors", device="cpu")
+    with pytest.raises(ImageError):
+        detector.predict(np.zeros((4, 4, 7), np.uint8))
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA device"):
+            Detector(make_backbone(make_config()), device="cuda")
+
+
+def test_batch_size_follows_the_number_of_patches():
+    cpu = torch.device("cpu")
+    sizes = [default_batch_size(n, cpu) for n in (1, 196, 1369, 100_000)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
