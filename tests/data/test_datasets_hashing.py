@@ -20,7 +20,7 @@ from headclip.data.hashing import (
     NEAR_DISTANCE,
     TrainingHashes,
     _count_bits,
-    file_sha256,
+    file_hash,
     leakage,
     near_pairs,
     perceptual_hash,
@@ -54,7 +54,7 @@ def bits(first: int | None, second: int | None) -> int:
 
 def test_file_hash(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert file_hash(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_copies_are_near_and_others_far():
@@ -114,7 +114,7 @@ def target(tmp_path) -> Path:
 def training_of(paths: list[Path], name: str = "other") -> TrainingHashes:
     data = {
         "name": name,
-        "files": {path.name: file_sha256(path) for path in paths},
+        "files": {path.name: file_hash(path) for path in paths},
         "looks": {path.name: f"{perceptual_hash(decode(path)):016x}" for path in paths},
     }
     return TrainingHashes.from_metadata(data)

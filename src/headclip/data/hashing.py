@@ -9,7 +9,6 @@ set differ by 6 bits or more. Turned, mirrored and cropped copies are not found.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from headclip.data.datasets.registry import same_dataset
 from headclip.data.decode import decode
 from headclip.data.records import ImageRecord
 from headclip.errors import ImageError, InputError
+from headclip.files import file_hash
 
 NEAR_DISTANCE = 4
 """Bits by which the perceptual hashes of two copies of a picture may differ."""
@@ -30,16 +30,6 @@ NEAR_DISTANCE = 4
 _SIDE, _BLOCK, _FLAT = 32, 8, 1e-3
 _CHUNK = 1 << 22
 _BITS = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def perceptual_hash(image: NDArray[np.uint8]) -> int | None:
@@ -198,7 +188,7 @@ def _count_bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
 
 def _quiet_sha256(path: Path) -> str | None:
     try:
-        return file_sha256(path)
+        return file_hash(path)
     except OSError:
         return None
 

@@ -38,16 +38,16 @@ class PretrainConfig:
     early_sizes: Sizes = ((112, 112), (128, 128), (144, 144), (96, 176), (176, 96))
     late_sizes: Sizes = ((160, 160), (192, 192), (224, 224), (128, 256), (256, 128))
     early_share: float = 0.7
-    rate: float = 7e-4
+    rate: float = 1.5e-3
     final_rate: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.05
     clip_gradient: float = 1.0
     ema: float = 0.999
     defect_rate: float = 0.6
-    contrast_weight: float = 1.0
+    contrast_weight: float = 0.25
     patch_weight: float = 1.0
-    pair_weight: float = 0.5
+    pair_weight: float = 0.25
     defect_weight: float = 4.0
     temperature: float = 0.07
     seed: int = 1
@@ -86,7 +86,7 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
-PATCH_RATE = 0.03  # share of the learning rate that the patch filters get
+PATCH_RATE = 0.1  # share of the learning rate that the patch filters get
 
 
 def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.Optimizer]:
@@ -161,9 +161,8 @@ class Pretrainer:
         labels = batch.labels.to(self.device, torch.float32)
         pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))
         patch = self.patch_loss(patches @ direction.T, batch.masks.to(self.device), tokens.grid)
-        total = (
-            self.config.contrast_weight * contrast + self.config.patch_weight * patch + self.config.pair_weight * pair
-        )
+        weights = self.config.contrast_weight, self.config.patch_weight, self.config.pair_weight
+        total = weights[0] * contrast + weights[1] * patch + weights[2] * pair
         return PretrainLosses(total, contrast, patch, pair)
 
     def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:

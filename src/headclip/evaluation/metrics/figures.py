@@ -10,6 +10,7 @@ import numpy as np
 from headclip.errors import InputError
 
 PROTOCOLS = ("exact", "ader")
+# "f1" and "iou" are the largest over thresholds (F1-max, IoU-max); the order is that of the published tables.
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1")
 PIXEL_METRICS = ("pixel_auroc", "pixel_aupro", "pixel_ap", "pixel_f1", "pixel_iou")
 ALL_METRICS = (*IMAGE_METRICS, "image_mad", *PIXEL_METRICS, "pixel_mad")
