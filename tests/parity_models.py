@@ -8,7 +8,7 @@ import golden_io
 from headclip.clip.backbone import Backbone
 from headclip.clip.layouts import infer_config, to_ours
 from headclip.clip.tokenizer import ClipTokenizer
-from headclip.methods.headclip import HeadClip, HeadClipConfig
+from headclip.methods.anomalyclip import AnomalyClip, AnomalyClipConfig
 
 
 def golden_backbone() -> Backbone:
@@ -37,23 +37,19 @@ def request_for(variant: str) -> tuple[tuple[int, int], tuple[int, ...]]:
     }[variant]
 
 
-def anomalyclip(backbone: Backbone, variant: str, half: bool = True) -> HeadClip:
-    """AnomalyCLIP as settings of HeadCLIP, with the golden prompts in place."""
+def anomalyclip(backbone: Backbone, variant: str, half: bool = True) -> AnomalyClip:
+    """AnomalyCLIP with the golden prompts in place."""
     config, golden = golden_io.config(), golden_io.load("anomalyclip")
     csa, taps = request_for(variant)
-    method = HeadClip(
+    method = AnomalyClip(
         backbone,
-        HeadClipConfig(
+        AnomalyClipConfig(
             csa_layers=csa,
-            aggregation="taps",
             taps=taps,
-            tap_fusion="sum",
-            head_weights=False,
             n_context=config["n_ctx"],
             n_deep=config["t_n_ctx"],
             deep_layers=tuple(range(2, config["depth"] + 1)),
             deep_half=half,
-            alpha=0.0,
         ),
     )
     with torch.no_grad():

@@ -175,7 +175,9 @@ def test_three_training_steps(backbone, name, variant, half):
         optimiser.step()
     for key, parameter in learnt.items():
         after = golden[f"{name}.after3.{key}"].reshape(parameter.shape)
-        # Adam turns a rounding-size gradient into a whole step of lr, so a few entries may differ by that much
         difference = (parameter.detach() - after).abs()
-        assert difference.median() < 2e-5
-        assert (difference > 2e-4).float().mean() < (0.01 if half else 0.002)
+        if half:  # Adam turns a gradient lost in fp16 rounding into a whole step, so a few entries may differ
+            assert difference.median() < 2e-5
+            assert (difference > 2e-4).float().mean() < 0.01
+        else:
+            assert difference.max() < 2e-5

@@ -54,6 +54,24 @@ def test_losses_fall(backbone, rendered, tmp_path):
     assert log[-1]["total"] < log[0]["total"]
 
 
+def test_kept_features_train_to_nearly_the_same(rendered, tmp_path):
+    plain = trainer(make_backbone(make_config()), rendered, epochs=3)
+    kept = trainer(make_backbone(make_config()), rendered, epochs=3, keep_features=True)
+    passes = []
+    vision = kept.method.backbone.vision
+    forward = vision.forward
+    vision.forward = lambda *arguments: passes.append(1) or forward(*arguments)
+    plain.run(tmp_path / "plain.safetensors")
+    kept.run(tmp_path / "kept.safetensors")
+    assert len(passes) == kept.batches, "the tower must run once an image"
+    for name, value in plain.method.state_dict().items():
+        torch.testing.assert_close(kept.method.state_dict()[name], value, atol=3e-3, rtol=0.02)
+    first, other = (
+        json.loads(log_path(tmp_path / f"{n}.safetensors").read_text().splitlines()[-1]) for n in ("plain", "kept")
+    )
+    assert other["total"] == pytest.approx(first["total"], rel=1e-3)
+
+
 class StopError(Exception):
     pass
 

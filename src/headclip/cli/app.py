@@ -10,8 +10,11 @@ import typer
 from headclip.cli.common import readable_errors
 from headclip.cli.data import app as data_app
 from headclip.cli.doctor import doctor
+from headclip.cli.evaluate import evaluate
+from headclip.cli.methods import methods
 from headclip.cli.predict import predict
 from headclip.cli.pretrain import pretrain
+from headclip.cli.protocol import protocol
 from headclip.cli.train import train
 from headclip.version import __version__
 
@@ -41,8 +44,11 @@ def _root(
 
 
 app.command("predict")(predict)
+app.command("evaluate")(evaluate)
+app.command("protocol")(protocol)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
+app.command("methods")(methods)
 app.add_typer(data_app, name="data")
 app.command("doctor")(doctor)
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,6 +81,24 @@ def readable_errors() -> Iterator[None]:
             f"{DEBUG_VARIABLE}=1 shows where)",
             EXIT_FAILED,
         )
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """["sigma=2", "taps=[6, 12]"] -> {"sigma": 2, "taps": [6, 12]}; values are JSON, else plain words."""
+    import json
+
+    from headclip.errors import InputError
+
+    values: dict[str, Any] = {}
+    for item in settings:
+        name, sign, text = item.partition("=")
+        if not sign or not name:
+            raise InputError(f"--set {item}: write NAME=VALUE")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
 
 
 def error_line(message: str) -> None:

@@ -18,6 +18,7 @@ from headclip.cli.common import (
     Precision,
     error_line,
     output,
+    parse_settings,
     progress_output,
 )
 
@@ -38,7 +39,24 @@ def predict(
         typer.Option(help="'embedded', a name such as ViT-L-14-336, a hub id, a folder or a checkpoint file."),
     ] = "embedded",
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Adapted parameters made by headclip train.")
+        Path | None,
+        typer.Option(metavar="FILE", help="What headclip train learnt, or a .pth that a method's authors published."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="See headclip methods.  [default: the checkpoint's, else headclip]"),
+    ] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What the images show, for methods that ask.  [default: object]"),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set alpha=0.5. Repeatable."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Normal images, for methods with a few-shot variant."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     precision: Annotated[Precision, typer.Option(help="In which numbers to compute.")] = Precision.auto,
@@ -72,6 +90,10 @@ def predict(
         "inputs": inputs,
         "backbone": backbone,
         "checkpoint": None if checkpoint is None else str(checkpoint),
+        "method": method,
+        "category": category,
+        "settings": parse_settings(setting or []),
+        "reference": None if reference is None else str(reference),
         "device": device.value,
         "precision": precision.value,
         "image_size": image_size,
@@ -92,8 +114,10 @@ def _load_detector(arguments: dict[str, Any], quiet: bool) -> Any:
         nullcontext() if quiet else progress_output().status(f"loading {arguments['backbone']}")
     )
     with status:
+        from headclip.data.discover import discover
         from headclip.inference.detector import Detector
 
+        folder = arguments["reference"]
         return Detector(
             arguments["backbone"],
             arguments["checkpoint"],
@@ -101,6 +125,10 @@ def _load_detector(arguments: dict[str, Any], quiet: bool) -> Any:
             precision=arguments["precision"],
             image_size=arguments["image_size"],
             batch_size=arguments["batch_size"],
+            method=arguments["method"],
+            category=arguments["category"],
+            settings=arguments["settings"],
+            references=None if folder is None else [image.path for image in discover([folder])],
         )
 
 

@@ -23,7 +23,7 @@ def pretrain(
     architecture: Annotated[str, typer.Option(help="One of the shipped architectures, or a JSON file.")] = "embedded",
     images: Annotated[int, typer.Option(min=1, help="Images to render and see; fixes the schedule.")] = 64_000,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 8e-4,
     seed: Annotated[int, typer.Option(help="First values and rendered images.")] = 1,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,

@@ -1,4 +1,4 @@
-"""`headclip train`: learn prompts and head weights on a labelled or rendered set."""
+"""`headclip train`: learn what a method may learn, on a labelled or rendered set."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli.common import EXIT_INTERRUPTED, Device, error_line, output, progress_output
+from headclip.cli.common import EXIT_INTERRUPTED, Device, error_line, output, parse_settings, progress_output
+
+__all__ = ["parse_settings", "train"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headclip.methods.headclip import HeadClip
+    from headclip.methods.base import TrainableMethod
     from headclip.training.sets import TrainingSet
     from headclip.training.trainer import Progress, Trainer
 
@@ -25,12 +27,19 @@ def train(
         typer.Option(metavar="synthetic|FOLDER", help="The rendered auxiliary set, or a labelled folder."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The checkpoint to write.")],
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="What to train; headclip methods lists them.")
+    ] = "headclip",
     backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 15,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    rate: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the images.  [default: the method's, mostly 15]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a step.  [default: the method's, mostly 8]")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.  [default: the method's, mostly 0.001]")] = None,
     local_weight: Annotated[
-        float | None, typer.Option(help="Weight of the pixel loss.  [default: 4 for one map, 1 with several taps]")
+        float | None, typer.Option(help="Weight of the pixel loss.  [default: the method's]")
     ] = None,
     images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
     image_size: Annotated[int | None, typer.Option(min=32, help="Input size.  [default: the method's]")] = None,
@@ -41,11 +50,14 @@ def train(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read or render images.")] = 1,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Run the tower once an image; keep its output in memory (fp16).")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Train HeadCLIP's prompts and head weights; the backbone stays as it is.
+    """Train what a method learns (HeadCLIP: prompts and head weights); the backbone stays as it is.
 
     Beside FILE appear FILE.log.jsonl with the losses of each epoch and, until the end, FILE.state to resume from.
     """
@@ -60,10 +72,12 @@ def train(
     if not resume and not overwrite and (out.exists() or unfinished):
         what = "an unfinished run of it exists" if unfinished else "it exists"
         raise InputError(f"{out}: {what}; use --resume to go on, --overwrite to start anew, or another name")
-    config = TrainConfig(epochs=epochs, batch_size=batch_size, rate=rate, local_weight=local_weight, seed=seed)
-    method = _build(backbone, device.value, seed, setting or [])
-    size = image_size or method.image_size
-    trainer = Trainer(method, _open_set(data, images, size, seed), config)
+    given = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
+    built = _build(method, backbone, device.value, seed, setting or [])
+    wanted = {name: value for name, value in given.items() if value is not None}
+    config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, "keep_features": keep_features})
+    size = image_size or built.image_size
+    trainer = Trainer(built, _open_set(data, images, size, seed), config)
     if resume:
         trainer.restore(state_path(out))
     elif log_path(out).exists():
@@ -73,32 +87,29 @@ def train(
         output().print(f"checkpoint: {out}\nlosses: {log_path(out)}")
 
 
-def _build(backbone: str, device: str, seed: int, settings: list[str]) -> HeadClip:
+def _build(name: str, backbone: str, device: str, seed: int, settings: list[str]) -> TrainableMethod:
+    from dataclasses import fields
+
     from headclip.clip.weights import load_backbone
-    from headclip.inference.device import choose_device
-    from headclip.methods import create_method
-
-    values = {"seed": seed, **parse_settings(settings)}
-    loaded = load_backbone(backbone, device=choose_device(device))
-    return create_method("headclip", loaded, values)  # type: ignore[return-value]
-
-
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """["sigma=2", "taps=[6, 12]"] -> {"sigma": 2, "taps": [6, 12]}; values are JSON, else plain words."""
-    import json
-
     from headclip.errors import InputError
+    from headclip.inference.device import choose_device
+    from headclip.methods import TrainableMethod, create_method, list_methods
+    from headclip.methods.base import method_class
 
-    values: dict[str, Any] = {}
-    for item in settings:
-        name, sign, text = item.partition("=")
-        if not sign or not name:
-            raise InputError(f"--set {item}: write NAME=VALUE")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = text
-    return values
+    cls = method_class(name)
+    if not issubclass(cls, TrainableMethod):
+        able = [other for other in list_methods() if issubclass(method_class(other), TrainableMethod)]
+        raise InputError(
+            f"{name} learns nothing, so there is nothing to train; use it with `headclip predict --method {name}`. "
+            f"Methods that learn: {', '.join(able)}"
+        )
+    values = parse_settings(settings)
+    if "seed" in {item.name for item in fields(cls.config_class)}:
+        values = {"seed": seed, **values}
+    loaded = load_backbone(backbone, device=choose_device(device))
+    method = create_method(name, loaded, values)
+    assert isinstance(method, TrainableMethod)
+    return method
 
 
 def _open_set(data: str, images: int, size: int, seed: int) -> TrainingSet:

@@ -87,5 +87,8 @@ class Blocks(nn.ModuleList):
             Block(config.width, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)
         )
 
+    def __getitem__(self, index: int) -> Block:  # type: ignore[override]
+        return super().__getitem__(index)  # type: ignore[return-value]
+
     def __iter__(self) -> Iterator[Block]:
         return super().__iter__()  # type: ignore[return-value]

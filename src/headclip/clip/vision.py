@@ -63,13 +63,14 @@ class VisionTokens:
     cls: (B, W), the CLS token of the global stream after the last layer.
     local: tap -> (B, 1 + N, W), CLS slot first.
     grid: rows and columns of patches.
-    heads: CSA layer -> (B, 1 + N, W), if they were asked for.
+    heads: CSA layer -> (B, 1 + N, W), and base: (B, 1 + N, W), what enters the first CSA layer; if asked for.
     """
 
     cls: Tensor
     local: dict[int, Tensor]
     grid: tuple[int, int]
     heads: dict[int, Tensor] = field(default_factory=dict)
+    base: Tensor | None = None
 
 
 class VisionTower(nn.Module):
@@ -141,6 +142,7 @@ class VisionTower(nn.Module):
         local: Tensor | None = None
         taps: dict[int, Tensor] = {}
         heads: dict[int, Tensor] = {}
+        base: Tensor | None = None
         for layer, block in enumerate(self.blocks, start=1):
             q, k, v = block.attn.project(block.ln_1(x))
             if first <= layer <= last:
@@ -148,6 +150,7 @@ class VisionTower(nn.Module):
                 output = consistent_heads(block.attn, q, k, v, request)
                 if request.keep_heads:
                     heads[layer] = output
+                    base = x if base is None else base
                 change = weighted_projection(block.attn, output, weights)
                 if local is None:  # the first CSA layer: the stream starts from what enters it, or from nothing
                     local = x if request.with_base else torch.zeros_like(x)
@@ -156,7 +159,24 @@ class VisionTower(nn.Module):
             x = advance(block, x, q, k, v, cls_only)
             if layer in request.taps:
                 taps[layer] = x if local is None else local
-        return VisionTokens(x[:, 0], taps, grid, heads)
+        return VisionTokens(x[:, 0], taps, grid, heads, base)
+
+    def accumulate(self, kept: VisionTokens, request: VisionRequest, head_weights: Tensor | None = None) -> VisionTokens:
+        """The local stream again, from head outputs that were kept (`keep_heads`): the tower itself does not run.
+
+        Equal to `forward` on the same pixels with these head weights, since the local stream is linear in them.
+        """
+        assert request.csa is not None
+        assert kept.base is not None
+        first, last = request.csa
+        local = kept.base if request.with_base else torch.zeros_like(kept.base)
+        taps = {tap: tokens for tap, tokens in kept.local.items() if tap < first}
+        for layer in range(first, last + 1):
+            weights = None if head_weights is None else head_weights[layer - first]
+            local = local + weighted_projection(self.blocks[layer - 1].attn, kept.heads[layer], weights)
+            if layer in request.taps:
+                taps[layer] = local
+        return VisionTokens(kept.cls, taps, kept.grid)
 
 
 def advance(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +21,11 @@ from headclip.errors import ImageError, InputError
 from headclip.files import file_hash
 from headclip.inference.device import Precision, choose_device, choose_precision, precision_name
 from headclip.inference.prediction import Prediction
-from headclip.methods import create_method
-from headclip.methods.base import Method
+from headclip.methods import TrainableMethod, create_method
+from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import CheckpointInfo, load_checkpoint
 
-EMBEDDED_CHECKPOINT = "headclip.safetensors"
+DEFAULT_METHOD = "headclip"
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -34,13 +34,17 @@ class Detector:
 
     Args:
         backbone: a name, hub id, folder or file as in `load_backbone`, or a loaded backbone.
-        checkpoint: what training learnt; None takes the one that ships with the embedded model, and leaves any
-            other backbone unadapted (with a warning).
+        checkpoint: what training learnt, or a `.pth` that a method's authors published; None takes the one that
+            ships with the embedded model, and leaves any other backbone unadapted (with a warning).
         device: "auto" takes a CUDA device where there is one.
         precision: "auto" takes bf16 where the device has it and the tower is large enough to gain from it.
         image_size: side in pixels at which images enter the tower; None takes the method's own.
         batch_size: images a pass; None chooses by the number of patches.
-        method: method to use without a checkpoint.
+        method: one of `headclip.list_methods()`; None takes the checkpoint's, HeadCLIP without one.
+        category: what the images show, such as "bottle", for methods that put it into words; None leaves it at what
+            the method's settings say, mostly "object". Other methods ignore it.
+        settings: fields of the method's configuration to change, such as {"alpha": 0.5}.
+        references: normal images that turn on the few-shot variant of methods that have one.
 
     Raises:
         BackboneError, CheckpointError, InputError: each says what to do.
@@ -62,25 +66,19 @@ class Detector:
         precision: Precision | Literal["auto"] = "auto",
         image_size: int | None = None,
         batch_size: int | None = None,
-        method: str = "headclip",
+        method: str | None = None,
+        category: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        references: Sequence[ImageLike] | None = None,
     ) -> None:
         self.device = choose_device(device)
         loaded = backbone if isinstance(backbone, Backbone) else load_backbone(str(backbone))
         self.backbone = loaded.to(self.device).freeze()
-        self.checkpoint = Path(checkpoint) if checkpoint else default_checkpoint(self.backbone)
-        self.info: CheckpointInfo | None = None
-        if self.checkpoint is None:
-            warnings.warn(
-                f"no checkpoint: {method} runs on '{self.backbone.name}' with untrained prompts and head weights. "
-                "Train some with `headclip train --data synthetic --backbone ... --out FILE`",
-                stacklevel=2,
-            )
-            self.method: Method = create_method(method, self.backbone)
-        else:
-            self.method, self.info = load_checkpoint(self.checkpoint, self.backbone)
-        self.method.to(self.device).eval()
-        with torch.no_grad():
-            self.text = self.method.text_vectors()[0]
+        self.checkpoint = Path(checkpoint) if checkpoint else default_checkpoint(self.backbone, method)
+        self.method, self.info = self._open_method(method, dict(settings or {}))
+        self.category = category if self.method.uses_category else None
+        self._texts: dict[str | None, Tensor] = {}
+        self.text = self.text_of(self.category)
         dtype = choose_precision(precision, self.device, self.backbone)
         self.precision = precision_name(dtype)
         self.backbone.to(dtype)
@@ -90,14 +88,63 @@ class Detector:
         self.batch_size = batch_size or default_batch_size((self.image_size // self.patch) ** 2, self.device)
         if self.batch_size < 1:
             raise InputError(f"batch size {self.batch_size}: at least 1 is needed")
+        self.references = [str(item) if isinstance(item, str | Path) else "an array" for item in references or ()]
+        if references is not None:
+            self._remember(references)
+
+    def _open_method(self, name: str | None, settings: dict[str, Any]) -> tuple[Method, CheckpointInfo | None]:
+        """The method with what its checkpoint holds, or with first values where there is none."""
+        method: Method
+        info: CheckpointInfo | None = None
+        cls = method_class(name or DEFAULT_METHOD)
+        if self.checkpoint is not None:
+            method, info = load_checkpoint(self.checkpoint, self.backbone, settings)
+            if name is not None and method.name != name:
+                raise InputError(f"{self.checkpoint} is a checkpoint of {method.name}, not of {name}")
+        else:
+            method = create_method(cls.name, self.backbone, settings)
+            if issubclass(cls, TrainableMethod):
+                warnings.warn(
+                    f"no checkpoint: {cls.name} runs on '{self.backbone.name}' without having learnt its "
+                    f"{cls.learns or 'parameters'}. Train some with `headclip train --method {cls.name} "
+                    "--data synthetic --backbone ... --out FILE`",
+                    stacklevel=3,
+                )
+        return method.to(self.device).eval(), info
+
+    def text_of(self, category: str | None = None) -> Tensor:
+        """(2, E): the method's text vectors for a category, computed once; None stands for the detector's own."""
+        name = (category or self.category) if self.method.uses_category else None
+        if name not in self._texts:
+            with torch.no_grad():
+                self._texts[name] = self.method.text_vectors(None if name is None else [name])[0]
+        return self._texts[name]
+
+    def _remember(self, references: Sequence[ImageLike]) -> None:
+        """Give the method its normal images, prepared as the images to judge are."""
+        if not len(references):
+            raise InputError("no reference images; give at least one image of a normal part")
+        arrays = [read(image) for image in references]
+        with torch.no_grad():
+            self.method.set_references([self.pixels([a], self.input_size(a.shape[0], a.shape[1])) for a in arrays])
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) at which an image of that size enters the tower."""
+        return input_size(
+            height, width, image_size=self.image_size, patch=self.patch, keep_aspect=self.keep_aspect
+        )
 
     def _check_size(self, image_size: int) -> int:
         if not self.patch <= image_size <= 4096:
             raise InputError(f"image size {image_size}: choose {self.patch} (one patch) to 4096 px")
         return image_size
 
-    def predict(self, images: Sequence[ImageLike] | ImageLike) -> list[Prediction]:
+    def predict(
+        self, images: Sequence[ImageLike] | ImageLike, categories: Sequence[str] | None = None
+    ) -> list[Prediction]:
         """Paths, PIL images or (H, W), (H, W, 3), (H, W, 4) arrays -> one prediction each, in order.
+
+        categories: what each image shows, where that is not the detector's category.
 
         Raises:
             ImageError: an image cannot be read; `headclip predict` goes on with the others instead.
@@ -106,11 +153,15 @@ class Detector:
         given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
         arrays = [read(image) for image in given]
         paths = [str(image) if isinstance(image, str | Path) else None for image in given]
-        found = self.predict_arrays(arrays)
+        found = self.predict_arrays(arrays, categories)
         return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
 
-    def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+    def predict_arrays(
+        self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None
+    ) -> list[Prediction]:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch."""
+        if categories is not None and len(categories) != len(images):
+            raise InputError(f"{len(categories)} categories were given for {len(images)} images")
         groups: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             groups.setdefault((image.shape[0], image.shape[1]), []).append(index)
@@ -118,18 +169,27 @@ class Detector:
         for output, indices in groups.items():
             for start in range(0, len(indices), self.batch_size):
                 chosen = indices[start : start + self.batch_size]
-                for index, prediction in zip(chosen, self._batch([images[i] for i in chosen], output), strict=True):
+                names = None if categories is None else [categories[i] for i in chosen]
+                batch = self._batch([images[i] for i in chosen], output, names)
+                for index, prediction in zip(chosen, batch, strict=True):
                     results[index] = prediction
         return [result for result in results if result is not None]
 
-    @torch.inference_mode()
-    def _batch(self, images: list[np.ndarray], output: tuple[int, int]) -> list[Prediction]:
-        size = input_size(*output, image_size=self.image_size, patch=self.patch, keep_aspect=self.keep_aspect)
-        pixels = self.pixels(images, size)
-        scores = self.method.score(self.method.tokens(pixels), self.text, size, output)
+    @torch.no_grad()  # not inference mode: methods that adapt to an image need gradients of their own
+    def _batch(
+        self, images: list[np.ndarray], output: tuple[int, int], categories: list[str] | None
+    ) -> list[Prediction]:
+        pixels = self.pixels(images, self.input_size(*output))
+        scores = self.method.score_pixels(pixels, self._batch_text(categories), output)
         maps = (scores.anomaly_map / self.method.map_maximum).clamp(0, 1).float().cpu().numpy()
         parts = torch.stack([scores.score, scores.global_score, scores.local_score]).clamp(0, 1).float().cpu().tolist()
         return [Prediction(j, g, loc, maps[i]) for i, (j, g, loc) in enumerate(zip(*parts, strict=True))]
+
+    def _batch_text(self, categories: list[str] | None) -> Tensor:
+        """(2, E) where all images of a batch share their category, else (B, 2, E)."""
+        if categories is None or not self.method.uses_category or len(set(categories)) == 1:
+            return self.text_of(categories[0] if categories else None)
+        return torch.stack([self.text_of(name) for name in categories])
 
     def pixels(self, images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
         """(H, W, 3) uint8 arrays -> what enters the tower, (B, 3, *size)."""
@@ -142,6 +202,8 @@ class Detector:
         return {
             "method": self.method.name,
             "config": self.method.config_dict(),
+            "category": self.category,
+            "references": self.references,
             "backbone": self.backbone.name,
             "backbone_hash": self.backbone.hash,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
@@ -163,9 +225,9 @@ def read(image: ImageLike) -> np.ndarray:
         raise ImageError(f"{name}: {error}") from error
 
 
-def default_checkpoint(backbone: Backbone) -> Path | None:
-    """The checkpoint that ships with the package, if this is the backbone that ships with it."""
-    path = EMBEDDED / EMBEDDED_CHECKPOINT
+def default_checkpoint(backbone: Backbone, method: str | None = None) -> Path | None:
+    """The method's checkpoint that ships with the package, if this is the backbone that ships with it."""
+    path = EMBEDDED / f"{method or DEFAULT_METHOD}.safetensors"
     return path if backbone.name == "embedded" and path.is_file() else None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +34,19 @@ class Method(nn.Module, ABC):
 
     The backbone is kept outside the module's own parameters, so that `parameters()`, `state_dict()` and a
     checkpoint hold what the method learns and nothing else.
+
+    Class attributes, which `headclip methods` lists: `summary` says in one line what the method is, `learns` what
+    training changes (empty: nothing); `uses_category`: sentences name what an image shows; `needs_text`: a backbone
+    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant.
     """
 
     name: ClassVar[str] = ""
     config_class: ClassVar[type]
+    summary: ClassVar[str] = ""
+    learns: ClassVar[str] = ""
+    uses_category: ClassVar[bool] = False
+    needs_text: ClassVar[bool] = True
+    takes_references: ClassVar[bool] = False
 
     def __init__(self, backbone: Backbone, config: Any) -> None:
         super().__init__()
@@ -63,7 +72,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def text_vectors(self, categories: Sequence[str] | None = None) -> Tensor:
-        """(C, 2, E) unit vectors, order normal, abnormal; C is 1 for a method that ignores the category."""
+        """(C, 2, E) unit vectors, order normal, abnormal; C is 1 for a method that ignores the category.
+
+        categories: one for each entry wanted; None stands for the one that the configuration names. A method
+        without sentences returns (1, 2, 0).
+        """
 
     @abstractmethod
     def tokens(self, pixels: Tensor) -> VisionTokens:
@@ -76,15 +89,33 @@ class Method(nn.Module, ABC):
         """Map and image score.
 
         Args:
-            text: (2, E), one entry of `text_vectors`.
+            text: (2, E), one entry of `text_vectors`, or (B, 2, E) with one for each image.
             size: (H, W) of the pixels that entered the tower.
             output: resolution of the returned map; None keeps `size`.
         """
 
-    def score_pixels(self, pixels: Tensor, text: Tensor | None = None) -> Scores:
-        """`tokens` and `score` in one call, for pixels (B, 3, H, W)."""
+    def score_pixels(
+        self, pixels: Tensor, text: Tensor | None = None, output: tuple[int, int] | None = None
+    ) -> Scores:
+        """`tokens` and `score` in one call, for pixels (B, 3, H, W): what a detector runs on each batch."""
         vectors = self.text_vectors()[0] if text is None else text
-        return self.score(self.tokens(pixels), vectors, (pixels.shape[-2], pixels.shape[-1]))
+        return self.score(self.tokens(pixels), vectors, (pixels.shape[-2], pixels.shape[-1]), output)
+
+    def set_references(self, pixels: Tensor | Sequence[Tensor] | None) -> None:
+        """Normal images that turn on the few-shot variant; None turns it off.
+
+        Args:
+            pixels: (K, 3, H, W), normalised as for `tokens`, or several such where sizes differ.
+
+        Raises:
+            InputError: the method has no such variant.
+        """
+        if pixels is not None:
+            able = [name for name, cls in _REGISTRY.items() if cls.takes_references]
+            raise InputError(
+                f"{self.name} has no few-shot variant and takes no reference images; "
+                f"methods that do: {', '.join(sorted(able)) or 'none'}"
+            )
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Parameters that training may change, by name."""
@@ -93,6 +124,64 @@ class Method(nn.Module, ABC):
     def config_dict(self) -> dict[str, Any]:
         """The configuration in JSON form."""
         return asdict(self.config)
+
+    @classmethod
+    def from_official(
+        cls, content: Mapping[str, Any], backbone: Backbone, settings: Mapping[str, Any] | None = None
+    ) -> Method | None:
+        """The method with the values of its authors' own checkpoint file, or None where `content` is no such file.
+
+        Args:
+            content: what the file holds.
+            settings: fields of the configuration that differ from what the file implies.
+
+        Raises:
+            CheckpointError: it is one, but does not fit the backbone.
+        """
+        return None
+
+
+class TrainableMethod(Method):
+    """A method that `headclip train` can train: it gives logits and maps, the trainer makes losses of them.
+
+    image_loss: of the image logits. training_defaults: settings of the run (fields of `TrainConfig`) that the
+    method was published with, where they are not AnomalyCLIP's.
+    """
+
+    image_loss: ClassVar[Literal["cross_entropy", "focal"]] = "cross_entropy"
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @abstractmethod
+    def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:
+        """(B, 2) logits of the whole image, order normal, abnormal. text: as for `score`."""
+
+    @abstractmethod
+    def pixel_maps(self, tokens: VisionTokens, text: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """For each map with a loss of its own, (B, 2, *size) probabilities of normal and abnormal, not smoothed.
+
+        An empty list where the method learns from image labels alone.
+        """
+
+    def tokens_from_kept(self, kept: VisionTokens) -> VisionTokens:
+        """Tokens from features that were kept of an earlier pass, with what is learnt applied anew.
+
+        Raises:
+            InputError: what the method learns reaches into the tower, so that nothing can be kept.
+        """
+        raise InputError(f"{self.name} cannot train from kept features; leave --keep-features out")
+
+    @property
+    def local_weight(self) -> float:
+        """Factor of the pixel loss unless the user gives another (A18)."""
+        return 1.0
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What trains, by group; a group named "heads" may have a learning rate of its own."""
+        return {"all": list(self.trainable().values())}
+
+    def optimiser(self, groups: list[dict[str, Any]], rate: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+        """Adam over the trainer's parameter groups, as in AnomalyCLIP's code base."""
+        return torch.optim.Adam(groups, lr=rate, betas=betas)
 
 
 M = TypeVar("M", bound=type[Method])
@@ -115,15 +204,24 @@ def list_methods() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def method_class(name: str) -> type[Method]:
+    """The class registered under `name`.
+
+    Raises:
+        InputError: unknown name; the message lists what exists.
+    """
+    if name not in _REGISTRY:
+        raise InputError(f"unknown method '{name}'; known: {', '.join(list_methods())}")
+    return _REGISTRY[name]
+
+
 def create_method(name: str, backbone: Backbone, config: Any = None) -> Method:
     """Build a method by name; `config` may be its dataclass, a dict of its fields, or None for the defaults.
 
     Raises:
         InputError: unknown name or field; the message lists what exists.
     """
-    if name not in _REGISTRY:
-        raise InputError(f"unknown method '{name}'; known: {', '.join(list_methods())}")
-    cls = _REGISTRY[name]
+    cls = method_class(name)
     if isinstance(config, dict):
         config = config_from_dict(cls.config_class, config)
     return cls(backbone, config)
@@ -133,14 +231,17 @@ def config_from_dict(cls: type, values: dict[str, Any]) -> Any:
     """A frozen config dataclass from JSON values; lists become tuples.
 
     Raises:
-        InputError: a field that the class does not have.
+        InputError: a field that the class does not have, or a value of the wrong kind.
     """
     assert is_dataclass(cls)
     known = {item.name for item in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(f"unknown setting {', '.join(unknown)}; {cls.__name__} has {', '.join(sorted(known))}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    try:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except TypeError as error:
+        raise InputError(f"a setting of {cls.__name__} has a value of the wrong kind: {error}") from error
 
 
 def pick_text(vectors: Tensor, batch: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from headclip.clip.backbone import Backbone
-from headclip.errors import CheckpointError
+from headclip.errors import CheckpointError, InputError
 from headclip.files import write_atomically
-from headclip.methods.base import Method, create_method
+from headclip.methods.base import Method, create_method, list_methods, method_class
 from headclip.version import __version__
 
 FORMAT = "headclip-checkpoint-1"
+OFFICIAL_SUFFIXES = (".pth", ".pt")
 
 
 def software_versions() -> dict[str, str]:
@@ -83,24 +85,60 @@ def read_info(path: Path) -> CheckpointInfo:
     return _open(path)[0]
 
 
-def load_checkpoint(path: Path, backbone: Backbone) -> tuple[Method, CheckpointInfo]:
+def load_checkpoint(
+    path: Path, backbone: Backbone, settings: Mapping[str, Any] | None = None
+) -> tuple[Method, CheckpointInfo]:
     """The method with its learnt values, on the backbone that it was trained on.
+
+    A `.pth` or `.pt` file is taken for one that a method's authors published; its backbone is checked by shapes
+    alone.
+
+    Args:
+        settings: fields of the method's configuration to change, such as alpha or sigma.
 
     Raises:
         CheckpointError: unreadable, or made for another backbone; the message names both.
+        InputError: a setting that the method does not have.
     """
+    if path.suffix in OFFICIAL_SUFFIXES:
+        return _load_official(path, backbone, settings)
     info, tensors = _open(path)
     if info.backbone_hash != backbone.hash:
         raise CheckpointError(
             f"{path} was trained on backbone '{info.backbone}' (weights {info.backbone_hash[:12]}), but this is "
             f"'{backbone.name}' (weights {backbone.hash[:12]}); use --backbone {info.backbone} or train again"
         )
-    method = create_method(info.method, backbone, info.config)
+    method = create_method(info.method, backbone, {**info.config, **(settings or {})})
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not hold what {info.method} needs: {error}") from error
     return method.to(backbone.device).eval(), info
+
+
+def _load_official(
+    path: Path, backbone: Backbone, settings: Mapping[str, Any] | None
+) -> tuple[Method, CheckpointInfo]:
+    """The method whose published checkpoint `path` is; no code in the file is ever executed."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the damage leads to
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as plain tensors: {reason}") from error
+    if isinstance(content, Mapping):
+        for name in list_methods():
+            try:
+                method = method_class(name).from_official(content, backbone, settings)
+            except (CheckpointError, InputError) as error:
+                raise type(error)(f"{path}: {error}") from error
+            if method is not None:
+                info = CheckpointInfo(name, method.config_dict(), backbone.name, backbone.hash, {"source": "official"})
+                return method.to(backbone.device).eval(), info
+    raise CheckpointError(
+        f"{path} is not a published checkpoint that headclip knows; `headclip train` writes .safetensors files"
+    )
 
 
 def _open(path: Path) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from headclip.clip.backbone import Backbone
 from headclip.clip.vision import Interpolation, Similarity, VisionRequest, VisionTokens
 from headclip.errors import InputError
-from headclip.methods.base import Method, Scores, method_seed, register
+from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
-from headclip.methods.scoring import TopLevel, grid_to_map, joint_score, similarity, top_share_mean
+from headclip.methods.scoring import TopLevel
+from headclip.methods.similarity import SimilarityMethod
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def proportional_deep_layers(layers: int) -> tuple[int, ...]:
 
 
 @register("headclip")
-class HeadClip(Method):
+class HeadClip(SimilarityMethod, TrainableMethod):
     """HeadCLIP on any backbone that has a text tower.
 
     Learnt: the prompts' context and deep tokens, and `head_weight` (CSA layers, heads).
@@ -93,6 +94,8 @@ class HeadClip(Method):
 
     config_class = HeadClipConfig
     config: HeadClipConfig
+    summary: ClassVar[str] = "learnt prompts, self-attention with head weights, joint anomaly score"
+    learns: ClassVar[str] = "prompt context, deep tokens, head weights"
 
     def __init__(self, backbone: Backbone, config: HeadClipConfig | None = None) -> None:
         super().__init__(backbone, config or HeadClipConfig())
@@ -140,12 +143,13 @@ class HeadClip(Method):
         )
 
     @property
-    def map_maximum(self) -> float:
-        return float(len(self.taps)) if self.config.tap_fusion == "sum" else 1.0
+    def local_weight(self) -> float:
+        return 4.0 if len(self.taps) == 1 else 1.0
 
-    @property
-    def image_size(self) -> int:
-        return self.backbone.config.default_image_size or self.config.image_size
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The prompts, and the head weights apart from them."""
+        heads = [] if self.head_weight is None else [self.head_weight]
+        return {"prompts": list(self.prompts.parameters()), **({"heads": heads} if heads else {})}
 
     def effective_head_weights(self) -> Tensor | None:
         """The weights that multiply the heads, (CSA layers, heads), after the constraint; None where LHW is off."""
@@ -164,48 +168,5 @@ class HeadClip(Method):
     def tokens(self, pixels: Tensor) -> VisionTokens:
         return self.backbone.vision(pixels, self.request, self.effective_head_weights())
 
-    def patch_probabilities(self, tokens: VisionTokens, text: Tensor) -> list[Tensor]:
-        """For each tap, (B, 2, rows, columns) probabilities of normal and abnormal: equation 9."""
-        maps = []
-        for tap in self.taps:
-            features = self.backbone.vision.project(tokens.local[tap][:, 1:], norm=self.config.patch_norm)
-            probability = similarity(features, text, self.config.temperature)  # (B, N, 2)
-            maps.append(probability.transpose(1, 2).unflatten(-1, tokens.grid))
-        return maps
-
-    def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:
-        """(B, 2) cosines of the CLS token divided by the temperature, order normal, abnormal."""
-        cls = self.backbone.vision.project(tokens.cls, norm=self.config.cls_norm)
-        unit = nn.functional.normalize(cls.float(), dim=-1)
-        return unit @ text.float().T / self.config.temperature
-
-    def patch_map(self, tokens: VisionTokens, text: Tensor) -> Tensor:
-        """(B, rows, columns) anomaly values fused over the taps, before upsampling."""
-        maps = [
-            (p[:, 1] + 1 - p[:, 0]) / 2 if self.config.map_from == "both" else p[:, 1]
-            for p in self.patch_probabilities(tokens, text)
-        ]
-        fused = torch.stack(maps).sum(dim=0)
-        return fused / len(maps) if self.config.tap_fusion == "mean" else fused
-
-    def score(
-        self, tokens: VisionTokens, text: Tensor, size: tuple[int, int], output: tuple[int, int] | None = None
-    ) -> Scores:
-        patches = self.patch_map(tokens, text)
-        at_tower = grid_to_map(patches, size, self.config.sigma)
-        logits = self.image_logits(tokens, text)
-        if self.config.global_score == "probability":
-            global_score = logits.softmax(dim=-1)[:, 1]
-        else:  # difference of cosines, from [-2, 2] to [0, 1]
-            global_score = (logits[:, 1] - logits[:, 0]) * self.config.temperature / 4 + 0.5
-        local_score = self.local_score(patches if self.config.top_level == "patches" else at_tower)
-        final = at_tower if output in (None, size) else grid_to_map(patches, size, self.config.sigma, output)
-        return Scores(final, joint_score(global_score, local_score, self.config.alpha), global_score, local_score)
-
-    def local_score(self, values: Tensor) -> Tensor:
-        """Equation 7 on a map or on patch values, (B, ...) -> (B,)."""
-        if self.config.normalise_map == "image":
-            low = values.flatten(1).amin(dim=1)[:, None, None]
-            high = values.flatten(1).amax(dim=1)[:, None, None]
-            values = (values - low) / (high - low).clamp(min=1e-12)
-        return top_share_mean(values, self.config.top_share)
+    def tokens_from_kept(self, kept: VisionTokens) -> VisionTokens:
+        return self.backbone.vision.accumulate(kept, self.request, self.effective_head_weights())

@@ -18,21 +18,29 @@ from torch.nn import functional as F
 TopLevel = Literal["pixels", "patches"]
 
 
-def similarity(features: Tensor, text: Tensor, temperature: float = 0.07) -> Tensor:
-    """Equation 9: softmax over (normal, abnormal) of the cosine divided by the temperature.
+def cosines(features: Tensor, text: Tensor) -> Tensor:
+    """Cosine of each feature with the two text vectors, (..., 2), order normal, abnormal.
 
     Args:
         features: (..., D), any length.
         text: (2, D) unit vectors, order normal, abnormal; or (B, 2, D) with features (B, N, D) or (B, D).
-
-    Returns:
-        (..., 2) probabilities in the order normal, abnormal.
     """
     unit = F.normalize(features.float(), dim=-1)
     text = text.float()
     if text.dim() == 3 and unit.dim() == 2:
-        return (torch.einsum("bd,bcd->bc", unit, text) / temperature).softmax(dim=-1)
-    return (unit @ text.transpose(-1, -2) / temperature).softmax(dim=-1)
+        return torch.einsum("bd,bcd->bc", unit, text)
+    return unit @ text.transpose(-1, -2)
+
+
+def similarity(features: Tensor, text: Tensor, temperature: float = 0.07) -> Tensor:
+    """Equation 9: softmax over (normal, abnormal) of the cosine divided by the temperature.
+
+    Arguments as for `cosines`.
+
+    Returns:
+        (..., 2) probabilities in the order normal, abnormal.
+    """
+    return (cosines(features, text) / temperature).softmax(dim=-1)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,8 +50,21 @@ class LossParts:
     image: Tensor
 
 
+def image_loss(logits: Tensor, labels: Tensor, kind: Literal["cross_entropy", "focal"] = "cross_entropy") -> Tensor:
+    """Loss of the image logits (B, 2), order normal, abnormal, with labels (B,) 0 or 1."""
+    if kind == "cross_entropy":
+        return F.cross_entropy(logits, labels)
+    return focal_loss(logits.softmax(dim=-1)[:, :, None, None], labels[:, None, None])
+
+
 def joint_loss(
-    logits: Tensor, maps: list[Tensor], labels: Tensor, masks: Tensor, local_weight: float, tap_mean: bool = False
+    logits: Tensor,
+    maps: list[Tensor],
+    labels: Tensor,
+    masks: Tensor,
+    local_weight: float,
+    tap_mean: bool = False,
+    kind: Literal["cross_entropy", "focal"] = "cross_entropy",
 ) -> LossParts:
     """Equation 11.
 
@@ -61,8 +75,9 @@ def joint_loss(
         labels: (B,) 0 or 1. masks: (M, H, W) 0 or 1.
         local_weight: factor of the pixel part (A18).
         tap_mean: average the taps' losses rather than adding them (A2).
+        kind: of the image loss.
     """
-    image = F.cross_entropy(logits, labels)
+    image = image_loss(logits, labels, kind)
     parts = [local_loss(probabilities, masks) for probabilities in maps if len(masks)] or [logits.new_zeros(())]
     local = torch.stack(parts).mean() if tap_mean else torch.stack(parts).sum()
     return LossParts(local_weight * local + image, local, image)

@@ -38,14 +38,14 @@ class PretrainConfig:
     early_sizes: Sizes = ((112, 112), (128, 128), (144, 144), (96, 176), (176, 96))
     late_sizes: Sizes = ((160, 160), (192, 192), (224, 224), (128, 256), (256, 128))
     early_share: float = 0.7
-    rate: float = 1.5e-3
+    rate: float = 8e-4
     final_rate: float = 0.02
-    warmup: int = 50
+    warmup: int = 100
     weight_decay: float = 0.05
     clip_gradient: float = 1.0
     ema: float = 0.999
     defect_rate: float = 0.6
-    contrast_weight: float = 0.25
+    contrast_weight: float = 0.5
     patch_weight: float = 1.0
     pair_weight: float = 0.25
     defect_weight: float = 4.0
@@ -86,11 +86,11 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
-PATCH_RATE = 0.1  # share of the learning rate that the patch filters get
+PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters; all else outside the blocks
 
 
 def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for all else; both at the same, AdamW-sized rate.
+    """Muon for the matrices inside the blocks, AdamW for all else; both at AdamW-sized rates.
 
     The patch filters move slowly: hundreds of pixels that rise and fall together enter each of them, so that a
     full-sized step would replace the features that every later layer has got used to.
@@ -100,8 +100,12 @@ def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.O
     inner = [named.pop(name) for name, p in list(named.items()) if ".blocks." in name and p.dim() == 2]
     groups = [
         {"params": [patch], "weight_decay": 0.0, "share": PATCH_RATE},
-        {"params": [p for p in named.values() if p.dim() > 1], "weight_decay": config.weight_decay, "share": 1.0},
-        {"params": [p for p in named.values() if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
+        {
+            "params": [p for p in named.values() if p.dim() > 1],
+            "weight_decay": config.weight_decay,
+            "share": OUTER_RATE,
+        },
+        {"params": [p for p in named.values() if p.dim() <= 1], "weight_decay": 0.0, "share": OUTER_RATE},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
     muon = torch.optim.Muon(
@@ -154,9 +158,7 @@ class Pretrainer:
             texts = self.text_features(batch.captions + flat)
         captions, pairs = texts[: len(batch.captions)], texts[len(batch.captions) :].unflatten(0, (-1, 2))
         scale = self.backbone.logit_scale.exp()
-        pooled = unit(patches.mean(dim=1))  # what the local stream says of the whole image
-        parts = [contrastive_loss(x, captions, scale, batch.captions) for x in (images, pooled)]
-        contrast = torch.stack(parts).mean()
+        contrast = contrastive_loss(images, captions, scale, batch.captions)
         direction = (pairs[:, 1] - pairs[:, 0]) / self.config.temperature  # (P, E): difference of the two cosines
         labels = batch.labels.to(self.device, torch.float32)
         pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))

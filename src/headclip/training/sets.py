@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from headclip.clip.preprocess import resize, resize_mask
+from headclip.data.datasets import Dataset as LabelledDataset
 from headclip.data.decode import decode
 from headclip.data.folders import ImageRecord, read_dataset, read_mask
 from headclip.data.hashing import perceptual_hash
@@ -25,12 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingItem:
-    """image (3, S, S) uint8; mask (S, S) bool; label 0 or 1; has_mask is False where defects are not marked."""
+    """image (3, S, S) uint8; mask (S, S) bool; label 0 or 1; has_mask is False where defects are not marked;
+    category: what the image shows, for methods that put it into words."""
 
     image: Tensor
     mask: Tensor
     label: int
     has_mask: bool
+    category: str = "object"
 
 
 class TrainingSet(Protocol):
@@ -98,9 +102,8 @@ class FolderTrainingSet(Dataset[TrainingItem]):
         mask = torch.zeros(size, dtype=torch.bool)
         if record.mask is not None:
             mask = resize_mask(read_mask(record.mask, size=image.shape[:2]), size)
-        return TrainingItem(
-            resize(image, size), mask, int(record.label or 0), record.mask is not None or record.label == 0
-        )
+        known = record.mask is not None or record.label == 0
+        return TrainingItem(resize(image, size), mask, int(record.label or 0), known, record.category or "object")
 
     def describe(self) -> dict[str, Any]:
         names = {record.path.relative_to(self.folder).as_posix(): record.path for record in self.records}
@@ -110,6 +113,48 @@ class FolderTrainingSet(Dataset[TrainingItem]):
             "name": self.folder.resolve().name,
             "images": len(self),
             "fingerprint": digest,
+            "files": files,
+            "looks": {name: look for name, path in names.items() if (look := look_of(path))},
+        }
+
+
+class DatasetTrainingSet(Dataset[TrainingItem]):
+    """The labelled images of an opened dataset (A23), resized to squares of `size` px.
+
+    Raises:
+        InputError: nothing in it can be read, or nothing is anomalous.
+    """
+
+    def __init__(self, dataset: LabelledDataset, size: int) -> None:
+        self.dataset, self.size = dataset, size
+        self.records = readable([record for record in dataset.records if record.label is not None])
+        if not any(record.label == 1 for record in self.records):
+            raise InputError(f"{dataset.info.title} in {dataset.root} has normal images only; training needs others")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        record = self.records[index]
+        image = decode(record.path)
+        size = (self.size, self.size)
+        found = self.dataset.mask(record, image.shape[:2])
+        mask = torch.zeros(size, dtype=torch.bool) if found is None else resize_mask(found, size)
+        known = found is not None
+        return TrainingItem(resize(image, size), mask, int(record.label or 0), known, record.category or "object")
+
+    def describe(self) -> dict[str, Any]:
+        return self._description
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        """Read once: every image is hashed twice."""
+        names = {self.dataset.relative(record.path): record.path for record in self.records}
+        files = {name: file_hash(path) for name, path in names.items()}
+        return {
+            "name": self.dataset.name,
+            "images": len(self),
+            "fingerprint": hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest(),
             "files": files,
             "looks": {name: look for name, path in names.items() if (look := look_of(path))},
         }

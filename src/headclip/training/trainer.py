@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from headclip.clip.preprocess import normalise
+from headclip.clip.vision import VisionTokens
 from headclip.errors import InputError
+from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
-from headclip.methods.headclip import HeadClip
-from headclip.methods.scoring import grid_to_map
+from headclip.training.features import FeatureStore, frozen_pass
 from headclip.training.files import append_json_line, save_torch, trim_log
 from headclip.training.losses import LossParts, joint_loss
 from headclip.training.sets import TrainingItem, TrainingSet
@@ -35,6 +36,7 @@ class TrainConfig:
     local_weight: float | None = None  # A18: None takes 4 for a single map, 1 with several taps
     tap_mean: bool = False  # A2
     seed: int = 111
+    keep_features: bool = False  # run the tower once an image and keep its features in memory, in half precision
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
@@ -43,12 +45,16 @@ class TrainConfig:
 
 @dataclass
 class Batch:
-    """images (B, 3, S, S) uint8, masks (B, S, S) bool, labels (B,), has_mask (B,) bool."""
+    """images (B, 3, S, S) uint8, masks (B, S, S) bool, labels (B,), has_mask (B,) bool, categories B names; numbers
+    of the images in the set; kept: their features, where the tower has seen them before."""
 
     images: Tensor
     masks: Tensor
     labels: Tensor
     has_mask: Tensor
+    categories: list[str]
+    numbers: list[int] = field(default_factory=list)
+    kept: VisionTokens | None = None
 
 
 @dataclass
@@ -83,6 +89,7 @@ def collate(items: list[TrainingItem]) -> Batch:
         torch.stack([item.mask for item in items]),
         torch.tensor([item.label for item in items]),
         torch.tensor([item.has_mask for item in items]),
+        [item.category for item in items],
     )
 
 
@@ -93,19 +100,17 @@ class Trainer:
     ends with the same parameters as one that was not.
     """
 
-    def __init__(self, method: HeadClip, data: TrainingSet, config: TrainConfig) -> None:
+    def __init__(self, method: TrainableMethod, data: TrainingSet, config: TrainConfig) -> None:
         self.method, self.data, self.config = method, data, config
         method.backbone.freeze()
-        learnt = method.trainable()
-        heads = [value for name, value in learnt.items() if name == "head_weight"]
-        rest = [value for name, value in learnt.items() if name != "head_weight"]
-        groups: list[dict[str, Any]] = [{"params": rest}]
-        if heads:
-            groups.append({"params": heads, "lr": config.head_rate or config.rate})
-        self.optimiser = torch.optim.Adam(groups, lr=config.rate, betas=config.betas)
-        self.local_weight = config.local_weight
-        if self.local_weight is None:
-            self.local_weight = 4.0 if len(method.taps) == 1 else 1.0
+        groups: list[dict[str, Any]] = []
+        for name, parameters in method.parameter_groups().items():
+            rate = config.head_rate if name == "heads" and config.head_rate is not None else config.rate
+            groups.append({"params": parameters, "lr": rate})
+        self.optimiser = method.optimiser(groups, config.rate, config.betas)
+        self.local_weight = method.local_weight if config.local_weight is None else config.local_weight
+        self.store = FeatureStore() if config.keep_features else None
+        self.items: dict[int, TrainingItem] = {}
         self.epoch, self.batch, self.sums = 1, 0, EpochSums()
 
     @property
@@ -121,32 +126,54 @@ class Trainer:
         """What is left of the current epoch."""
         order, size = self.order(self.epoch), self.config.batch_size
         chunks = [order[start : start + size] for start in range(self.batch * size, len(order), size)]
-        return iter(
-            DataLoader(
-                self.data,  # type: ignore[arg-type]
-                batch_sampler=chunks,
-                collate_fn=collate,
-                num_workers=workers,
-                multiprocessing_context="fork" if workers else None,
-            )
+        if self.store is not None and self.store.has(order):
+            yield from (self.kept_batch(numbers) for numbers in chunks)
+            return
+        loader = DataLoader(
+            self.data,  # type: ignore[arg-type]
+            batch_sampler=chunks,
+            collate_fn=collate,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
         )
+        for numbers, batch in zip(chunks, loader, strict=True):
+            yield replace(batch, numbers=numbers)
+
+    def kept_batch(self, numbers: list[int]) -> Batch:
+        """A batch of images that the tower has seen."""
+        assert self.store is not None
+        backbone = self.method.backbone
+        batch = collate([self.items[number] for number in numbers])
+        return replace(batch, numbers=numbers, kept=self.store.get(numbers, backbone.device, backbone.dtype))
+
+    def tokens(self, batch: Batch) -> VisionTokens:
+        """Tokens of a batch: from the tower, or from kept features."""
+        method, backbone = self.method, self.method.backbone
+        if batch.kept is not None:
+            return method.tokens_from_kept(batch.kept)
+        pixels = normalise(batch.images.to(backbone.device), backbone.config.mean, backbone.config.std, backbone.dtype)
+        if self.store is None:
+            return method.tokens(pixels)
+        kept = frozen_pass(backbone.vision, pixels, method.request)
+        self.store.put(batch.numbers, kept)
+        for row, number in enumerate(batch.numbers):
+            label, marked = int(batch.labels[row]), bool(batch.has_mask[row])
+            nothing = batch.images[row, :, :0, :0]
+            self.items[number] = TrainingItem(nothing, batch.masks[row], label, marked, batch.categories[row])
+        return method.tokens_from_kept(kept)
 
     def losses(self, batch: Batch) -> LossParts:
         """Equation 11 on one batch."""
-        method, backbone = self.method, self.method.backbone
-        config, device = backbone.config, backbone.device
-        pixels = normalise(batch.images.to(device), config.mean, config.std, backbone.dtype)
-        size = (pixels.shape[-2], pixels.shape[-1])
-        text = method.text_vectors()[0]
-        tokens = method.tokens(pixels)
+        method, device = self.method, self.method.backbone.device
+        size = (batch.masks.shape[-2], batch.masks.shape[-1])
+        text = pick_text(method.text_vectors(batch.categories if method.uses_category else None), len(batch.labels))
+        tokens = self.tokens(batch)
         marked = batch.has_mask.to(device)
-        maps = [
-            torch.stack([grid_to_map(p[marked, c], size) for c in range(2)], dim=1)
-            for p in method.patch_probabilities(tokens, text)
-        ]
+        maps = [probabilities[marked] for probabilities in method.pixel_maps(tokens, text, size)]
         logits = method.image_logits(tokens, text)
         labels, masks = batch.labels.to(device), batch.masks.to(device)[marked]
-        return joint_loss(logits, maps, labels, masks, self.local_weight, self.config.tap_mean)
+        kind = method.image_loss
+        return joint_loss(logits, maps, labels, masks, self.local_weight, self.config.tap_mean, kind)
 
     def step(self, batch: Batch) -> LossParts:
         losses = self.losses(batch)

@@ -1,0 +1,163 @@
+"""`headclip protocol`: one of the paper's two experiments from beginning to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headclip.cli.common import Device, Precision, output
+from headclip.cli.evaluate import Protocol, Scale, command_line, guarded, report
+from headclip.cli.train import _build as build_method
+from headclip.cli.train import _run as run_trainer
+
+if TYPE_CHECKING:
+    from headclip.evaluation.evaluate import Options
+    from headclip.evaluation.protocols import Sources
+    from headclip.methods.base import TrainableMethod
+    from headclip.training.trainer import Trainer
+
+
+def protocol(
+    name: Annotated[str, typer.Argument(metavar="visa-to-mvtec|mvtec-to-all", help="Which experiment.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="For the checkpoint and the evaluation.")],
+    root: Annotated[
+        list[str] | None, typer.Option("--root", "-r", metavar="NAME=PATH", help="Where a dataset is. Repeatable.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder whose subfolders are named like datasets.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="What to train; headclip methods lists them.")
+    ] = "headclip",
+    epochs: Annotated[int | None, typer.Option(min=1, help="As in headclip train.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a training step.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="First values, order of images, bootstrap draws.")] = 111,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method. Repeatable.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=32, help="Input size.  [default: the method's]")] = None,
+    metrics: Annotated[Protocol, typer.Option(help="Metric protocol; ader is that of the paper.")] = Protocol.ader,
+    resolution: Annotated[Scale | None, typer.Option(help="As in headclip evaluate.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="Draws for the intervals; 0: none.")] = 1000,
+    limit: Annotated[int | None, typer.Option(min=2, metavar="N", help="Test on N images of each category.")] = None,
+    allow_leakage: Annotated[bool, typer.Option("--allow-leakage", help="As in headclip evaluate.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    precision: Annotated[Precision, typer.Option(help="In which numbers to judge.")] = Precision.auto,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read training images.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in DIR.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in DIR.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Train on one dataset and test on the others, as in the paper.
+
+    visa-to-mvtec trains on VisA and tests on MVTec AD; mvtec-to-all trains on MVTec AD and tests on the other
+    sixteen. Datasets that are not at hand are named and left out. DIR will hold checkpoint.safetensors and
+    evaluation/.
+    """
+    from headclip.errors import InputError
+    from headclip.evaluation.evaluate import Options, check_out
+    from headclip.evaluation.protocols import find_sources, plans
+
+    plan = plans().get(name)
+    if plan is None:
+        raise InputError(f"unknown protocol '{name}'; choose {' or '.join(plans())}")
+    sources = find_sources(plan, root or [], data_root)
+    remarks = (f"protocol {plan.name}: trained on {sources.train[0]}",)
+    if sources.missing:
+        remarks += (f"not tested, since not given: {', '.join(sources.missing)}",)
+    options = Options(
+        protocol=metrics.value,
+        resolution=None if resolution is None else resolution.value,
+        bootstrap=bootstrap,
+        seed=seed,
+        limit=limit,
+        resume=resume,
+        overwrite=overwrite,
+        allow_leakage=allow_leakage,
+        remarks=remarks,
+    )
+    check_out(out / "evaluation", options)
+    if not quiet and not as_json:
+        for remark in remarks:
+            output().print(remark, soft_wrap=True)
+    schedule = {"epochs": epochs, "batch_size": batch_size, "rate": rate}
+    built = build_method(method, backbone, device.value, seed, setting or [])
+    trainer = _trainer(sources, built, seed, image_size, schedule)
+    checkpoint = out / "checkpoint.safetensors"
+    _train(trainer, checkpoint, workers, resume, overwrite, quiet or as_json)
+    arguments = {"backbone": backbone, "device": device.value, "precision": precision.value, "image_size": image_size}
+    evaluation = guarded(_test(sources, checkpoint, out / "evaluation", options, arguments), quiet or as_json)
+    report(evaluation, as_json, quiet)
+
+
+def _trainer(
+    sources: Sources, method: TrainableMethod, seed: int, image_size: int | None, schedule: dict[str, Any]
+) -> Trainer:
+    from headclip.data.datasets import open_dataset
+    from headclip.training.sets import DatasetTrainingSet
+    from headclip.training.trainer import TrainConfig, Trainer
+
+    given = {name: value for name, value in schedule.items() if value is not None}
+    config = TrainConfig(**{**method.training_defaults, **given, "seed": seed})
+    data = DatasetTrainingSet(open_dataset(*sources.train), image_size or method.image_size)
+    return Trainer(method, data, config)
+
+
+def _train(trainer: Trainer, checkpoint: Path, workers: int, resume: bool, overwrite: bool, quiet: bool) -> None:
+    """Train, go on training, or take the finished checkpoint of an earlier call with the same settings."""
+    from headclip.errors import InputError
+    from headclip.training.trainer import log_path, state_path
+
+    begun = state_path(checkpoint).exists() or checkpoint.exists()
+    if begun and not (resume or overwrite):
+        raise InputError(f"{checkpoint.parent} holds an earlier run; use --resume to go on, --overwrite to start anew")
+    if resume and checkpoint.exists():
+        _check_same(trainer, checkpoint)
+        return
+    if resume and state_path(checkpoint).exists():
+        trainer.restore(state_path(checkpoint))
+    else:
+        log_path(checkpoint).unlink(missing_ok=True)
+    run_trainer(trainer, checkpoint, workers, quiet)
+
+
+def _check_same(trainer: Trainer, checkpoint: Path) -> None:
+    """Raise InputError unless the checkpoint is what this trainer would have made."""
+    import json
+
+    from headclip.errors import InputError
+    from headclip.methods.checkpoint import read_info
+
+    info, ours = read_info(checkpoint), trainer.settings()
+    made = {
+        "training": info.training,
+        "method_config": info.config,
+        "backbone_hash": info.backbone_hash,
+        "data": info.data,
+    }
+    other = [key for key, value in json.loads(json.dumps(made)).items() if value != ours[key]]
+    if other:
+        raise InputError(f"{checkpoint} was trained with another {', '.join(other)}; --overwrite trains anew")
+
+
+def _test(sources: Sources, checkpoint: Path, out: Path, options: Options, arguments: dict[str, Any]) -> Any:
+    from headclip.data.datasets import open_dataset
+    from headclip.evaluation.evaluate import evaluate
+    from headclip.inference.detector import Detector
+
+    datasets = [open_dataset(*target) for target in sources.targets]
+    detector = Detector(
+        arguments["backbone"],
+        checkpoint,
+        device=arguments["device"],
+        precision=arguments["precision"],
+        image_size=arguments["image_size"],
+    )
+    return lambda progress: evaluate(
+        detector, datasets, out, options, arguments=arguments, command=command_line(), progress=progress
+    )

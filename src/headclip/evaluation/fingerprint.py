@@ -1,0 +1,28 @@
+"""One hash for a dataset as it was scored: its images, masks and labels, whatever their order and place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from headclip.data.records import ImageRecord
+from headclip.files import file_hash
+
+
+def dataset_fingerprint(records: Iterable[ImageRecord]) -> str:
+    """SHA-256 (hex) over the content of every image with its label, category and mask."""
+    lines = []
+    for record in records:
+        mask = _hash(record.mask) if record.mask is not None else repr(record.outline)
+        lines.append(f"{_hash(record.path)} {record.label} {record.category} {mask}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return " ".join(file_hash(file) for file in sorted(path.iterdir()) if file.is_file())
+        return file_hash(path)
+    except OSError:
+        return "unreadable"

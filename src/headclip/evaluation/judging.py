@@ -1,0 +1,277 @@
+"""Judging a dataset: decode, model, pixel counts; the map is dropped as soon as it has been counted.
+
+The folder is a run folder as `headclip predict` makes it, but with counts/ instead of maps/ unless maps are to be
+kept. Killed at any moment, `resume` goes on with the images that are not on record.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.clip.preprocess import input_size, resize
+from headclip.data.datasets import Dataset
+from headclip.data.decode import DEFAULT_MAX_PIXELS
+from headclip.data.discover import ImageFile, printable
+from headclip.data.records import ImageRecord
+from headclip.errors import HeadclipError, ImageError
+from headclip.evaluation.counts import encode_counts, read_counts, read_facts
+from headclip.evaluation.judged import (
+    JudgedImage,
+    Resolution,
+    Size,
+    mask_fingerprint,
+    name_images,
+    read_truth,
+)
+from headclip.evaluation.metrics.state import image_state
+from headclip.inference.detector import Detector, read
+from headclip.inference.prediction import Prediction
+from headclip.inference.prefetch import Decoded, decode_ahead
+from headclip.inference.run import Entry, Row
+from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, write_atomic
+from headclip.inference.run_writer import RunWriter
+
+COUNTS = "counts"
+_BATCH_PIXELS = 32_000_000
+_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see ../../tables.md.\n"
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, int], None]
+"""Called with the images done, their number, and how many failed."""
+
+
+@dataclass(frozen=True)
+class JudgingOptions:
+    """resolution: at which maps and masks meet; keep_maps: also write 16-bit maps."""
+
+    resolution: Resolution = "image"
+    keep_maps: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+def counts_file(name: str) -> str:
+    """Where the pixel counts of the image `name` lie below the run folder."""
+    return map_file(name).replace("maps/", f"{COUNTS}/", 1).removesuffix(".png") + ".counts"
+
+
+def tower_size(detector: Detector, size: Size) -> Size:
+    """Height and width at which an image of `size` enters the tower."""
+    return input_size(*size, image_size=detector.image_size, patch=detector.patch, keep_aspect=detector.keep_aspect)
+
+
+def judge_dataset(
+    detector: Detector,
+    dataset: Dataset,
+    records: list[ImageRecord],
+    folder: Path,
+    options: JudgingOptions,
+    *,
+    arguments: dict[str, Any] | None = None,
+    progress: Progress = lambda done, total, failed: None,
+) -> list[JudgedImage]:
+    """Judge `records` of a dataset; one result for each, in their order. Broken images are results, not errors.
+
+    Raises:
+        RunFolderError: the folder cannot be used, written, or resumed with these settings.
+        KeyboardInterrupt: passed on; the folder can be resumed.
+    """
+    labelled = [record for record in records if record.label is not None]
+    names = name_images(records, dataset.root)
+    by_name = {file.name: record for file, record in zip(names.files, records, strict=True)}
+    files = [file for file in names.files if by_name[file.name].label is not None]
+    settings = detector.describe() | {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
+    if options.overwrite:
+        shutil.rmtree(folder / COUNTS, ignore_errors=True)
+    writer = RunWriter(folder, names, settings, arguments=arguments, resume=options.resume, overwrite=options.overwrite)
+    with writer:
+        session = _Session(detector, dataset, by_name, writer, options)
+        todo = [file for file in files if not session.is_done(file)]
+        session.judge(todo, len(labelled), progress)
+        writer.finish(_PAGE, {"dataset": dataset.name})
+        return [session.result(file) for file in names.files]
+
+
+class _Session:
+    """One pass over the images of a dataset that are still to be judged."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        dataset: Dataset,
+        records: dict[str, ImageRecord],
+        writer: RunWriter,
+        options: JudgingOptions,
+    ) -> None:
+        self._detector, self._dataset, self._records = detector, dataset, records
+        self._writer, self._options = writer, options
+        self._has_pixels = dataset.info.level != "image"
+
+    def is_done(self, file: ImageFile) -> bool:
+        """Whether score and pixel counts of exactly this image and mask are on record."""
+        if not self._writer.is_done(file):
+            return False
+        folder = self._writer.folder
+        if self._options.keep_maps and not (folder / map_file(file.name)).is_file():
+            return False
+        if not self._has_pixels:
+            return True
+        facts = read_facts(folder / counts_file(file.name))
+        return facts is not None and facts["mask"] == mask_fingerprint(self._records[file.name])
+
+    def judge(self, todo: list[ImageFile], total: int, progress: Progress) -> None:
+        """Files of one batch are written while the model works on the next; the journal follows them."""
+        done, failed = total - len(todo), 0
+        progress(done, total, failed)
+
+        def record(entries: list[Entry]) -> None:
+            nonlocal done, failed
+            self._writer.append(entries)
+            done += len(entries)
+            failed += sum(entry.row.status == "failed" for entry in entries)
+            progress(done, total, failed)
+
+        waiting: deque[list[Future[Entry]]] = deque()
+        ahead = max(4, 2 * self._detector.batch_size)
+        decoded = decode_ahead(todo, max_pixels=self._options.max_pixels, max_images=ahead)
+        with closing(decoded), ThreadPoolExecutor(2, thread_name_prefix="headclip-count") as pool:
+            try:
+                for batch in self._batches(decoded, record):
+                    waiting.append([pool.submit(self._save, *judged) for judged in self._judge_batch(batch)])
+                    while len(waiting) > 1:
+                        record([future.result() for future in waiting.popleft()])
+            finally:  # after an interruption too: what the model has judged is kept
+                while waiting:
+                    record([future.result() for future in waiting.popleft()])
+
+    def _batches(self, decoded: Iterator[Decoded], record: Callable[[list[Entry]], None]) -> Iterator[list[Decoded]]:
+        batch: list[Decoded] = []
+        pixels = 0
+        for item in decoded:
+            if item.pixels is None:
+                record([_failed(item, item.reason or "unknown reason")])
+                continue
+            count = item.pixels.shape[0] * item.pixels.shape[1]
+            if batch and (len(batch) >= self._detector.batch_size or pixels + count > _BATCH_PIXELS):
+                yield batch
+                batch, pixels = [], 0
+            batch.append(item)
+            pixels += count
+        if batch:
+            yield batch
+
+    def _judge_batch(self, batch: list[Decoded]) -> list[tuple[Decoded, Prediction | str, float]]:
+        """Each image with its prediction or the reason for none, and its share of the batch's seconds."""
+        started = time.perf_counter()
+        try:
+            arrays = [self._pixels(item.pixels) for item in batch if item.pixels is not None]
+            predictions = self._detector.predict_arrays(arrays)
+        except Exception as error:
+            _log.debug("judging %d image(s) failed", len(batch), exc_info=True)
+            if len(batch) > 1:
+                return [judged for item in batch for judged in self._judge_batch([item])]
+            return [(batch[0], f"the model failed: {type(error).__name__}: {error}", 0.0)]
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [(item, prediction, seconds) for item, prediction in zip(batch, predictions, strict=True)]
+
+    def _pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return to_resolution(self._detector, pixels, self._options.resolution)
+
+    def _save(self, item: Decoded, prediction: Prediction | str, seconds: float) -> Entry:
+        """The entry of one image, its files in place; runs in a thread. A failing folder ends the evaluation."""
+        if isinstance(prediction, str):
+            return _failed(item, prediction)
+        try:
+            return self._save_judged(item, prediction, seconds)
+        except RunFolderError:
+            raise
+        except (HeadclipError, ValueError, MemoryError) as error:
+            return _failed(item, f"{type(error).__name__}: {error}")
+
+    def _save_judged(self, item: Decoded, prediction: Prediction, seconds: float) -> Entry:
+        assert item.pixels is not None
+        if not (np.isfinite(prediction.score) and np.isfinite(prediction.anomaly_map).all()):
+            return _failed(item, "the model gave values that are not numbers")
+        name, size = item.file.name, (item.pixels.shape[0], item.pixels.shape[1])
+        if self._has_pixels:
+            self._count(name, size, prediction.anomaly_map)
+        kept = map_file(name) if self._options.keep_maps else None
+        if kept is not None:
+            write_atomic(self._writer.folder, kept, encode_map(quantise(prediction.anomaly_map)))
+        row = Row(
+            path=name,
+            status="ok",
+            score=float(prediction.score),
+            height=size[0],
+            width=size[1],
+            global_score=float(prediction.global_score),
+            local_score=float(prediction.local_score),
+            map=kept,
+            seconds=seconds,
+        )
+        return Entry(row, item.size, item.mtime_ns)
+
+    def _count(self, name: str, size: Size, anomaly_map: NDArray[np.float32]) -> None:
+        record = self._records[name]
+        output = (anomaly_map.shape[0], anomaly_map.shape[1])
+        truth = read_truth(record, self._dataset.info.mask_threshold, size, output)
+        state = image_state(anomaly_map, truth.mask) if truth.known else None
+        facts = {"note": truth.note, "mask": mask_fingerprint(record)}
+        write_atomic(self._writer.folder, counts_file(name), encode_counts(state, facts))
+
+    def result(self, file: ImageFile) -> JudgedImage:
+        """What is on record of an image."""
+        record = self._records[file.name]
+        name = self._dataset.relative(record.path)
+        if record.label is None:
+            return JudgedImage(record, name, "unlabelled", reason="no label: cannot be scored")
+        row = self._writer.entries[file.name].row
+        if row.status == "failed":
+            return JudgedImage(record, name, "failed", reason=row.reason)
+        judge = partial(judge_again, self._detector, file.path, self._options)
+        if not self._has_pixels:
+            return JudgedImage(record, name, "ok", row.score, load_map=judge)
+        counts = self._writer.folder / counts_file(file.name)
+        facts = read_facts(counts) or {"known": True, "note": None}  # a file that has gone is an error when read
+        load = partial(read_counts, counts) if facts["known"] else None
+        return JudgedImage(record, name, "ok", row.score, facts["note"], load, judge)
+
+
+def to_resolution(detector: Detector, pixels: NDArray[np.uint8], resolution: Resolution) -> NDArray[np.uint8]:
+    """Pixels whose map has the wanted resolution: for "tower", resized as the detector itself would do it."""
+    if resolution == "image":
+        return pixels
+    size = tower_size(detector, (pixels.shape[0], pixels.shape[1]))
+    return resize(pixels, size).permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
+
+
+def judge_again(detector: Detector, path: Path, options: JudgingOptions) -> NDArray[np.float32]:
+    """The map of a single image, for the few whose pictures are shown.
+
+    Raises:
+        ImageError: the image cannot be read any more.
+    """
+    pixels = read(path)
+    if pixels.shape[0] * pixels.shape[1] > options.max_pixels:
+        raise ImageError(f"{path} is too large")
+    return detector.predict_arrays([pixels])[0].anomaly_map
+
+
+def _failed(item: Decoded, reason: str) -> Entry:
+    lines = reason.strip().splitlines()
+    text = printable(lines[0])[:300] if lines else "unknown reason"
+    return Entry(Row(item.file.name, "failed", reason=text), item.size, item.mtime_ns)

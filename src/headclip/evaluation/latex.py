@@ -1,0 +1,96 @@
+"""Tables for a paper: datasets in the layout of its Tables 1-3, categories in that of its appendix (booktabs)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headclip.evaluation.markdown import footnotes, levels
+from headclip.evaluation.scoring import DatasetResult
+from headclip.evaluation.tables import DAGGER, LEGEND, LETTERS, PAPER_METHODS, TableRow, cell
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    DAGGER: r"\dag{}",
+}
+
+
+def escape(text: str) -> str:
+    """Plain text for LaTeX.
+
+    >>> escape("50 % of metal_nut")
+    '50 \\\\% of metal\\\\_nut'
+    """
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def latex(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: Mapping[str, Any]) -> str:
+    """All tables of an evaluation; needs the packages booktabs and, for wide tables, graphicx."""
+    lines = [f"% {key}: {value}" for key, value in facts.items()]
+    lines += [f"% WARNING: {result.leakage}" for result in results if result.leakage]
+    shared = " ".join(f"{DAGGER} {result.leakage}." for result in results if result.leakage)
+    summary = _summary(rows)
+    parts = ["\n".join(lines), _table(summary, f"Results by dataset. {LEGEND}. {shared}".strip(), "datasets")]
+    for name in dict.fromkeys(result.dataset.name for result in results):
+        own = [row for row in rows if row.dataset == name and row.kind in ("category", "mean")]
+        if sum(row.kind == "category" for row in own) > sum(row.kind == "mean" for row in own):
+            caption = f"{own[0].title} by category. {LEGEND}. {shared}"
+            parts.append(_table(own, caption.strip(), f"categories-{name}"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(rows: Sequence[TableRow]) -> list[TableRow]:
+    """Means, with the paper's methods beside them, and averages."""
+    chosen = []
+    for row in rows:
+        paper = row.kind == "published" and not row.category and row.source.startswith("HeadCLIP")
+        if row.kind in ("mean", "average") or (paper and row.method in PAPER_METHODS):
+            chosen.append(row)
+    return chosen
+
+
+def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
+    image, pixel = levels(rows)
+    names, numbers = (*image, *pixel), footnotes(rows)
+    groups = [(len(image), "Image"), (len(pixel), "Pixel")]
+    spans = [rf"\multicolumn{{{count}}}{{c}}{{{title}}}" for count, title in groups if count]
+    columns = "ll" + "r" * len(names)
+    lines = [
+        r"\begin{table}[t]",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        r"\centering\small",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(["", "", *spans]) + r" \\",
+        " & ".join(["", "Method", *(LETTERS[name] for name in names)]) + r" \\",
+        r"\midrule",
+    ]
+    previous = ""
+    for row in rows:
+        title = row.category or (row.title if row.kind != "mean" or label == "datasets" else "mean")
+        notes = "".join(rf"$^{{{numbers[mark]}}}$" for mark in row.marks)
+        shown = "" if title == previous else escape(title)
+        previous = title
+        cells = [_cell(row, name) for name in names]
+        lines.append(" & ".join([shown, escape(row.method) + notes, *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\\ \footnotesize $^{{{number}}}$ {escape(mark)}" for mark, number in numbers.items()]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _cell(row: TableRow, name: str) -> str:
+    text = cell(row, name)
+    if name not in row.intervals:
+        return text
+    low, high = row.intervals[name]
+    return rf"{text} {{\tiny [{low:.1f}, {high:.1f}]}}"

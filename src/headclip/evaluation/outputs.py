@@ -1,0 +1,154 @@
+"""The files of an evaluation: tables in every format, scores of every image, figures, results.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headclip.evaluation.comparison import compare_results, comparison_table
+from headclip.evaluation.curves import draw_figures
+from headclip.evaluation.fingerprint import dataset_fingerprint
+from headclip.evaluation.latex import latex
+from headclip.evaluation.markdown import markdown
+from headclip.evaluation.metrics import PROTOCOLS
+from headclip.evaluation.scoring import DatasetResult
+from headclip.evaluation.tables import csv_table, parquet_table
+from headclip.evaluation.worst import write_worst
+from headclip.files import write_atomically
+from headclip.version import __version__
+
+if TYPE_CHECKING:
+    from headclip.evaluation.evaluate import Evaluation
+
+FORMAT = "headclip-evaluation"
+RESULTS = "results.json"
+
+
+def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int], None]) -> None:
+    """Write every file of an evaluation; results.json last."""
+    out, rows = evaluation.out, evaluation.rows
+    write_atomically(out / "scores.csv", scores_csv(evaluation.results))
+    write_atomically(out / "tables.csv", csv_table(rows))
+    write_atomically(out / "tables.parquet", parquet_table(rows))
+    heading, compared = heading_facts(evaluation), compare_results(evaluation.results)
+    write_atomically(out / "tables.md", markdown(evaluation.results, rows, heading) + comparison_table(compared))
+    write_atomically(out / "tables.tex", latex(evaluation.results, rows, heading))
+    if evaluation.options.figures:
+        evaluation.hints += draw_figures(evaluation.results, out / "figures")
+    if evaluation.options.worst:
+        write_worst(evaluation.results, out / "worst.html", evaluation.options.worst, progress)
+    write_atomically(out / RESULTS, json.dumps(results_json(evaluation), indent=2) + "\n")
+
+
+def scores_csv(results: Sequence[DatasetResult]) -> str:
+    """One row for each image, those that could not be scored included."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    columns = ["dataset", "method", "path", "category", "defect", "label", "score", "pixel_auroc", "status", "reason"]
+    writer.writerow(columns)
+    for result in results:
+        for image in result.images:
+            record = image.record
+            label = "" if record.label is None else record.label
+            score = "" if image.score is None else f"{image.score:.6f}"
+            located = result.located.get(image.name)
+            place = "" if located is None else f"{located:.6f}"
+            facts = [record.category, record.defect, label, score, place, image.status, image.reason or ""]
+            writer.writerow([result.dataset.name, result.method, image.name, *facts])
+    return buffer.getvalue()
+
+
+def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
+    """The lines above the tables."""
+    options, facts = evaluation.options, evaluation.results[0].facts
+    where = {"image": "the image's own resolution", "tower": f"{facts.get('image_size')} px, the tower's input"}
+    lines = {
+        "method": ", ".join(dict.fromkeys(result.method for result in evaluation.results)),
+        "backbone": f"{facts.get('backbone')} ({str(facts.get('backbone_hash'))[:12]})",
+        "checkpoint": _checkpoint_line(facts),
+        "protocol": f"{options.protocol}, maps and masks at {where[options.scale]}",
+        "intervals": f"{options.bootstrap:,} bootstrap draws of images" if options.bootstrap else "none",
+        "command": f"`{evaluation.command}`" if evaluation.command else None,
+        "note": "; ".join(options.remarks),
+    }
+    return {key: value for key, value in lines.items() if value}
+
+
+def _checkpoint_line(facts: Mapping[str, Any]) -> str:
+    if not facts.get("checkpoint"):
+        return "none: untrained prompts and head weights"
+    data = facts.get("checkpoint_data") or {}
+    trained = f", trained on {data['name']} ({data.get('images', '?')} images)" if data.get("name") else ""
+    return f"{Path(facts['checkpoint']).name} ({str(facts.get('checkpoint_hash'))[:12]}){trained}"
+
+
+def results_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything, as JSON."""
+    options = {key: value for key, value in vars(evaluation.options).items() if key not in ("resume", "overwrite")}
+    return {
+        "format": FORMAT,
+        "status": "finished",
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": round(evaluation.seconds, 1),
+        "command": evaluation.command,
+        "arguments": evaluation.arguments,
+        "options": options | {"resolution": evaluation.options.scale},
+        "versions": versions(),
+        "results": [_result_json(result) for result in evaluation.results],
+        "comparisons": [comparison.json() for comparison in compare_results(evaluation.results)],
+    }
+
+
+def _result_json(result: DatasetResult) -> dict[str, Any]:
+    facts = dict(result.facts)
+    if facts.get("checkpoint_data"):  # the hashes stay in the checkpoint
+        data = facts["checkpoint_data"]
+        facts["checkpoint_data"] = {key: value for key, value in data.items() if key not in ("files", "looks")}
+    info = result.dataset.info
+    return {
+        "dataset": info.name,
+        "title": info.title,
+        "root": str(result.dataset.root),
+        "fingerprint": dataset_fingerprint([image.record for image in result.images]),
+        "method": result.method,
+        "detector": facts,
+        "leakage": result.leakage,
+        "notes": list(result.notes),
+        "mean": {protocol: dict(figures) for protocol, figures in result.mean.items()},
+        "absent": dict(result.mean[PROTOCOLS[0]].absent),
+        "intervals": _intervals_json(result.intervals),
+        "categories": [
+            {
+                "name": category.name,
+                "normal": category.normal,
+                "anomalous": category.anomalous,
+                "in_pixel_metrics": category.marked,
+                "figures": {protocol: dict(figures) for protocol, figures in category.figures.items()},
+                "absent": {protocol: figures.absent for protocol, figures in category.figures.items()},
+                "intervals": _intervals_json(category.intervals),
+                "bounds": category.bounds,
+            }
+            for category in result.categories
+        ],
+        "not_scored": [
+            {"path": image.name, "status": image.status, "reason": image.reason} for image in result.not_scored()
+        ],
+    }
+
+
+def _intervals_json(intervals: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: vars(value) for name, value in intervals.items()}
+
+
+def versions() -> dict[str, str]:
+    """Of the software that the figures depend on."""
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "pillow")}
+    return {"headclip": __version__, "python": platform.python_version(), **packages}

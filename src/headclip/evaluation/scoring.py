@@ -1,0 +1,237 @@
+"""From judged images to figures: per category and their mean, both protocols, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from headclip.data.datasets import Dataset
+from headclip.evaluation.bootstrap import Interval, Replicates, image_replicates, macro_replicates, pixel_replicates
+from headclip.evaluation.counts import StateCounts, merge_all
+from headclip.evaluation.judged import JudgedImage
+from headclip.evaluation.metrics import PROTOCOLS, Figures, PixelState, bounds, compute, image_metrics, macro_average
+from headclip.evaluation.metrics.per_image import lay_bins
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryResult:
+    """One category of a dataset.
+
+    normal, anomalous: images that were scored. figures: for each protocol the metrics, each in [0, 1]; what is
+    not defined is absent. intervals: under the chosen protocol. bounds: how far each exact pixel figure can be
+    off. state: the pixels of all images, None without pixel metrics. marked: images in the pixel metrics. located: the
+    pixel AUROC within each image that has defects.
+    """
+
+    name: str
+    images: tuple[JudgedImage, ...]
+    normal: int
+    anomalous: int
+    marked: int
+    figures: dict[str, Figures]
+    bounds: dict[str, tuple[float, float]]
+    state: PixelState | None
+    replicates: tuple[Replicates, ...] = ()
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    located: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetResult:
+    """All categories of one dataset, judged by one method. facts: what the detector said of itself."""
+
+    dataset: Dataset
+    method: str
+    facts: dict[str, Any]
+    categories: tuple[CategoryResult, ...]
+    mean: dict[str, Figures]
+    intervals: dict[str, Interval]
+    replicates: tuple[Replicates, ...] = ()
+    notes: tuple[str, ...] = ()
+    leakage: str = ""
+    limit: int | None = None
+
+    @property
+    def images(self) -> list[JudgedImage]:
+        """All images, category by category."""
+        return [image for category in self.categories for image in category.images]
+
+    @property
+    def located(self) -> dict[str, float]:
+        """Pixel AUROC within each anomalous image: how well its defects stand out from the rest of it."""
+        return {name: value for category in self.categories for name, value in category.located.items()}
+
+    def not_scored(self) -> list[JudgedImage]:
+        """Images that are in no figure, each with its reason."""
+        return [image for image in self.images if not image.ok]
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """protocol: of the intervals and tables; replicates: bootstrap draws, 0 for no intervals."""
+
+    protocol: str = "exact"
+    replicates: int = 1000
+    seed: int = 0
+
+
+Progress = Callable[[int, int], None]
+
+
+def score_dataset(
+    dataset: Dataset,
+    images: Sequence[JudgedImage],
+    method: str,
+    facts: dict[str, Any],
+    options: ScoringOptions,
+    *,
+    leakage: str = "",
+    limit: int | None = None,
+    extra_notes: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
+) -> DatasetResult:
+    """Figures of a dataset. Pixel counts are read twice where there are intervals, image by image."""
+    names = [name for name in dataset.categories if any(image.record.category == name for image in images)]
+    categories = []
+    for done, name in enumerate(names):
+        progress(done, len(names))
+        of_category = tuple(image for image in images if image.record.category == name)
+        categories.append(_score_category(dataset, name, of_category, options))
+    progress(len(names), len(names))
+    mean = {protocol: macro_average([row.figures[protocol] for row in categories]) for protocol in PROTOCOLS}
+    replicates = _mean_replicates(categories)
+    return DatasetResult(
+        dataset,
+        method,
+        facts,
+        tuple(categories),
+        mean,
+        _intervals(replicates, mean[options.protocol]),
+        replicates,
+        (*extra_notes, *_notes(dataset, images, limit)),
+        leakage,
+        limit,
+    )
+
+
+def _score_category(
+    dataset: Dataset, name: str, images: tuple[JudgedImage, ...], options: ScoringOptions
+) -> CategoryResult:
+    level = dataset.info.level
+    scored = [image for image in images if image.ok]
+    labels = [int(image.record.label or 0) for image in scored]
+    figures = {protocol: Figures() for protocol in PROTOCOLS}
+    replicates: list[Replicates] = []
+    located: dict[str, float] = {}
+    stream = f"{dataset.name}/{name}"
+    if level != "pixel":
+        scores = [float(image.score or 0.0) for image in scored]
+        for protocol in PROTOCOLS:
+            _join(figures[protocol], image_metrics(scores, labels, protocol))
+        if options.replicates and scored:
+            replicates.append(
+                image_replicates(scores, labels, replicates=options.replicates, seed=options.seed, stream=stream)
+            )
+    state, marked, found = None, 0, {}
+    if level != "image":
+        loaders = [(image.name, image.load) for image in scored if image.load is not None]
+        marked = len(loaders)
+        state = merge_all(_noting(loaders, located))
+        for protocol in PROTOCOLS:
+            _join(figures[protocol], compute(state, protocol))
+        found = bounds(state)
+        if options.replicates and marked and state.positives.sum():
+            counts = StateCounts(lay_bins(state))
+            for _, load in loaders:
+                counts.add(load())
+            replicates.append(
+                pixel_replicates(
+                    counts, options.protocol, replicates=options.replicates, seed=options.seed, stream=stream
+                )
+            )
+    intervals = _intervals(replicates, figures[options.protocol])
+    anomalous = sum(labels)
+    return CategoryResult(
+        name,
+        images,
+        len(labels) - anomalous,
+        anomalous,
+        marked,
+        figures,
+        found,
+        state,
+        tuple(replicates),
+        intervals,
+        located,
+    )
+
+
+def _noting(loaders: Sequence[tuple[str, Callable[[], PixelState]]], located: dict[str, float]) -> Iterator[PixelState]:
+    """The states of images one by one; the pixel AUROC of each goes into `located` where it is defined."""
+    for name, load in loaders:
+        state = load()
+        value = compute(state).get("pixel_auroc")
+        if value is not None:
+            located[name] = value
+        yield state
+
+
+def _join(figures: Figures, more: Figures) -> None:
+    figures.update(more)
+    figures.absent |= more.absent
+
+
+def _intervals(replicates: Sequence[Replicates], figures: Figures) -> dict[str, Interval]:
+    """Intervals of all metrics, around the figures themselves: those of the bootstrap rest on coarser bins."""
+    found: dict[str, Interval] = {}
+    for part in replicates:
+        for metric, interval in part.intervals().items():
+            if metric in figures:
+                value = figures[metric]
+                shift = value - interval.value
+                found[metric] = Interval(
+                    value,
+                    max(0.0, interval.low + shift),
+                    min(1.0, interval.high + shift),
+                    interval.confidence,
+                    interval.replicates,
+                )
+    return found
+
+
+def _mean_replicates(categories: Sequence[CategoryResult]) -> tuple[Replicates, ...]:
+    """Of the image figures and of the pixel figures, over the categories that have them."""
+    parts = []
+    for level in ("image", "pixel"):
+        rows = [
+            part
+            for category in categories
+            for part in category.replicates
+            if any(metric.startswith(level) for metric in part.estimate)
+        ]
+        if rows:
+            parts.append(macro_replicates(rows))
+    return tuple(parts)
+
+
+def _notes(dataset: Dataset, images: Sequence[JudgedImage], limit: int | None) -> list[str]:
+    """What the reader of a table has to know; every image that is in no figure, and every odd mask, by name."""
+    notes = []
+    if limit is not None:
+        notes.append(f"a first look at no more than {limit} images of each category, not the whole dataset")
+    total, scored = (dataset.info.normal, dataset.info.anomalous), dataset.total()
+    if limit is None and None not in total and total != scored:
+        notes.append(
+            f"{scored[0]:,} normal / {scored[1]:,} anomalous images, where {dataset.info.title} "
+            f"has {total[0]:,} / {total[1]:,}"
+        )
+    notes += [finding.message for finding in dataset.findings if finding.severity != "note"]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for image in images:
+        if image.reason:
+            groups.setdefault((image.status, image.reason), []).append(image.name)
+    for (status, reason), names in groups.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} images ({names[0]}, ...)"
+        notes.append(f"{which}: {reason}" if status == "ok" else f"{which}: not scored ({status}): {reason}")
+    return notes
