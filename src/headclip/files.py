@@ -1,11 +1,16 @@
-"""Files that appear whole or not at all, and their fingerprints."""
+"""Files that appear whole or not at all, their fingerprints, and locks against a second writer."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+from headclip.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -26,3 +31,39 @@ def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def try_lock(handle: IO[Any]) -> bool:
+    """Hold an open file against other processes until it is closed; False where another one holds it.
+
+    Windows and network file systems without advisory locks are let through.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Let one process at a time write what belongs to `path`, by means of a file `path`.lock that goes at the end.
+
+    Raises:
+        InputError: another process is at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(path.name + ".lock")
+    with lock.open("ab") as handle:
+        if not try_lock(handle):
+            raise InputError(f"another process is writing {path}; wait for it or stop it")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

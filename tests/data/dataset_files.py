@@ -133,6 +133,13 @@ def bmad(root: Path) -> None:
     mask(root / "test" / "Ungood" / "label" / "2.png")
 
 
+def elpv(root: Path) -> None:
+    lines = ["images/cell1.png  1.0  mono", "images/cell2.png  0.0  poly", "images/cell3.png  0.3333333333333333  poly"]
+    for index in range(3):
+        picture(root / "data" / "images" / f"cell{index + 1}.png", index)
+    (root / "data" / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
 def coco(file: Path) -> None:
     for index in range(3):
         picture(file.parent / f"{index}.jpg", index)
@@ -172,6 +179,11 @@ LAYOUTS: dict[str, tuple[Writer, tuple[int, int, int]]] = {
     "dagm-adaclip": (lambda root, _: mvtec(root, ["Class1"]), (2, 1, 1)),
     "dagm-bayes": (lambda root, _: mvtec(root, ["Class1"]), (2, 1, 1)),
     "real-iad": (real_iad, (1, 1, 1)),
+    "elpv": (lambda root, _: elpv(root), (1, 1, 0)),
+    "conformal": (
+        lambda root, _: labelled(root / "data" / "textile_images" / "simulated", "nominal", "local", "global"),
+        (2, 3, 0),
+    ),
     "isic": (
         lambda root, _: pairs(
             root,

@@ -13,7 +13,7 @@ import golden_io
 from headclip.clip.backbone import Backbone
 from headclip.clip.layouts import infer_config, to_ours
 from headclip.clip.tokenizer import ClipTokenizer
-from headclip.methods.adaclip import AdaClip, AdaClipConfig
+from headclip.methods.adaclip import AdaClip
 from headclip.methods.adaclip_fusion import fuse_clusters, kmeans, most_anomalous
 from parity_models import pixels
 
@@ -23,10 +23,10 @@ close = torch.testing.assert_close
 FACTS = json.loads(golden_io.metadata("adaclip")["cfg"])
 NAMES = json.loads(golden_io.metadata("adaclip")["cls_names"])
 VARIANTS = {
-    "hsf": {"activation": "gelu"},
-    "nohsf": {"activation": "gelu", "fusion": False},
+    "hsf": {},
+    "nohsf": {"fusion": False},
     "hsf_quickgelu": {"activation": None},  # the backbone's own
-    "nohsf_nohalf": {"activation": "gelu", "fusion": False, "prompt_half": False},
+    "nohsf_nohalf": {"fusion": False, "prompt_half": False},
 }
 
 
@@ -54,11 +54,10 @@ def build(variant: str) -> AdaClip:
     settings = {
         "taps": tuple(FACTS["taps"]),
         "clusters": FACTS["k_clusters"],
-        "prompt_half": True,
         "clustering": "sklearn",
         "seed": 0,
     }
-    method = AdaClip.from_official(official_file(), backbone(), AdaClipConfig(**settings | VARIANTS[variant]))
+    method = AdaClip.from_official(official_file(), backbone(), settings | VARIANTS[variant])
     assert method is not None
     return method
 
@@ -144,11 +143,7 @@ def test_maps_before_smoothing():
     maps = method.pixel_maps(tokens, text, size)
     for tap, found in zip(method.taps, maps, strict=True):
         close(found, stacked("hsf", f"train_map_tap{tap}"), **UNIT)
-    raw = AdaClip.from_official(
-        official_file(),
-        backbone(),
-        AdaClipConfig(taps=method.taps, sigma=0.0, fusion=False, activation="gelu", prompt_half=True),
-    )
+    raw = AdaClip.from_official(official_file(), backbone(), {"taps": method.taps, "sigma": 0.0, "fusion": False})
     scores = raw.score(raw.tokens(pixels(FACTS["image"])), raw.text_vectors(NAMES), size)
     close(scores.anomaly_map, stacked("hsf", "map"), **UNIT)
 

@@ -63,3 +63,11 @@ def test_similarity_is_a_softmax_of_cosines():
     cosine = F.cosine_similarity(features[:, :, None], text, dim=-1)
     torch.testing.assert_close(similarity(features, text, 0.07), (cosine / 0.07).softmax(-1))
     torch.testing.assert_close(similarity(features, text.expand(3, -1, -1), 0.07), (cosine / 0.07).softmax(-1))
+
+
+def test_operators_first_built_in_inference_mode_still_train():
+    with torch.inference_mode():
+        grid_to_map(torch.rand(1, 3, 5), (45, 75), 3.0)
+    values = torch.rand(1, 3, 5, requires_grad=True)
+    grid_to_map(values, (45, 75), 3.0).sum().backward()
+    assert values.grad is not None

@@ -52,7 +52,9 @@ def predict(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set alpha=0.5. Repeatable."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set alpha=0.5. Repeatable."
+        ),
     ] = None,
     reference: Annotated[
         Path | None,

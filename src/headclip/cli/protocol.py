@@ -67,9 +67,9 @@ def protocol(
     if plan is None:
         raise InputError(f"unknown protocol '{name}'; choose {' or '.join(plans())}")
     sources = find_sources(plan, root or [], data_root)
-    remarks = (f"protocol {plan.name}: trained on {sources.train[0]}",)
+    remarks = [f"protocol {plan.name}: trained on {sources.train[0]}"]
     if sources.missing:
-        remarks += (f"not tested, since not given: {', '.join(sources.missing)}",)
+        remarks.append(f"not tested, since not given: {', '.join(sources.missing)}")
     options = Options(
         protocol=metrics.value,
         resolution=None if resolution is None else resolution.value,
@@ -79,7 +79,7 @@ def protocol(
         resume=resume,
         overwrite=overwrite,
         allow_leakage=allow_leakage,
-        remarks=remarks,
+        remarks=tuple(remarks),
     )
     check_out(out / "evaluation", options)
     if not quiet and not as_json:

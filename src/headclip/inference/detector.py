@@ -130,9 +130,7 @@ class Detector:
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower."""
-        return input_size(
-            height, width, image_size=self.image_size, patch=self.patch, keep_aspect=self.keep_aspect
-        )
+        return input_size(height, width, image_size=self.image_size, patch=self.patch, keep_aspect=self.keep_aspect)
 
     def _check_size(self, image_size: int) -> int:
         if not self.patch <= image_size <= 4096:
@@ -156,9 +154,7 @@ class Detector:
         found = self.predict_arrays(arrays, categories)
         return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
 
-    def predict_arrays(
-        self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None
-    ) -> list[Prediction]:
+    def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch."""
         if categories is not None and len(categories) != len(images):
             raise InputError(f"{len(categories)} categories were given for {len(images)} images")

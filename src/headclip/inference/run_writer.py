@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from headclip.data.discover import ImageFile, ImageSet
+from headclip.files import try_lock
 from headclip.inference.run import (
     FORMAT,
     FORMAT_VERSION,
@@ -260,17 +261,9 @@ def _lock_journal(folder: Path) -> BinaryIO:
         journal = (folder / JOURNAL).open("ab+")
     except OSError as error:
         raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks
-        return journal
-    try:
-        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(journal):
         journal.close()
-        raise RunFolderError(f"another headclip is writing to {folder}; wait for it or stop it") from None
-    except OSError:
-        pass  # a network file system without locks
+        raise RunFolderError(f"another headclip is writing to {folder}; wait for it or stop it")
     return journal
 
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from headclip.clip.backbone import Backbone
 from headclip.clip.blocks import ACTIVATIONS
 from headclip.clip.config import Activation
-from headclip.clip.text import end_positions
 from headclip.clip.vision import Interpolation, VisionRequest, VisionTokens
 from headclip.errors import BackboneError, InputError
 from headclip.methods.adaclip_checkpoint import check_tensors, describe, our_names
@@ -157,6 +156,7 @@ class AdaClip(TrainableMethod):
         self.image_head = linear(embed, embed, generator)
         self.activate = None if settings.activation is None else ACTIVATIONS[settings.activation]
         self._known: dict[str, Tensor] = {}
+        self._ids: dict[str, tuple[Tensor, Tensor]] = {}
         self.to(backbone.device)
 
     @property
@@ -191,31 +191,37 @@ class AdaClip(TrainableMethod):
         )
         return normal, abnormal
 
+    def _token_ids(self, category: str) -> tuple[Tensor, Tensor]:
+        """Byte-pair ids of a category's sentences, normal (28, 77) and abnormal (20, 77); made once."""
+        if category not in self._ids:
+            tokenizer = self.backbone.tokenizer
+            if tokenizer is None:
+                raise BackboneError(f"backbone '{self.backbone.name}' has no tokenizer, and prompts need one")
+            normal, abnormal = (tokenizer(sentences) for sentences in self.sentences(category))
+            self._ids[category] = normal, abnormal
+        return self._ids[category]
+
     def _encode(self, names: Sequence[str], prompts: HybridPrompts | None, dynamic: Tensor | None) -> Tensor:
         """Names, one for each image or one for all, to unit vectors (B, 2, E).
 
         dynamic: (B, length, Wt), which sets B; without it B is the number of names.
         """
-        backbone, text = self.backbone, self.backbone.require_text()
-        if backbone.tokenizer is None:
-            raise BackboneError(f"backbone '{backbone.name}' has no tokenizer, and prompts need one")
+        text, device = self.backbone.require_text(), self.backbone.device
         different = list(dict.fromkeys(names))
-        normal = len(self.sentences(different[0])[0])
-        listed = [sentence for name in different for side in self.sentences(name) for sentence in side]
-        ids = backbone.tokenizer(listed).to(backbone.device)
-        ends = end_positions(ids)
+        normal = len(self._token_ids(different[0])[0])
+        ids = torch.stack([torch.cat(self._token_ids(name)) for name in different]).to(device)  # (C, S, 77)
+        ends = ids.argmax(dim=-1)  # (C, S): the end token has the highest id
         if prompts is not None and int(ends.min()) <= prompts.length:
             raise InputError(
-                f"AdaCLIP: prompts of {prompts.length} tokens would overwrite the end of '{listed[int(ends.argmin())]}'"
-                f", which has {int(ends.min()) - 1}; take a smaller length"
+                f"AdaCLIP: prompts of {prompts.length} tokens would overwrite the end of a sentence of "
+                f"{int(ends.min()) - 1}; take a smaller length"
             )
-        ids = ids[:, : int(ends.max()) + 1].unflatten(0, (len(different), -1))  # causal: the rest is never read
+        ids = ids[..., : int(ends.max()) + 1]  # causal: what follows the longest sentence is never read
         batch = len(names) if dynamic is None else len(dynamic)
-        rows = torch.tensor([different.index(name) for name in names], device=ids.device).expand(batch)
+        rows = torch.tensor([different.index(name) for name in names], device=device).expand(batch)
         states = first_text_layer(text, ids, self.activate)[rows]  # (B, S, L, W)
         tokens = {} if prompts is None else self._rounded(prompts(dynamic, batch))
-        vectors = prompted_text(text, states, ends.unflatten(0, (len(different), -1))[rows], tokens, self.activate)
-        unit = F.normalize(vectors.float(), dim=-1)  # (B, S, E)
+        unit = F.normalize(prompted_text(text, states, ends[rows], tokens, self.activate).float(), dim=-1)  # (B, S, E)
         sides = torch.stack([unit[:, :normal].mean(dim=1), unit[:, normal:].mean(dim=1)], dim=1)
         return F.normalize(sides, dim=-1)
 

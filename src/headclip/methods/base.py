@@ -94,9 +94,7 @@ class Method(nn.Module, ABC):
             output: resolution of the returned map; None keeps `size`.
         """
 
-    def score_pixels(
-        self, pixels: Tensor, text: Tensor | None = None, output: tuple[int, int] | None = None
-    ) -> Scores:
+    def score_pixels(self, pixels: Tensor, text: Tensor | None = None, output: tuple[int, int] | None = None) -> Scores:
         """`tokens` and `score` in one call, for pixels (B, 3, H, W): what a detector runs on each batch."""
         vectors = self.text_vectors()[0] if text is None else text
         return self.score(self.tokens(pixels), vectors, (pixels.shape[-2], pixels.shape[-1]), output)

@@ -116,9 +116,7 @@ def load_checkpoint(
     return method.to(backbone.device).eval(), info
 
 
-def _load_official(
-    path: Path, backbone: Backbone, settings: Mapping[str, Any] | None
-) -> tuple[Method, CheckpointInfo]:
+def _load_official(path: Path, backbone: Backbone, settings: Mapping[str, Any] | None) -> tuple[Method, CheckpointInfo]:
     """The method whose published checkpoint `path` is; no code in the file is ever executed."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")

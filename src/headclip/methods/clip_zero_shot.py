@@ -43,7 +43,7 @@ class PlainClipConfig(ScoreSettings):
 
 
 @dataclass(frozen=True)
-class ClipConfig(PlainClipConfig):
+class ClipZeroShotConfig(PlainClipConfig):
     """Settings of plain CLIP. sentences: normal and abnormal, with {} where the category goes."""
 
     sentences: tuple[str, str] = ("a photo of a normal {}.", "a photo of an anomalous {}.")
@@ -114,12 +114,12 @@ class PlainClip(SimilarityMethod):
 class ClipZeroShot(PlainClip):
     """CLIP with one normal and one abnormal sentence."""
 
-    config_class = ClipConfig
-    config: ClipConfig
+    config_class = ClipZeroShotConfig
+    config: ClipZeroShotConfig
     summary: ClassVar[str] = "CLIP as it is, one sentence for normal and one for abnormal"
 
-    def __init__(self, backbone: Backbone, config: ClipConfig | None = None) -> None:
-        super().__init__(backbone, config or ClipConfig())
+    def __init__(self, backbone: Backbone, config: ClipZeroShotConfig | None = None) -> None:
+        super().__init__(backbone, config or ClipZeroShotConfig())
 
     def sentences(self, category: str) -> tuple[list[str], list[str]]:
         normal, abnormal = (text.replace("{}", category) for text in self.config.sentences)

@@ -44,6 +44,7 @@ def similarity(features: Tensor, text: Tensor, temperature: float = 0.07) -> Ten
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def upsampling_operator(size: int, grid: int) -> Tensor:
     """(size, grid) matrix of 1-D bilinear interpolation with align_corners=False, as in torch; rows sum to 1."""
     identity = torch.eye(grid, dtype=torch.float64).unsqueeze(0)  # (1, grid, grid): one impulse a channel
@@ -51,6 +52,7 @@ def upsampling_operator(size: int, grid: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def gaussian_operator(size: int, sigma: float, truncate: float = 4.0) -> Tensor:
     """(size, size) matrix of 1-D Gaussian smoothing as in scipy.ndimage.gaussian_filter: mirrored edges that repeat
     the border sample, kernel cut at `truncate` sigmas and normalised to sum to 1."""
@@ -68,6 +70,7 @@ def gaussian_operator(size: int, sigma: float, truncate: float = 4.0) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def map_operator(grid: int, size: int, sigma: float, output: int | None) -> Tensor:
     """(output or size, grid) float32: upsample to `size`, smooth there, then resize to `output`."""
     operator = gaussian_operator(size, sigma) @ upsampling_operator(size, grid)

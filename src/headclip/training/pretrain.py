@@ -22,6 +22,7 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.initialise import initialise
 from headclip.clip.vision import VisionRequest
 from headclip.errors import InputError
+from headclip.files import sole_writer
 from headclip.methods.headclip import proportional_csa
 from headclip.training.files import append_json_line, save_torch, trim_log
 from headclip.training.losses import dice_loss
@@ -239,7 +240,17 @@ class Pretrainer:
 
         Writes `state.pt` (to resume) and `log.jsonl` (one line every 10 steps) into the folder.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        with sole_writer(folder / "state.pt"):
+            return self._run(folder, workers, save_seconds, stop_seconds, progress)
+
+    def _run(
+        self,
+        folder: Path,
+        workers: int,
+        save_seconds: float,
+        stop_seconds: float,
+        progress: Callable[[int, PretrainLosses], None] | None,
+    ) -> bool:
         log = folder / "log.jsonl"
         trim_log(log, "step", self.step)
         data = RenderStream(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionTokens
 from headclip.errors import InputError
+from headclip.files import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
 from headclip.training.features import FeatureStore, frozen_pass
@@ -237,7 +238,12 @@ class Trainer:
 
         Beside it appear `out`.log.jsonl (one line an epoch) and, until the end, `out`.state (to resume).
         """
-        out.parent.mkdir(parents=True, exist_ok=True)
+        with sole_writer(out):
+            return self._run(out, workers, save_seconds, progress)
+
+    def _run(
+        self, out: Path, workers: int, save_seconds: float, progress: Callable[[Progress], None] | None
+    ) -> CheckpointInfo:
         log, state = log_path(out), state_path(out)
         trim_log(log, "epoch", self.epoch - 1)
         saved = time.monotonic()

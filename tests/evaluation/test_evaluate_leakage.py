@@ -1,0 +1,91 @@
+"""A model that has seen the images, or the dataset, is not scored on them unless asked, and then every table says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from evaluation.evaluate_files import FakeEvaluated, write_set
+from headclip.data.datasets import open_dataset
+from headclip.data.decode import decode
+from headclip.data.hashing import perceptual_hash
+from headclip.errors import InputError
+from headclip.evaluation.evaluate import Options, evaluate
+from headclip.evaluation.runs import evaluate_runs
+from headclip.files import file_hash
+from headclip.inference.predict import predict_run
+
+QUICK = {"bootstrap": 0, "worst": 1}
+
+
+def smooth_set(root):
+    """Pictures with structure, whose smaller copies look alike."""
+    write_set(root, ("cup",), normal=2, defects=2)
+    for number, path in enumerate(sorted(root.glob("cup/test/*/*.png"))):
+        image = Image.linear_gradient("L").rotate(33 * number).resize((160, 128)).convert("RGB")
+        image.paste((250, 40 * number, 90), (20 + 9 * number, 30, 60 + 12 * number, 70 + 5 * number))
+        image.save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return smooth_set(tmp_path_factory.mktemp("leak") / "mugs")
+
+
+def training(root, kind, tmp_path):
+    image = root / "cup/test/good/1.png"
+    if kind == "exact":
+        return {"name": "other", "files": {"a/b.png": file_hash(image)}}
+    if kind == "name":
+        return {"name": "mugs"}
+    copy = tmp_path / "copy.jpg"
+    Image.open(image).resize((80, 64)).save(copy, quality=70)
+    return {"name": "other", "files": {"c.jpg": file_hash(copy)}, "looks": {"c.jpg": f"{perceptual_hash(decode(copy)):016x}"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("exact", "1 identical image"), ("near", "1 near-identical image"), ("name", "trained on mugs, the same dataset")],
+)
+def test_shared_images_are_refused_or_marked(root, tmp_path, kind, words):
+    dataset = open_dataset("folder", root)
+    detector = FakeEvaluated(training(root, kind, tmp_path))
+    with pytest.raises(InputError, match=words) as refused:
+        evaluate(detector, [dataset], tmp_path / "no", Options(**QUICK))
+    assert "--allow-leakage" in str(refused.value)
+    assert not (tmp_path / "no").exists()
+    assert detector.batches == []  # refused before anything was judged
+
+    evaluation = evaluate(detector, [dataset], tmp_path / "e", Options(**QUICK, allow_leakage=True))
+    assert words in evaluation.results[0].leakage
+    assert all("†" in row.method for row in evaluation.rows)
+    assert "†" in (tmp_path / "e/tables.md").read_text()
+    assert words in (tmp_path / "e/tables.md").read_text()
+    assert "†" in (tmp_path / "e/tables.csv").read_text()
+    assert r"\dag" in (tmp_path / "e/tables.tex").read_text()
+    assert words in (tmp_path / "e/worst.html").read_text()
+    found = json.loads((tmp_path / "e/results.json").read_text())["results"][0]
+    assert words in found["leakage"]
+    assert "files" not in found["detector"]["checkpoint_data"]
+
+
+def test_runs_are_checked_too(root, tmp_path):
+    predict_run(FakeEvaluated(training(root, "exact", tmp_path)), [root], tmp_path / "run")
+    dataset = open_dataset("folder", root)
+    with pytest.raises(InputError, match="identical image"):
+        evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "e", Options(**QUICK))
+
+
+def test_other_training_images_are_no_leakage(root, tmp_path):
+    other = smooth_set(tmp_path / "plates")
+    for path in other.glob("cup/test/*/*.png"):
+        Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), 60).convert("RGB").save(path)
+    files = {str(path): file_hash(path) for path in other.glob("cup/test/*/*.png")}
+    looks = {name: f"{perceptual_hash(decode(name)):016x}" for name in files}
+    detector = FakeEvaluated({"name": "plates", "files": files, "looks": looks})
+    evaluation = evaluate(detector, [open_dataset("folder", root)], tmp_path / "e", Options(**QUICK))
+    assert evaluation.results[0].leakage == ""
+    assert "†" not in (tmp_path / "e/tables.md").read_text()
