@@ -11,10 +11,17 @@ from PIL import Image
 from inference.fake_detector import FakeDetector
 
 
+class _Method:
+    uses_category = False
+
+
 class FakeEvaluated(FakeDetector):
     """Maps are brightness / 255, so that direct computation needs nothing but the files."""
 
-    image_size, patch, keep_aspect = 28, 14, False
+    image_size, method = 28, _Method()
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        return self.image_size, self.image_size
 
     def __init__(self, training: dict[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,7 +101,9 @@ def test_maps_kept_by_an_evaluation_can_be_scored_as_a_run(root, tmp_path):
     live = run(dataset, tmp_path / "live", keep_maps=True)
     folder = next((tmp_path / "live/runs").iterdir())
     again = evaluate_runs([folder], [dataset], tmp_path / "again", Options(**QUICK))
-    assert again.results[0].mean["exact"]["pixel_ap"] == pytest.approx(live.results[0].mean["exact"]["pixel_ap"], abs=1e-4)
+    assert again.results[0].mean["exact"]["pixel_ap"] == pytest.approx(
+        live.results[0].mean["exact"]["pixel_ap"], abs=1e-4
+    )
     assert not list((tmp_path / "live").rglob("*.counts"))
     assert len(list(folder.rglob("maps/**/*.png"))) == 18
 
@@ -110,6 +113,21 @@ def test_maps_kept_by_an_evaluation_can_be_scored_as_a_run(root, tmp_path):
         evaluate_runs([folder], [dataset], tmp_path / "no", Options(**QUICK, resolution="image"))
     small = evaluate_runs([folder], [dataset], tmp_path / "small", Options(**QUICK)).results[0]
     assert small.categories[0].state.positives.sum() + small.categories[0].state.negatives.sum() == 9 * 28 * 28
+
+
+def test_maps_that_16_bits_cannot_hold_are_noted(root, tmp_path):
+    class Faint(FakeEvaluated):
+        def _predict(self, image):
+            found = super()._predict(image)
+            return replace(found, anomaly_map=found.anomaly_map * np.float32(1e-4))
+
+    dataset = open_dataset("folder", root)
+    predict_run(Faint(), [root], tmp_path / "run")
+    again = evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "again", Options(**QUICK)).results[0]
+    assert "16 bits have lost" in again.notes[0]
+    live = run(dataset, tmp_path / "live", Faint()).results[0]  # where scores are counted as they are
+    direct = run(dataset, tmp_path / "bright").results[0]
+    assert live.mean["exact"]["pixel_auroc"] == pytest.approx(direct.mean["exact"]["pixel_auroc"], abs=1e-6)
 
 
 def test_two_runs_are_compared_on_the_same_images(root, tmp_path):
@@ -145,6 +163,9 @@ def test_rows_are_matched_by_name_where_the_folder_has_moved(root, tmp_path):
     facts = json.loads((tmp_path / "run/run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps(facts | {"root": "/no/longer/here"}))
     dataset = open_dataset("folder", root)
+    with pytest.raises(InputError, match="no image of the run"):  # of the cup, or of the nut? nothing says
+        evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "no", Options(**QUICK))
+    (tmp_path / "run/run.json").write_text(json.dumps(facts | {"root": "/no/longer/here/cup"}))
     result = evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "e", Options(**QUICK)).results[0]
     assert [category.normal + category.anomalous for category in result.categories] == [9, 0]
     rows = scores_of(tmp_path / "e")
@@ -221,7 +242,7 @@ def test_broken_files_are_rows_and_notes(tmp_path):
 def test_a_missing_mask_is_an_error_that_names_the_image(tmp_path):
     root = write_set(tmp_path / "set", ("cup",))
     (root / "cup/ground_truth/bent/1_mask.png").unlink()
-    with pytest.raises(InputError, match="cup/test/bent/1.png has no mask"):
+    with pytest.raises(InputError, match=r"cup/test/bent/1\.png has no mask"):
         open_dataset("folder", root)
     lenient = open_dataset("folder", root, lenient=True)
     result = run(lenient, tmp_path / "e").results[0]
@@ -234,7 +255,7 @@ def test_images_without_a_label_are_listed_and_not_judged(tmp_path):
         picture(tmp_path / f"{index}.png", index)
         (tmp_path / "manifest.csv").open("a").write(f"{index}.png,{label}\n" if index else "image,label\n0.png,good\n")
     detector = FakeEvaluated()
-    evaluation = run(open_dataset("manifest", tmp_path / "manifest.csv"), tmp_path / "e", detector)
+    evaluation = run(open_dataset("manifest", tmp_path / "manifest.csv"), tmp_path / "e", detector, worst=0)
     assert sum(detector.batches) == 2
     assert [row["status"] for row in scores_of(tmp_path / "e")] == ["ok", "ok", "unlabelled"]
     assert any("no label" in note for note in evaluation.results[0].notes)
@@ -254,7 +275,13 @@ def test_out_is_never_overwritten_unasked(root, tmp_path):
         run(dataset, tmp_path / "e", limit=2)
     with pytest.raises(InputError, match="exclude each other"):
         run(dataset, tmp_path / "e", limit=2, resume=True, overwrite=True)
+    (tmp_path / "e/figures").mkdir()
+    (tmp_path / "e/figures/old.png").touch()
     run(dataset, tmp_path / "e", limit=4, overwrite=True)
+    assert not (tmp_path / "e/figures").exists()
+    inside = next((tmp_path / "e/runs").iterdir())
+    with pytest.raises(InputError, match="would delete a run"):
+        evaluate_runs([inside], [dataset], tmp_path / "e", Options(**QUICK, overwrite=True))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("not to be lost")
     for options in ({}, {"overwrite": True}):
@@ -279,6 +306,21 @@ def test_results_json_says_everything(root, tmp_path):
     again = json.loads((tmp_path / "e2/results.json").read_text())["results"][0]
     assert again["fingerprint"] == entry["fingerprint"]
     assert other.results[0].mean["exact"] == mean
+
+
+def test_methods_that_ask_are_told_what_each_image_shows(root, tmp_path):
+    class Asking(FakeEvaluated):
+        class method:  # noqa: N801
+            uses_category = True
+
+        def predict_arrays(self, images, categories=None, /):
+            assert len(images) == len(categories)
+            self.told = [*getattr(self, "told", []), *categories]
+            return super().predict_arrays(images)
+
+    detector = Asking()
+    run(open_dataset("folder", root), tmp_path / "e", detector, worst=0)
+    assert sorted(detector.told) == ["cup"] * 9 + ["nut"] * 9
 
 
 def test_worst_images_are_the_worst(root, tmp_path):

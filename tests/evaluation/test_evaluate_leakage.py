@@ -1,4 +1,4 @@
-"""A model that has seen the images, or the dataset, is not scored on them unless asked, and then every table says so."""
+"""A model is not scored on images, or a dataset, that it has seen, unless asked; then every table says so."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def training(root, kind, tmp_path):
         return {"name": "mugs"}
     copy = tmp_path / "copy.jpg"
     Image.open(image).resize((80, 64)).save(copy, quality=70)
-    return {"name": "other", "files": {"c.jpg": file_hash(copy)}, "looks": {"c.jpg": f"{perceptual_hash(decode(copy)):016x}"}}
+    return {
+        "name": "other",
+        "files": {"c.jpg": file_hash(copy)},
+        "looks": {"c.jpg": f"{perceptual_hash(decode(copy)):016x}"},
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,6 +17,8 @@ from headclip.methods import create_method
 from headclip.methods.anomalyclip import AnomalyClip, AnomalyClipConfig
 from headclip.methods.checkpoint import load_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig
+from headclip.training.sets import SyntheticTrainingSet
+from headclip.training.trainer import TrainConfig, Trainer, collate
 from parity_models import anomalyclip, golden_backbone, pixels
 from tiny_clip import make_backbone, make_config
 
@@ -148,6 +152,17 @@ def test_an_official_checkpoint_of_other_lengths(backbone, tmp_path):
     assert method.prompts.deep_tokens[0].shape == (2, 64)
     assert method.config.preset == "multi"
     assert load_checkpoint(saved(tmp_path, official_state(deep=0)), backbone)[0].prompts.deep_layers == ()
+
+
+@pytest.mark.parametrize("preset", ["official", "multi"])
+def test_kept_features_give_the_same_loss(backbone, preset):
+    data = SyntheticTrainingSet(seed=1, count=4, size=42)
+    batch = replace(collate([data[i] for i in range(4)]), numbers=[0, 1, 2, 3])
+    losses = []
+    for keep in (False, True):
+        method = AnomalyClip(backbone, AnomalyClipConfig(preset=preset))
+        losses.append(Trainer(method, data, TrainConfig(keep_features=keep)).losses(batch).total)
+    close(losses[0], losses[1], atol=1e-4, rtol=1e-4)
 
 
 def test_a_detector_takes_an_official_checkpoint(tmp_path, recwarn):

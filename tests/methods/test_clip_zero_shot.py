@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import golden_io
 from headclip.errors import BackboneError, InputError
 from headclip.methods import create_method
-from headclip.methods.clip_zero_shot import ClipAc, ClipZeroShotConfig, ClipZeroShot
+from headclip.methods.clip_zero_shot import ClipAc, ClipZeroShot, ClipZeroShotConfig
 from headclip.methods.ensembles import (
     ABNORMAL_STATES,
     ADACLIP_TEMPLATES,

@@ -254,7 +254,7 @@ def test_wrong_layers_name_the_depth(backbone, name):
 @pytest.mark.parametrize("name", WITH_CATEGORY)
 @pytest.mark.parametrize("category", ["", "  ", "a {} b"])
 def test_a_wrong_category_is_refused(backbone, name, category):
-    with pytest.raises(InputError, match="categor"):
+    with pytest.raises(InputError, match="category"):
         create_method(name, backbone).text_vectors([category])
 
 

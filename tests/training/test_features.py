@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tiny_clip import make_backbone, make_config
 
 from headclip.clip.vision import VisionRequest
 from headclip.training.features import FeatureStore, frozen_pass
+from tiny_clip import make_backbone, make_config
 
 close = torch.testing.assert_close
 

@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli.common import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    Device,
-    Precision,
-    error_line,
-    output,
-    progress_output,
-)
+from headclip.cli.common import EXIT_INTERRUPTED, Device, Precision, error_line, parse_settings, progress_output
+from headclip.cli.evaluate_report import report
+from headclip.cli.predict import _lift_pillow_limit as lift_pillow_limit
+from headclip.cli.predict import _load_detector as load_detector
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Evaluation, Options
-    from headclip.evaluation.tables import TableRow
 
 
 class Protocol(StrEnum):
@@ -50,10 +44,19 @@ def evaluate(
         list[Path] | None,
         typer.Argument(metavar="[RUN...]", help="Folders of headclip predict, to be scored without a model."),
     ] = None,
-    method: Annotated[str, typer.Option(help="Method to use without a checkpoint.")] = "headclip",
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="See headclip methods.  [default: the checkpoint's, else headclip]"),
+    ] = None,
     backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Adapted parameters made by headclip train.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method. Repeatable.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Normal images, for methods with a few-shot variant.")
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="exact: no threshold grid; ader: comparable with the published tables.")
@@ -115,6 +118,9 @@ def evaluate(
     arguments = {
         "data": data,
         "method": method,
+        "category": None,  # each image's own
+        "settings": parse_settings(setting or []),
+        "reference": None if reference is None else str(reference),
         "backbone": backbone,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "device": device.value,
@@ -129,17 +135,9 @@ def evaluate(
 
 def _judge(arguments: dict[str, Any], datasets: Any, out: Path, options: Options, quiet: bool) -> Any:
     from headclip.evaluation.evaluate import evaluate as run
-    from headclip.inference.detector import Detector
 
-    detector = Detector(
-        arguments["backbone"],
-        arguments["checkpoint"],
-        device=arguments["device"],
-        precision=arguments["precision"],
-        image_size=arguments["image_size"],
-        batch_size=arguments["batch_size"],
-        method=arguments["method"],
-    )
+    lift_pillow_limit(options.max_pixels)
+    detector = load_detector(arguments, quiet)
     return lambda progress: run(
         detector, datasets, out, options, arguments=arguments, command=command_line(), progress=progress
     )
@@ -192,93 +190,3 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int, int], None]]:
             bar.update(tasks[stage], completed=done, total=total, failed=text)
 
         yield show
-
-
-def report(evaluation: Evaluation, as_json: bool, quiet: bool) -> None:
-    """Print tables (or results.json); exit with 1 where no image could be scored."""
-    import json
-
-    from headclip.evaluation.outputs import results_json
-
-    if as_json:
-        sys.stdout.write(json.dumps(results_json(evaluation), indent=2) + "\n")
-    elif not quiet:
-        _print(evaluation)
-    images = [image for result in evaluation.results for image in result.images]
-    if not any(image.ok for image in images):
-        error_line(f"none of the {len(images)} images could be scored; see {evaluation.out / 'scores.csv'}")
-        raise typer.Exit(EXIT_FAILED)
-
-
-def _print(evaluation: Evaluation) -> None:
-    from headclip.evaluation.tables import LEGEND, PAPER_METHODS
-
-    console, rows = output(), evaluation.rows
-    for result in evaluation.results:
-        if result.leakage:
-            console.print(f"WARNING: {result.leakage}", style="bold red", soft_wrap=True)
-    for name in dict.fromkeys(result.dataset.name for result in evaluation.results):
-        group = [row for row in rows if row.dataset == name]
-        own = [row for row in group if row.kind in ("category", "mean")]
-        if sum(row.kind == "category" for row in own) == sum(row.kind == "mean" for row in own):
-            own = [row for row in own if row.kind == "mean"]
-        beside = [row for row in group if row.kind in ("published", "difference") and not row.category]
-        paper = [row for row in beside if row.source.startswith("HeadCLIP") and _about(row) in PAPER_METHODS]
-        counts = next(f"{row.normal:,} normal, {row.anomalous:,} anomalous" for row in own if row.kind == "mean")
-        print_table(f"{own[0].title}: {counts}", [*own, *paper])
-    averages = [row for row in rows if row.kind == "average"]
-    if averages:
-        print_table("Averages", averages)
-    console.print(LEGEND)
-    for result in evaluation.results:
-        for note in result.notes[:8]:
-            console.print(f"{result.dataset.info.title}: {note}", soft_wrap=True)
-        if len(result.notes) > 8:
-            console.print(f"{result.dataset.info.title}: and {len(result.notes) - 8} more notes in tables.md")
-    for hint in evaluation.hints:
-        console.print(hint, soft_wrap=True)
-    console.print(f"Tables: {evaluation.out / 'tables.md'}", soft_wrap=True)
-
-
-def _about(row: TableRow) -> str:
-    return row.method.rsplit(" - ", 1)[-1]
-
-
-def print_table(title: str, rows: list[TableRow]) -> None:
-    """One table in the layout of the paper, R A F M | R P A F I M, narrow enough for 80 columns."""
-    from rich.table import Table
-
-    from headclip.evaluation.markdown import footnotes, levels
-    from headclip.evaluation.tables import LETTERS, cell
-
-    image, pixel = levels([row for row in rows if row.kind != "published"])
-    numbers = footnotes(rows)
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    for level, names in (("image", image), ("pixel", pixel)):
-        for number, name in enumerate(names):
-            table.add_column(f"{level if number == 0 else ''}\n{LETTERS[name]}", justify="right", no_wrap=True)
-    for row in rows:
-        style = "bold" if row.kind in ("mean", "average") else "dim" if row.kind == "published" else None
-        marks = "".join(f"[{numbers[mark]}]" for mark in row.marks) if row.kind == "published" else ""
-        values = [cell(row, name) for name in (*image, *pixel)]
-        table.add_row(f"{_row_title(row)} {marks}".rstrip(), *values, style=style)
-        if row.kind == "mean" and row.intervals:
-            for side, label in enumerate(("  95 % low", "  95 % high")):
-                pairs = [row.intervals.get(name) for name in (*image, *pixel)]
-                table.add_row(label, *("" if pair is None else f"{pair[side]:.1f}" for pair in pairs))
-    console = output()
-    console.print(table)
-    for mark, number in numbers.items():
-        console.print(f"[{number}] {mark}", soft_wrap=True)
-    console.print()
-
-
-def _row_title(row: TableRow) -> str:
-    if row.kind == "category":
-        return row.category
-    if row.kind == "mean":
-        return row.method
-    if row.kind == "average":
-        return row.title
-    return f"{row.method}, paper" if row.kind == "published" else "  difference"

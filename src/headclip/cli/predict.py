@@ -119,7 +119,10 @@ def _load_detector(arguments: dict[str, Any], quiet: bool) -> Any:
         from headclip.data.discover import discover
         from headclip.inference.detector import Detector
 
-        folder = arguments["reference"]
+        chosen = {name: arguments[name] for name in ("method", "category", "settings")}
+        chosen = {name: value for name, value in chosen.items() if value not in (None, {})}
+        if arguments["reference"] is not None:
+            chosen["references"] = [image.path for image in discover([arguments["reference"]])]
         return Detector(
             arguments["backbone"],
             arguments["checkpoint"],
@@ -127,10 +130,7 @@ def _load_detector(arguments: dict[str, Any], quiet: bool) -> Any:
             precision=arguments["precision"],
             image_size=arguments["image_size"],
             batch_size=arguments["batch_size"],
-            method=arguments["method"],
-            category=arguments["category"],
-            settings=arguments["settings"],
-            references=None if folder is None else [image.path for image in discover([folder])],
+            **chosen,
         )
 
 

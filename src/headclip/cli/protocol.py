@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli.common import Device, Precision, output
-from headclip.cli.evaluate import Protocol, Scale, command_line, guarded, report
+from headclip.cli.evaluate import Protocol, Scale, command_line, guarded
+from headclip.cli.evaluate_report import report
 from headclip.cli.train import _build as build_method
 from headclip.cli.train import _run as run_trainer
 
@@ -44,6 +45,7 @@ def protocol(
     resolution: Annotated[Scale | None, typer.Option(help="As in headclip evaluate.")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="Draws for the intervals; 0: none.")] = 1000,
     limit: Annotated[int | None, typer.Option(min=2, metavar="N", help="Test on N images of each category.")] = None,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw ROC, PR and PRO curves.")] = True,
     allow_leakage: Annotated[bool, typer.Option("--allow-leakage", help="As in headclip evaluate.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     precision: Annotated[Precision, typer.Option(help="In which numbers to judge.")] = Precision.auto,
@@ -79,6 +81,7 @@ def protocol(
         resume=resume,
         overwrite=overwrite,
         allow_leakage=allow_leakage,
+        figures=figures,
         remarks=tuple(remarks),
     )
     check_out(out / "evaluation", options)

@@ -161,7 +161,9 @@ class VisionTower(nn.Module):
                 taps[layer] = x if local is None else local
         return VisionTokens(x[:, 0], taps, grid, heads, base)
 
-    def accumulate(self, kept: VisionTokens, request: VisionRequest, head_weights: Tensor | None = None) -> VisionTokens:
+    def accumulate(
+        self, kept: VisionTokens, request: VisionRequest, head_weights: Tensor | None = None
+    ) -> VisionTokens:
         """The local stream again, from head outputs that were kept (`keep_heads`): the tower itself does not run.
 
         Equal to `forward` on the same pixels with these head weights, since the local stream is linear in them.

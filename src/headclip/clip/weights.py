@@ -282,6 +282,7 @@ def save_backbone(backbone: Backbone, folder: str | os.PathLike[str], dtype: tor
         if backbone.tokenizer is not None and not vision_only:
             backbone.tokenizer.save(fresh)
         for path in sorted(fresh.iterdir()):
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
             path.replace(target / path.name)
 
 

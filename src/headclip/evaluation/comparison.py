@@ -31,14 +31,14 @@ class MethodComparison:
 def compare_results(results: Sequence[DatasetResult]) -> list[MethodComparison]:
     """Every later result against the first one on the same dataset, where bootstrap draws were made."""
     found = []
-    for dataset in dict.fromkeys(result.dataset.name for result in results):
-        group = [result for result in results if result.dataset.name == dataset and result.replicates]
+    for dataset in dict.fromkeys(result.name for result in results):
+        group = [result for result in results if result.name == dataset and result.replicates]
         found += [_compare(group[0], other) for other in group[1:]]
     return found
 
 
 def _compare(first: DatasetResult, second: DatasetResult) -> MethodComparison:
-    names = (first.dataset.name, first.dataset.info.title, first.method, second.method)
+    names = (first.name, first.dataset.info.title, first.method, second.method)
     metrics: dict[str, Comparison] = {}
     try:
         for one, other in zip(first.replicates, second.replicates, strict=False):

@@ -85,8 +85,8 @@ def draw_figures(results: Sequence[DatasetResult], folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "headclip", "font.size": 9, "axes.titlesize": 10}):
         for result in results:
-            several = len({other.method for other in results if other.dataset.name == result.dataset.name}) > 1
-            name = f"{result.dataset.name}-{result.method}" if several else result.dataset.name
+            several = len({other.method for other in results if other.name == result.name}) > 1
+            name = f"{result.name}-{result.method}" if several else result.name
             if result.dataset.info.level != "pixel":
                 curves = {category.name: image_curves(category) for category in result.categories}
                 _draw(result, "image", curves, folder / f"{_plain(name)}-image")

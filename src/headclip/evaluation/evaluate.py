@@ -14,10 +14,10 @@ from headclip.data.datasets import Dataset
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.hashing import TrainingHashes, leakage
 from headclip.errors import InputError
-from headclip.evaluation.judged import JudgedImage, Resolution, choose
+from headclip.evaluation.judged import JudgedImage, Resolution, choose, dataset_key
 from headclip.evaluation.judging import COUNTS, JudgingOptions, judge_dataset
 from headclip.evaluation.metrics import PROTOCOLS
-from headclip.evaluation.outputs import FORMAT, RESULTS, write_outputs
+from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS, write_outputs
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, score_dataset
 from headclip.evaluation.tables import TableRow, table_rows
 from headclip.files import write_atomically
@@ -111,9 +111,9 @@ def evaluate(
     check_out(out, options)
     labels = unique_names(datasets)
     facts = detector.describe()
-    shared = {dataset.name: check_leakage(facts, dataset, progress) for dataset in datasets}
+    shared = {dataset_key(dataset): check_leakage(facts, dataset, progress) for dataset in datasets}
     refuse_leakage(shared.values(), options)
-    start(out, command)
+    start(out, command, options)
     evaluation = Evaluation(out, options, [], arguments or {}, command)
     for dataset, label in zip(datasets, labels, strict=True):
         images = _judge(detector, dataset, out / RUNS / label, options, arguments, progress)
@@ -124,7 +124,7 @@ def evaluate(
                 str(facts["method"]),
                 facts,
                 options.scoring,
-                leakage=shared[dataset.name],
+                leakage=shared[label],
                 limit=options.limit,
                 progress=scoring_progress(progress, dataset),
             )
@@ -144,14 +144,8 @@ def _judge(
     arguments: dict[str, Any] | None,
     progress: Progress,
 ) -> list[JudgedImage]:
-    begun = (folder / RUN_JSON).is_file()
-    judging = JudgingOptions(
-        options.scale,
-        options.keep_maps,
-        options.resume and begun,
-        options.overwrite and begun,
-        options.max_pixels,
-    )
+    resume = options.resume and (folder / RUN_JSON).is_file()
+    judging = JudgingOptions(options.scale, options.keep_maps, resume, options.max_pixels)
 
     def show(done: int, total: int, failed: int) -> None:
         progress(f"judging {dataset.info.title}", done, total, failed)
@@ -171,7 +165,7 @@ def unique_names(datasets: Sequence[Dataset]) -> list[str]:
     Raises:
         InputError: two would share one.
     """
-    labels = [dataset.info.family if dataset.info.domain == "any" else dataset.name for dataset in datasets]
+    labels = [dataset_key(dataset) for dataset in datasets]
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
         raise InputError(f"{', '.join(sorted(twice))} is given twice; evaluate the copies one by one")
@@ -205,9 +199,14 @@ def check_out(out: Path, options: Options) -> None:
         )
 
 
-def start(out: Path, command: str) -> None:
-    """Mark the folder as ours, so that a kill leaves one that can be resumed."""
+def start(out: Path, command: str, options: Options) -> None:
+    """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before."""
     write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", "command": command}) + "\n")
+    if options.overwrite:
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+        for name in (RUNS, FIGURES):
+            shutil.rmtree(out / name, ignore_errors=True)
 
 
 def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:
@@ -220,8 +219,7 @@ def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress
         if has_hashes:
             progress(title, done, len(dataset), 0)
 
-    target = dataset.info.family if dataset.info.domain == "any" else dataset.name
-    return leakage(training, target, dataset.records, progress=show).sentence()
+    return leakage(training, dataset_key(dataset), dataset.records, progress=show).sentence()
 
 
 def refuse_leakage(shared: Iterable[str], options: Options) -> None:

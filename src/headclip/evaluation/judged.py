@@ -126,6 +126,11 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
+def dataset_key(dataset: Dataset) -> str:
+    """What an evaluation calls a dataset: its registered name; the user's own data go by their folder's."""
+    return dataset.info.family if dataset.info.domain == "any" else dataset.name
+
+
 def choose(dataset: Dataset, limit: int | None) -> list[ImageRecord]:
     """The records to judge: all, or at most `limit` of each category, evenly spaced, half of them anomalous."""
     if limit is None:

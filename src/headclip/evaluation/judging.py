@@ -7,7 +7,7 @@ kept. Killed at any moment, `resume` goes on with the images that are not on rec
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headclip.clip.preprocess import input_size, resize
+from headclip.clip.preprocess import resize
 from headclip.data.datasets import Dataset
-from headclip.data.decode import DEFAULT_MAX_PIXELS
+from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
 from headclip.data.discover import ImageFile, printable
 from headclip.data.records import ImageRecord
-from headclip.errors import HeadclipError, ImageError
+from headclip.errors import HeadclipError
 from headclip.evaluation.counts import encode_counts, read_counts, read_facts
 from headclip.evaluation.judged import (
     JudgedImage,
@@ -37,11 +37,11 @@ from headclip.evaluation.judged import (
     read_truth,
 )
 from headclip.evaluation.metrics.state import image_state
-from headclip.inference.detector import Detector, read
+from headclip.inference.detector import Detector
 from headclip.inference.prediction import Prediction
 from headclip.inference.prefetch import Decoded, decode_ahead
 from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, write_atomic
+from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, read_map, write_atomic
 from headclip.inference.run_writer import RunWriter
 
 COUNTS = "counts"
@@ -60,18 +60,12 @@ class JudgingOptions:
     resolution: Resolution = "image"
     keep_maps: bool = False
     resume: bool = False
-    overwrite: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 def counts_file(name: str) -> str:
     """Where the pixel counts of the image `name` lie below the run folder."""
     return map_file(name).replace("maps/", f"{COUNTS}/", 1).removesuffix(".png") + ".counts"
-
-
-def tower_size(detector: Detector, size: Size) -> Size:
-    """Height and width at which an image of `size` enters the tower."""
-    return input_size(*size, image_size=detector.image_size, patch=detector.patch, keep_aspect=detector.keep_aspect)
 
 
 def judge_dataset(
@@ -95,9 +89,7 @@ def judge_dataset(
     by_name = {file.name: record for file, record in zip(names.files, records, strict=True)}
     files = [file for file in names.files if by_name[file.name].label is not None]
     settings = detector.describe() | {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
-    if options.overwrite:
-        shutil.rmtree(folder / COUNTS, ignore_errors=True)
-    writer = RunWriter(folder, names, settings, arguments=arguments, resume=options.resume, overwrite=options.overwrite)
+    writer = RunWriter(folder, names, settings, arguments=arguments, resume=options.resume)
     with writer:
         session = _Session(detector, dataset, by_name, writer, options)
         todo = [file for file in files if not session.is_done(file)]
@@ -147,8 +139,11 @@ class _Session:
 
         waiting: deque[list[Future[Entry]]] = deque()
         ahead = max(4, 2 * self._detector.batch_size)
-        decoded = decode_ahead(todo, max_pixels=self._options.max_pixels, max_images=ahead)
-        with closing(decoded), ThreadPoolExecutor(2, thread_name_prefix="headclip-count") as pool:
+        threads = min(8, max(2, os.cpu_count() or 2))
+        decoded = decode_ahead(
+            todo, max_pixels=self._options.max_pixels, workers=max(2, threads // 2), max_images=ahead
+        )
+        with closing(decoded), ThreadPoolExecutor(threads, thread_name_prefix="headclip-count") as pool:
             try:
                 for batch in self._batches(decoded, record):
                     waiting.append([pool.submit(self._save, *judged) for judged in self._judge_batch(batch)])
@@ -179,7 +174,7 @@ class _Session:
         started = time.perf_counter()
         try:
             arrays = [self._pixels(item.pixels) for item in batch if item.pixels is not None]
-            predictions = self._detector.predict_arrays(arrays)
+            predictions = predict_records(self._detector, arrays, [self._records[item.file.name] for item in batch])
         except Exception as error:
             _log.debug("judging %d image(s) failed", len(batch), exc_info=True)
             if len(batch) > 1:
@@ -242,7 +237,8 @@ class _Session:
         row = self._writer.entries[file.name].row
         if row.status == "failed":
             return JudgedImage(record, name, "failed", reason=row.reason)
-        judge = partial(judge_again, self._detector, file.path, self._options)
+        kept = self._writer.folder / row.map if row.map is not None else None
+        judge = partial(judge_again, self._detector, record, self._options) if kept is None else partial(read_map, kept)
         if not self._has_pixels:
             return JudgedImage(record, name, "ok", row.score, load_map=judge)
         counts = self._writer.folder / counts_file(file.name)
@@ -251,24 +247,31 @@ class _Session:
         return JudgedImage(record, name, "ok", row.score, facts["note"], load, judge)
 
 
+def predict_records(
+    detector: Detector, arrays: list[NDArray[np.uint8]], records: list[ImageRecord]
+) -> list[Prediction]:
+    """Predictions of images, told what each shows where the method puts that into words."""
+    if not detector.method.uses_category:
+        return detector.predict_arrays(arrays)
+    return detector.predict_arrays(arrays, [record.category or "object" for record in records])
+
+
 def to_resolution(detector: Detector, pixels: NDArray[np.uint8], resolution: Resolution) -> NDArray[np.uint8]:
     """Pixels whose map has the wanted resolution: for "tower", resized as the detector itself would do it."""
     if resolution == "image":
         return pixels
-    size = tower_size(detector, (pixels.shape[0], pixels.shape[1]))
+    size = detector.input_size(pixels.shape[0], pixels.shape[1])
     return resize(pixels, size).permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
 
 
-def judge_again(detector: Detector, path: Path, options: JudgingOptions) -> NDArray[np.float32]:
+def judge_again(detector: Detector, record: ImageRecord, options: JudgingOptions) -> NDArray[np.float32]:
     """The map of a single image, for the few whose pictures are shown.
 
     Raises:
         ImageError: the image cannot be read any more.
     """
-    pixels = read(path)
-    if pixels.shape[0] * pixels.shape[1] > options.max_pixels:
-        raise ImageError(f"{path} is too large")
-    return detector.predict_arrays([pixels])[0].anomaly_map
+    pixels = decode(record.path, max_pixels=options.max_pixels)
+    return predict_records(detector, [pixels], [record])[0].anomaly_map
 
 
 def _failed(item: Decoded, reason: str) -> Entry:

@@ -40,7 +40,7 @@ def latex(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: Map
     shared = " ".join(f"{DAGGER} {result.leakage}." for result in results if result.leakage)
     summary = _summary(rows)
     parts = ["\n".join(lines), _table(summary, f"Results by dataset. {LEGEND}. {shared}".strip(), "datasets")]
-    for name in dict.fromkeys(result.dataset.name for result in results):
+    for name in dict.fromkeys(result.name for result in results):
         own = [row for row in rows if row.dataset == name and row.kind in ("category", "mean")]
         if sum(row.kind == "category" for row in own) > sum(row.kind == "mean" for row in own):
             caption = f"{own[0].title} by category. {LEGEND}. {shared}"

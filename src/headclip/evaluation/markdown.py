@@ -36,8 +36,8 @@ def markdown(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: 
     parts = [heading(results, facts)]
     summary = [row for row in rows if row.kind in ("mean", "average")]
     parts.append("## Summary\n\n" + table(summary, "dataset"))
-    for name in dict.fromkeys(result.dataset.name for result in results):
-        group = [result for result in results if result.dataset.name == name]
+    for name in dict.fromkeys(result.name for result in results):
+        group = [result for result in results if result.name == name]
         parts.append(_dataset(group, [row for row in rows if row.dataset == name]))
     return "\n".join(parts)
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Evaluation
 
 FORMAT = "headclip-evaluation"
-RESULTS = "results.json"
+RESULTS, FIGURES = "results.json", "figures"
+FILES = ("scores.csv", "tables.csv", "tables.parquet", "tables.md", "tables.tex", "worst.html")
 
 
 def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int], None]) -> None:
@@ -40,7 +41,7 @@ def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int
     write_atomically(out / "tables.md", markdown(evaluation.results, rows, heading) + comparison_table(compared))
     write_atomically(out / "tables.tex", latex(evaluation.results, rows, heading))
     if evaluation.options.figures:
-        evaluation.hints += draw_figures(evaluation.results, out / "figures")
+        evaluation.hints += draw_figures(evaluation.results, out / FIGURES)
     if evaluation.options.worst:
         write_worst(evaluation.results, out / "worst.html", evaluation.options.worst, progress)
     write_atomically(out / RESULTS, json.dumps(results_json(evaluation), indent=2) + "\n")
@@ -60,7 +61,7 @@ def scores_csv(results: Sequence[DatasetResult]) -> str:
             located = result.located.get(image.name)
             place = "" if located is None else f"{located:.6f}"
             facts = [record.category, record.defect, label, score, place, image.status, image.reason or ""]
-            writer.writerow([result.dataset.name, result.method, image.name, *facts])
+            writer.writerow([result.name, result.method, image.name, *facts])
     return buffer.getvalue()
 
 
@@ -110,9 +111,12 @@ def _result_json(result: DatasetResult) -> dict[str, Any]:
     if facts.get("checkpoint_data"):  # the hashes stay in the checkpoint
         data = facts["checkpoint_data"]
         facts["checkpoint_data"] = {key: value for key, value in data.items() if key not in ("files", "looks")}
+    if facts.get("checkpoint"):  # the hash says which; where it lay, only the arguments do
+        facts["checkpoint"] = Path(facts["checkpoint"]).name
     info = result.dataset.info
     return {
-        "dataset": info.name,
+        "dataset": result.name,
+        "opened_as": info.name,
         "title": info.title,
         "root": str(result.dataset.root),
         "fingerprint": dataset_fingerprint([image.record for image in result.images]),

@@ -38,6 +38,7 @@ from headclip.inference.overlay import resize_map
 from headclip.inference.run import Row, Run
 from headclip.inference.run_files import RunFolderError, read_levels
 
+_FEW_LEVELS = 256
 _NO_MAP = "the run kept no map: not in the pixel metrics"
 
 
@@ -65,17 +66,19 @@ def evaluate_runs(
     started = time.perf_counter()
     check_out(out, options)
     unique_names(datasets)
+    if options.overwrite and any(folder.resolve().is_relative_to(out.resolve()) for folder in runs):
+        raise InputError(f"--overwrite would delete a run that lies in {out}; choose another --out")
     opened = [Run.open(folder) for folder in runs]
     pairs = _pairs(opened, datasets)
-    shared = {(id(run), dataset.name): check_leakage(run.settings, dataset, progress) for run, dataset, _ in pairs}
+    shared = {(id(run), id(dataset)): check_leakage(run.settings, dataset, progress) for run, dataset, _ in pairs}
     refuse_leakage(shared.values(), options)
     labels = _labels(opened, pairs)
-    start(out, command)
+    start(out, command, options)
     evaluation = Evaluation(out, options, [], arguments or {}, command)
     with tempfile.TemporaryDirectory(prefix=".counts-", dir=out) as temporary:
         for number, (run, dataset, rows) in enumerate(pairs):
             scale = _resolution(run, options)
-            images = _judged(run, dataset, rows, Path(temporary) / str(number), scale, options, progress)
+            images, lost = _judged(run, dataset, rows, Path(temporary) / str(number), scale, options, progress)
             evaluation.results.append(
                 score_dataset(
                     dataset,
@@ -83,9 +86,9 @@ def evaluate_runs(
                     labels[id(run)],
                     run.settings,
                     options.scoring,
-                    leakage=shared[id(run), dataset.name],
+                    leakage=shared[id(run), id(dataset)],
                     limit=options.limit,
-                    extra_notes=_run_notes(run, dataset, rows, scale),
+                    extra_notes=[*lost, *_run_notes(run, dataset, rows, scale)],
                     progress=scoring_progress(progress, dataset),
                 )
             )
@@ -112,8 +115,11 @@ def _pairs(runs: Sequence[Run], datasets: Sequence[Dataset]) -> Pairs:
 
 
 def match_rows(run: Run, dataset: Dataset) -> dict[Path, Row]:
-    """The run's row of each image: by the place of its file, else by the longest end of its path, where that is
-    clear. Never by order."""
+    """The run's row of each image: by the place of its file, else, where data have moved, by name.
+
+    By name, a row belongs to the image with which it shares the longest end of its path, at least the whole of one
+    of the two relative names; where two images or two rows fit equally well, neither is taken. Never by order.
+    """
     by_place = {_absolute(run.image_path(row)): row for row in run.rows}
     rows = {record.path: by_place[place] for record in dataset.records if (place := _absolute(record.path)) in by_place}
     if rows:
@@ -121,13 +127,27 @@ def match_rows(run: Run, dataset: Dataset) -> dict[Path, Row]:
     by_name: dict[str, list[Row]] = {}
     for row in run.rows:
         by_name.setdefault(Path(row.path).name, []).append(row)
+    fits: list[tuple[int, Path, Row]] = []
     for record in dataset.records:
-        candidates = by_name.get(record.path.name, [])
-        common = [_shared_parts(record.path, row.path) for row in candidates]
-        best = [row for row, length in zip(candidates, common, strict=True) if length == max(common)]
-        if len(best) == 1 and _is_end(dataset.relative(record.path), best[0].path):
-            rows[record.path] = best[0]
-    return rows
+        for row in by_name.get(record.path.name, []):
+            if _is_end(dataset.relative(record.path), row.path):
+                fits.append((_shared_parts(record.path, run.image_path(row)), record.path, row))
+    of_record, of_row = _clear_best(fits, 1), _clear_best(fits, 2)
+    return {path: row for path, row in of_record.items() if of_row.get(row) == path}
+
+
+def _clear_best(fits: list[tuple[int, Path, Row]], key: int) -> dict[Any, Any]:
+    """For each entry at `key` its partner of the longest common end, unless two have it."""
+    best: dict[Any, list[tuple[int, Any]]] = {}
+    for fit in fits:
+        best.setdefault(fit[key], []).append((fit[0], fit[3 - key]))
+    found = {}
+    for entry, partners in best.items():
+        longest = max(length for length, _ in partners)
+        fitting = [partner for length, partner in partners if length == longest]
+        if len(fitting) == 1:
+            found[entry] = fitting[0]
+    return found
 
 
 def _is_end(first: str, second: str) -> bool:
@@ -135,9 +155,9 @@ def _is_end(first: str, second: str) -> bool:
     return f"/{first}".endswith(f"/{second}") or f"/{second}".endswith(f"/{first}")
 
 
-def _shared_parts(path: Path, name: str) -> int:
+def _shared_parts(first: Path, second: Path) -> int:
     count = 0
-    for one, other in zip(reversed(path.parts), reversed(Path(name).parts), strict=False):
+    for one, other in zip(reversed(first.parts), reversed(second.parts), strict=False):
         if one != other:
             break
         count += 1
@@ -185,9 +205,11 @@ def _judged(
     scale: Resolution,
     options: Options,
     progress: Progress,
-) -> list[JudgedImage]:
+) -> tuple[list[JudgedImage], list[str]]:
+    """All images, and a note where the 16-bit maps have lost most of what the model said."""
     records = choose(dataset, options.limit)
-    images = []
+    images: list[JudgedImage] = []
+    top: list[int] = []
     for done, record in enumerate(records):
         progress(f"reading {run.folder.name}", done, len(records), 0)
         row, name = rows.get(record.path), dataset.relative(record.path)
@@ -200,13 +222,18 @@ def _judged(
         else:
             image = JudgedImage(record, name, "ok", row.score, load_map=partial(run.load_map, row))
             counted = dataset.info.level != "image"
-            images.append(_count(image, run, dataset, row, folder / f"{done}", scale) if counted else image)
+            images.append(_count(image, run, dataset, row, folder / f"{done}", scale, top) if counted else image)
     progress(f"reading {run.folder.name}", len(records), len(records), 0)
-    return images
+    if not top or max(top) >= _FEW_LEVELS:
+        return images, []
+    lost = f"no map of {run.folder.name} reaches {_FEW_LEVELS} of 65,535 levels: 16 bits have lost most of its scores"
+    return images, [f"{lost}, and pixel figures of a live evaluation will differ"]
 
 
-def _count(image: JudgedImage, run: Run, dataset: Dataset, row: Row, file: Path, scale: Resolution) -> JudgedImage:
-    """The image with its pixel counts, or with the reason why there are none."""
+def _count(
+    image: JudgedImage, run: Run, dataset: Dataset, row: Row, file: Path, scale: Resolution, top: list[int]
+) -> JudgedImage:
+    """The image with its pixel counts, or with the reason why there are none; its highest level goes to `top`."""
     if row.map is None:
         return replace(image, reason=_NO_MAP, load_map=None)
     try:
@@ -220,6 +247,7 @@ def _count(image: JudgedImage, run: Run, dataset: Dataset, row: Row, file: Path,
     truth = read_truth(image.record, dataset.info.mask_threshold, size, output)
     if not truth.known:
         return replace(image, reason=truth.note)
+    top.append(int(levels.max()) if levels.dtype == np.uint16 else int(65535 * levels.max()))
     write_atomically(file, encode_counts(image_state(levels, truth.mask), {}))
     return replace(image, reason=truth.note, load=partial(read_counts, file))
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headclip.data.datasets import Dataset
 from headclip.evaluation.bootstrap import Interval, Replicates, image_replicates, macro_replicates, pixel_replicates
 from headclip.evaluation.counts import StateCounts, merge_all
-from headclip.evaluation.judged import JudgedImage
-from headclip.evaluation.metrics import PROTOCOLS, Figures, PixelState, bounds, compute, image_metrics, macro_average
+from headclip.evaluation.judged import JudgedImage, dataset_key
+from headclip.evaluation.metrics import (
+    PROTOCOLS,
+    Figures,
+    PixelState,
+    bounds,
+    compute,
+    image_metrics,
+    macro_average,
+    merge,
+)
 from headclip.evaluation.metrics.per_image import lay_bins
+
+_KEPT_BINS = 8192  # of a category's counts, for curves; its figures have been computed before
 
 
 @dataclass(frozen=True, eq=False)
 class CategoryResult:
     """One category of a dataset.
 
-    normal, anomalous: images that were scored. figures: for each protocol the metrics, each in [0, 1]; what is
-    not defined is absent. intervals: under the chosen protocol. bounds: how far each exact pixel figure can be
-    off. state: the pixels of all images, None without pixel metrics. marked: images in the pixel metrics. located: the
-    pixel AUROC within each image that has defects.
+    normal, anomalous: images that were scored. marked: images in the pixel metrics. figures: for each protocol the
+    metrics, each in [0, 1]; what is not defined is absent. bounds: how far each exact pixel figure can be off.
+    state: the pixels of all images in few bins, for curves; None without pixel metrics. intervals: under the
+    chosen protocol. located: the pixel AUROC within each image that has defects.
     """
 
     name: str
@@ -51,6 +62,11 @@ class DatasetResult:
     notes: tuple[str, ...] = ()
     leakage: str = ""
     limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the evaluation calls the dataset."""
+        return dataset_key(self.dataset)
 
     @property
     def images(self) -> list[JudgedImage]:
@@ -150,6 +166,7 @@ def _score_category(
                     counts, options.protocol, replicates=options.replicates, seed=options.seed, stream=stream
                 )
             )
+        state = merge(replace(state, capacity=_KEPT_BINS))
     intervals = _intervals(replicates, figures[options.protocol])
     anomalous = sum(labels)
     return CategoryResult(

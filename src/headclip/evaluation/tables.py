@@ -84,7 +84,7 @@ def _own_row(
     return TableRow(
         kind,
         info.domain,
-        info.name,
+        result.name,
         info.title,
         category,
         method,
@@ -158,8 +158,8 @@ def _label(figure: Figure) -> str:
 
 
 def _source(figure: Figure) -> str:
-    title = sources()[figure.source].title
-    return f"{title}, Table {figure.table}" if figure.table else title
+    parts = [sources()[figure.source].title, f"Table {figure.table}" if figure.table else "", figure.note]
+    return ", ".join(part for part in parts if part)
 
 
 def _published_row(result: DatasetResult, row: TableRow, figure: Figure, protocol: str) -> TableRow:

@@ -114,7 +114,8 @@ class Detector:
 
     def text_of(self, category: str | None = None) -> Tensor:
         """(2, E): the method's text vectors for a category, computed once; None stands for the detector's own."""
-        name = (category or self.category) if self.method.uses_category else None
+        wanted = self.category if category is None else category
+        name = wanted if self.method.uses_category else None
         if name not in self._texts:
             with torch.no_grad():
                 self._texts[name] = self.method.text_vectors(None if name is None else [name])[0]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headclip.clip.backbone import Backbone
-from headclip.clip.vision import Similarity, VisionRequest
+from headclip.clip.vision import Similarity, VisionRequest, VisionTokens
 from headclip.errors import CheckpointError
 from headclip.methods.base import TrainableMethod, config_from_dict, method_seed, register
 from headclip.methods.headclip import proportional_deep_layers
@@ -102,6 +102,9 @@ class AnomalyClip(SimilarityMethod, TrainableMethod):
     def text_vectors(self, categories: Sequence[str] | None = None) -> Tensor:
         """(1, 2, E): the learnt prompts name no object, so categories are not used."""
         return self.prompts(self.backbone)[None]
+
+    def tokens_from_kept(self, kept: VisionTokens) -> VisionTokens:
+        return self.backbone.vision.accumulate(kept, self.request)
 
     @classmethod
     def from_official(

@@ -110,6 +110,8 @@ class Trainer:
             groups.append({"params": parameters, "lr": rate})
         self.optimiser = method.optimiser(groups, config.rate, config.betas)
         self.local_weight = method.local_weight if config.local_weight is None else config.local_weight
+        if config.keep_features and method.request.csa is None:
+            raise InputError(f"{method.name} with these settings has nothing to keep; leave --keep-features out")
         self.store = FeatureStore() if config.keep_features else None
         self.items: dict[int, TrainingItem] = {}
         self.epoch, self.batch, self.sums = 1, 0, EpochSums()
@@ -130,7 +132,7 @@ class Trainer:
         if self.store is not None and self.store.has(order):
             yield from (self.kept_batch(numbers) for numbers in chunks)
             return
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.data,  # type: ignore[arg-type]
             batch_sampler=chunks,
             collate_fn=collate,

@@ -1,0 +1,189 @@
+"""`headclip evaluate` and `headclip protocol` as a user runs them, on tiny sets with a tiny random model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from evaluation.evaluate_files import mask, picture, write_set
+from headclip.cli.app import main
+from headclip.clip.weights import save_backbone
+from headclip.data.datasets import open_dataset
+from headclip.evaluation.metrics import image_metrics, pixel_metrics
+from headclip.inference.run import Run
+from tiny_clip import make_backbone, make_config
+
+BOX = (6, 22, 8, 30)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbone")
+    save_backbone(make_backbone(make_config()), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cups(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("data") / "cups")
+
+
+def call(capsys, *arguments):
+    """Exit status, stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    code = ended.value.code
+    return (0 if code is None else code), captured.out, captured.err
+
+
+def quick(backbone, out, *more):
+    model = ["--backbone", backbone, "--device", "cpu", "--precision", "fp32", "--image-size", "42"]
+    return [*model, "--out", out, "--bootstrap", "20", "--no-figures", "--worst", "1", *more]
+
+
+def test_evaluate_writes_tables_that_the_maps_confirm(capsys, backbone, cups, tmp_path):
+    status, out, err = call(capsys, "evaluate", "--data", cups, *quick(backbone, tmp_path / "e", "--keep-maps"))
+    assert status == 0, err
+    assert "cups: 8 normal, 10 anomalous" in out
+    assert "95 % low" in out
+    names = ("tables.md", "tables.csv", "tables.parquet", "tables.tex", "scores.csv", "results.json", "worst.html")
+    assert all((tmp_path / "e" / name).is_file() for name in names)
+    found = json.loads((tmp_path / "e/results.json").read_text())
+    dataset, run = open_dataset("folder", cups), Run.open(tmp_path / "e/runs/cups")
+    rows = {row.path: row for row in run.rows}
+    for category in found["results"][0]["categories"]:
+        records = dataset.of(category["name"])
+        own = [rows[dataset.relative(record.path)] for record in records]
+        masks = [None if r.label == 0 else dataset.mask(r, (32, 40)) for r in records]
+        direct = pixel_metrics([run.load_map(row) for row in own], masks)
+        direct |= image_metrics([row.score for row in own], [record.label for record in records])
+        for name, value in category["figures"]["exact"].items():
+            assert value == pytest.approx(direct[name], abs=5e-3), name  # maps were rounded to 16 bit
+
+    status, out, err = call(
+        capsys, "evaluate", tmp_path / "e/runs/cups", "--data", cups, "--out", tmp_path / "again", "--json",
+        "--bootstrap", "0",
+    )  # fmt: skip
+    assert status == 0, err
+    again = json.loads(out)
+    for name, value in again["results"][0]["mean"]["exact"].items():
+        assert value == pytest.approx(found["results"][0]["mean"]["exact"][name], abs=5e-3), name
+    assert again["results"][0]["detector"]["backbone_hash"] == found["results"][0]["detector"]["backbone_hash"]
+
+
+def test_resume_after_a_whole_evaluation_gives_the_same_tables(capsys, backbone, cups, tmp_path):
+    arguments = ["evaluate", "--data", cups, *quick(backbone, tmp_path / "e", "--limit", "4")]
+    assert call(capsys, *arguments)[0] == 0
+    before = (tmp_path / "e/tables.csv").read_text()
+    status, _, err = call(capsys, *arguments)
+    assert status == 2
+    assert "--resume" in err
+    assert call(capsys, *arguments, "--resume")[0] == 0
+    assert (tmp_path / "e/tables.csv").read_text() == before
+
+
+def test_a_checkpoint_is_not_tested_on_what_it_was_trained_on(capsys, backbone, cups, tmp_path):
+    checkpoint = tmp_path / "a.safetensors"
+    train = ["train", "--data", cups, "--backbone", backbone, "--out", checkpoint, "--epochs", "1"]
+    status, _, err = call(capsys, *train, "--image-size", "42", "--workers", "0", "--device", "cpu", "--quiet")
+    assert status == 0, err
+    arguments = ["evaluate", "--data", cups, *quick(backbone, tmp_path / "e", "--checkpoint", checkpoint)]
+    status, _, err = call(capsys, *arguments)
+    assert status == 2
+    assert "identical image" in err
+    assert "--allow-leakage" in err
+    assert not (tmp_path / "e").exists()
+    status, out, err = call(capsys, *arguments, "--allow-leakage")
+    assert status == 0, err
+    assert "WARNING" in out
+    assert "†" in (tmp_path / "e/tables.md").read_text()
+    other = write_set(tmp_path / "plates", seed=1000)
+    status, out, err = call(
+        capsys, "evaluate", "--data", other, *quick(backbone, tmp_path / "f", "--checkpoint", checkpoint)
+    )
+    assert status == 0, err
+    assert "WARNING" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nothing/here"], "neither NAME=PATH nor an existing path"),
+        (["--data", "mvtec=nothing/here"], "does not exist"),
+        (["--data", "mvtek=."], "did you mean mvtec"),
+        (["--data", "CUPS", "--data", "CUPS"], "given twice"),
+        (["--data", "CUPS", "--limit", "1"], "limit"),
+        (["--data", "CUPS", "--backbone", "no-such-model"], "no-such-model"),
+        (["no-run", "--data", "CUPS"], "holds no run"),
+    ],
+)
+def test_wrong_use_says_what_is_right(capsys, backbone, cups, tmp_path, arguments, words):
+    given = [str(cups) if part == "CUPS" else part for part in arguments]
+    model = [] if "--backbone" in given else ["--backbone", str(backbone)]
+    status, _, err = call(capsys, "evaluate", *given, *model, "--out", tmp_path / "e")
+    assert status == 2
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_nothing_to_score_is_status_1(capsys, backbone, tmp_path):
+    for kind in ("good", "bad"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        (tmp_path / "set" / kind / "a.png").write_bytes(b"no image")
+    status, _, err = call(capsys, "evaluate", "--data", tmp_path / "set", *quick(backbone, tmp_path / "e"))
+    assert status == 1
+    assert "none of the 2 images" in err
+    with (tmp_path / "e/scores.csv").open() as handle:
+        assert {row["status"] for row in csv.DictReader(handle)} == {"failed"}
+
+
+def test_a_protocol_trains_tests_and_names_what_is_missing(capsys, backbone, tmp_path):
+    write_set(tmp_path / "data/MVTec AD", ("bottle", "cable"), normal=2, defects=2)
+    write_set(tmp_path / "data/MPDD", ("tubes",), normal=3, defects=3, seed=700)
+    for index in range(3):
+        picture(tmp_path / "data/Kvasir-SEG/images" / f"{index}.png", 800 + index, BOX)
+        mask(tmp_path / "data/Kvasir-SEG/masks" / f"{index}.png", BOX)
+    arguments = ["protocol", "mvtec-to-all", "--data-root", tmp_path / "data", "--backbone", backbone]
+    arguments += ["--out", tmp_path / "p", "--epochs", "1", "--image-size", "42", "--workers", "0"]
+    arguments += ["--bootstrap", "20", "--device", "cpu", "--set", "sigma=1", "--no-figures"]
+    status, out, err = call(capsys, *arguments)
+    assert status == 0, err
+    assert "not tested, since not given: " in " ".join(out.split())
+    assert "visa" in out
+    found = json.loads((tmp_path / "p/evaluation/results.json").read_text())
+    assert {result["dataset"] for result in found["results"]} == {"mpdd", "kvasir"}
+    assert found["options"]["protocol"] == "ader"
+    assert "trained on mvtec" in (tmp_path / "p/evaluation/tables.md").read_text()
+
+    assert call(capsys, *arguments)[0] == 2
+    before = (tmp_path / "p/checkpoint.safetensors").stat().st_mtime_ns
+    status, _, err = call(capsys, *arguments, "--resume")
+    assert status == 0, err
+    assert (tmp_path / "p/checkpoint.safetensors").stat().st_mtime_ns == before
+    status, _, err = call(capsys, *arguments, "--resume", "--rate", "0.5")
+    assert status == 2
+    assert "another training" in err
+
+
+REAL = os.environ.get("HEADCLIP_REAL_DATA", "")
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REAL, reason="HEADCLIP_REAL_DATA names no folder")
+@pytest.mark.parametrize(
+    ("spec", "metrics"),
+    [("sdd=SDD", 10), ("brainmri=BrainMRI", 4), ("kvasir=Kvasir-SEG", 6), ("isic2018=ISIC2018", 6)],
+)
+def test_real_images(capsys, backbone, tmp_path, spec, metrics):
+    name, _, folder = spec.partition("=")
+    data = f"{name}={Path(REAL) / folder}"
+    status, _, err = call(capsys, "evaluate", "--data", data, *quick(backbone, tmp_path / "e", "--limit", "4"))
+    assert status == 0, err
+    found = json.loads((tmp_path / "e/results.json").read_text())["results"][0]
+    assert len(found["mean"]["exact"]) == metrics
+    assert found["not_scored"] == []
