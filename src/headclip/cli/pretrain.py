@@ -72,7 +72,7 @@ def pretrain(
     save_backbone(trainer.averaged_backbone(), out / "model")
     if not quiet:
         word = "model" if complete else f"model so far (step {trainer.step} of {config.steps})"
-        output().print(f"{word}: {out / 'model'}")
+        output().print(f"{word}: {out / 'model'}", soft_wrap=True)
 
 
 @contextmanager

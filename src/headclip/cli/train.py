@@ -84,7 +84,7 @@ def train(
         log_path(out).unlink()
     _run(trainer, out, workers, quiet)
     if not quiet:
-        output().print(f"checkpoint: {out}\nlosses: {log_path(out)}")
+        output().print(f"checkpoint: {out}\nlosses: {log_path(out)}", soft_wrap=True)
 
 
 def _build(name: str, backbone: str, device: str, seed: int, settings: list[str]) -> TrainableMethod:
