@@ -113,7 +113,13 @@ def test_commands_exist(document):
         if words[:1] != ["headclip"] or len(words) == 1 or words[1].startswith("-"):
             continue
         assert words[1] in commands, line
-        known = {name for parameter in commands[words[1]].params for name in parameter.opts} | {"--help"}
+        command = commands[words[1]]
+        if words[1] == "data" and len(words) > 2 and not words[2].startswith("-"):  # the one group of commands
+            assert words[2] in command.commands, line
+            command = command.commands[words[2]]
+        known = {"--help"}
+        for parameter in command.params:
+            known |= {*parameter.opts, *parameter.secondary_opts}
         assert {word.split("=")[0] for word in words if word.startswith("-")} <= known, line
 
 
