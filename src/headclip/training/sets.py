@@ -106,16 +106,12 @@ class FolderTrainingSet(Dataset[TrainingItem]):
         return TrainingItem(resize(image, size), mask, int(record.label or 0), known, record.category or "object")
 
     def describe(self) -> dict[str, Any]:
-        names = {record.path.relative_to(self.folder).as_posix(): record.path for record in self.records}
-        files = {name: file_hash(path) for name, path in names.items()}
-        digest = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
-        return {
-            "name": self.folder.resolve().name,
-            "images": len(self),
-            "fingerprint": digest,
-            "files": files,
-            "looks": {name: look for name, path in names.items() if (look := look_of(path))},
-        }
+        return self._description
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        paths = {record.path.relative_to(self.folder).as_posix(): record.path for record in self.records}
+        return describe_files(self.folder.resolve().name, paths)
 
 
 class DatasetTrainingSet(Dataset[TrainingItem]):
@@ -148,16 +144,20 @@ class DatasetTrainingSet(Dataset[TrainingItem]):
 
     @cached_property
     def _description(self) -> dict[str, Any]:
-        """Read once: every image is hashed twice."""
-        names = {self.dataset.relative(record.path): record.path for record in self.records}
-        files = {name: file_hash(path) for name, path in names.items()}
-        return {
-            "name": self.dataset.name,
-            "images": len(self),
-            "fingerprint": hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest(),
-            "files": files,
-            "looks": {name: look for name, path in names.items() if (look := look_of(path))},
-        }
+        paths = {self.dataset.relative(record.path): record.path for record in self.records}
+        return describe_files(self.dataset.name, paths)
+
+
+def describe_files(name: str, paths: dict[str, Path]) -> dict[str, Any]:
+    """What a checkpoint keeps of a set of files; reads each twice, so callers keep the answer."""
+    files = {relative: file_hash(path) for relative, path in paths.items()}
+    return {
+        "name": name,
+        "images": len(paths),
+        "fingerprint": hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest(),
+        "files": files,
+        "looks": {relative: look for relative, path in paths.items() if (look := look_of(path))},
+    }
 
 
 def look_of(path: Path) -> str | None:
