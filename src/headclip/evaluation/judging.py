@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,13 +39,12 @@ from headclip.evaluation.judged import (
 from headclip.evaluation.metrics.state import image_state
 from headclip.inference.detector import Detector
 from headclip.inference.prediction import Prediction
-from headclip.inference.prefetch import Decoded, decode_ahead
+from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.inference.run import Entry, Row
 from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, read_map, write_atomic
 from headclip.inference.run_writer import RunWriter
 
 COUNTS = "counts"
-_BATCH_PIXELS = 32_000_000
 _PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see ../../tables.md.\n"
 _log = logging.getLogger(__name__)
 
@@ -137,6 +136,9 @@ class _Session:
             failed += sum(entry.row.status == "failed" for entry in entries)
             progress(done, total, failed)
 
+        def refuse(item: Decoded) -> None:
+            record([_failed(item, item.reason or "unknown reason")])
+
         waiting: deque[list[Future[Entry]]] = deque()
         ahead = max(4, 2 * self._detector.batch_size)
         threads = min(8, max(2, os.cpu_count() or 2))
@@ -145,29 +147,13 @@ class _Session:
         )
         with closing(decoded), ThreadPoolExecutor(threads, thread_name_prefix="headclip-count") as pool:
             try:
-                for batch in self._batches(decoded, record):
+                for batch in readable_batches(decoded, lambda: self._detector.batch_size, refuse):
                     waiting.append([pool.submit(self._save, *judged) for judged in self._judge_batch(batch)])
                     while len(waiting) > 1:
                         record([future.result() for future in waiting.popleft()])
             finally:  # after an interruption too: what the model has judged is kept
                 while waiting:
                     record([future.result() for future in waiting.popleft()])
-
-    def _batches(self, decoded: Iterator[Decoded], record: Callable[[list[Entry]], None]) -> Iterator[list[Decoded]]:
-        batch: list[Decoded] = []
-        pixels = 0
-        for item in decoded:
-            if item.pixels is None:
-                record([_failed(item, item.reason or "unknown reason")])
-                continue
-            count = item.pixels.shape[0] * item.pixels.shape[1]
-            if batch and (len(batch) >= self._detector.batch_size or pixels + count > _BATCH_PIXELS):
-                yield batch
-                batch, pixels = [], 0
-            batch.append(item)
-            pixels += count
-        if batch:
-            yield batch
 
     def _judge_batch(self, batch: list[Decoded]) -> list[tuple[Decoded, Prediction | str, float]]:
         """Each image with its prediction or the reason for none, and its share of the batch's seconds."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile, ImageSet, discover, printable
 from headclip.inference.overlay import LevelHistogram
-from headclip.inference.prefetch import Decoded, decode_ahead
+from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.inference.report import render_report, thumbnail_names
 from headclip.inference.run import Entry, Row, is_run_folder
 from headclip.inference.run_files import (
@@ -35,7 +35,6 @@ from headclip.inference.run_files import (
 from headclip.inference.run_render import count_sound, render_overlays
 from headclip.inference.run_writer import RunWriter
 
-_BATCH_PIXELS = 32_000_000  # pixels of a batch; each costs 4 bytes of map besides its colours
 _log = logging.getLogger(__name__)
 
 
@@ -189,7 +188,7 @@ class _Session:
         self._report()
         with ThreadPoolExecutor(2, thread_name_prefix="headclip-write") as pool:
             try:
-                for batch in self._batches(decoded):
+                for batch in readable_batches(decoded, lambda: self._batch_size, self._refuse):
                     waiting.append([pool.submit(self._save, *judged) for judged in self._judge_batch(batch)])
                     while len(waiting) > 1:
                         self._record(waiting.popleft())
@@ -197,22 +196,9 @@ class _Session:
                 while waiting:
                     self._record(waiting.popleft())
 
-    def _batches(self, decoded: Iterator[Decoded]) -> Iterator[list[Decoded]]:
-        """Group readable images up to the batch size or _BATCH_PIXELS; put unreadable ones on record."""
-        batch: list[Decoded] = []
-        pixels = 0
-        for item in decoded:
-            if item.pixels is None:
-                self._append([_failed(item, item.reason or "unknown reason")])
-                continue
-            count = item.pixels.shape[0] * item.pixels.shape[1]
-            if batch and (len(batch) >= self._batch_size or pixels + count > _BATCH_PIXELS):
-                yield batch
-                batch, pixels = [], 0
-            batch.append(item)
-            pixels += count
-        if batch:
-            yield batch
+    def _refuse(self, item: Decoded) -> None:
+        """Put an unreadable image on record."""
+        self._append([_failed(item, item.reason or "unknown reason")])
 
     def _judge_batch(self, batch: list[Decoded]) -> list[tuple[Decoded, Judgement | str, float]]:
         """Every image with its judgement, or the reason for none, and its share of the batch's seconds."""

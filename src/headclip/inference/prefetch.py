@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from headclip.data.decode import decode
 from headclip.data.discover import ImageFile
 from headclip.errors import ImageError
+
+BATCH_PIXELS = 32_000_000  # pixels of a batch; each costs 4 bytes of map besides its colours
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,27 @@ def decode_ahead(
         queue.stop()
         for thread in threads:
             thread.join()
+
+
+def readable_batches(
+    decoded: Iterable[Decoded], batch_size: Callable[[], int], refuse: Callable[[Decoded], None]
+) -> Iterator[list[Decoded]]:
+    """Group images up to the batch size, which may change on the way, or BATCH_PIXELS; those without pixels go to
+    `refuse` as they come."""
+    batch: list[Decoded] = []
+    pixels = 0
+    for item in decoded:
+        if item.pixels is None:
+            refuse(item)
+            continue
+        count = item.pixels.shape[0] * item.pixels.shape[1]
+        if batch and (len(batch) >= batch_size() or pixels + count > BATCH_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(item)
+        pixels += count
+    if batch:
+        yield batch
 
 
 class _Queue:
