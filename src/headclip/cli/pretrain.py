@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 def pretrain(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="For the state, the log and the model.")],
     architecture: Annotated[str, typer.Option(help="One of the shipped architectures, or a JSON file.")] = "embedded",
-    images: Annotated[int, typer.Option(min=1, help="Images to render and see; fixes the schedule.")] = 64_000,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 8e-4,
-    seed: Annotated[int, typer.Option(help="First values and rendered images.")] = 1,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON with any setting of PretrainConfig; options go before it.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="First values: a model that `headclip pretrain` made.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A DINOv2 whose patch tokens are learnt as well.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images to render and see; fixes the schedule. [64000]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step. [32]")] = None,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate. [0.0008]")] = None,
+    seed: Annotated[int | None, typer.Option(help="First values and rendered images. [1]")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render.")] = 1,
@@ -38,10 +49,11 @@ def pretrain(
     from headclip.clip.backbone import Backbone
     from headclip.clip.config import ClipConfig, known_architectures
     from headclip.clip.tokenizer import ClipTokenizer
-    from headclip.clip.weights import save_backbone
+    from headclip.clip.weights import load_backbone, save_backbone
     from headclip.errors import InputError
     from headclip.inference.device import choose_device
-    from headclip.training.pretrain import PretrainConfig, Pretrainer
+    from headclip.training.pretrain import Pretrainer, read_recipe
+    from headclip.training.teacher import Teacher
 
     shipped = known_architectures()
     path = shipped.get(architecture, Path(architecture))
@@ -57,9 +69,20 @@ def pretrain(
     shape = ClipConfig.load(path)
     if shape.text is None:
         raise InputError(f"'{architecture}' has no text tower, and pretraining aligns images with text")
-    config = PretrainConfig(images=images, batch_size=batch_size, rate=rate, seed=seed)
-    tokenizer = ClipTokenizer(shape.text.vocab_size, shape.text.context_length)
-    trainer = Pretrainer(Backbone(shape, tokenizer), config, str(choose_device(device.value)))
+    config = read_recipe(recipe, images=images, batch_size=batch_size, rate=rate, seed=seed)
+    if start_from is not None:
+        backbone = load_backbone(start_from)
+        if backbone.config.to_dict() != shape.to_dict():
+            raise InputError(f"{start_from} is not of the architecture '{architecture}'")
+    else:
+        backbone = Backbone(shape, ClipTokenizer(shape.text.vocab_size, shape.text.context_length))
+    trainer = Pretrainer(
+        backbone,
+        config,
+        str(choose_device(device.value)),
+        teacher=None if teacher is None else Teacher(teacher, config.teacher_blocks),
+        fresh=start_from is None,
+    )
     if resume:
         trainer.restore(state)
     try:

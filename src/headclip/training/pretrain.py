@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,22 @@ from torch.nn import functional as F
 from headclip.clip.backbone import Backbone
 from headclip.clip.initialise import initialise
 from headclip.clip.vision import VisionRequest
+from headclip.data.synthetic import render
 from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.headclip import proportional_csa
 from headclip.training.files import append_json_line, save_torch, trim_log
 from headclip.training.losses import dice_loss
-from headclip.training.pretrain_data import PretrainBatch, RenderStream, Sizes, stream
+from headclip.training.pretrain_data import SEED_STRIDE, PretrainBatch, RenderStream, Sizes, stream
+from headclip.training.teacher import Student, Teacher
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining run. `images` fixes the schedule: warm-up, then a cosine down to `final_rate` of the peak;
-    the first `early_share` of the steps sees small images, which cost less, the rest larger ones."""
+    """One pretraining run. `images` fixes the schedule: warm-up, then the peak rate, then over the last
+    `decay_share` of the steps a cosine down to `final_rate` of the peak (1 decays all along); the first `early_share`
+    of the steps sees small images, which cost less, the rest larger ones. The teacher's settings count only where
+    there is one."""
 
     images: int = 64_000
     batch_size: int = 32
@@ -41,6 +45,7 @@ class PretrainConfig:
     early_share: float = 0.7
     rate: float = 8e-4
     final_rate: float = 0.02
+    decay_share: float = 1.0
     warmup: int = 100
     weight_decay: float = 0.05
     clip_gradient: float = 1.0
@@ -50,6 +55,8 @@ class PretrainConfig:
     patch_weight: float = 1.0
     pair_weight: float = 0.25
     defect_weight: float = 4.0
+    teacher_weight: float = 1.0
+    teacher_blocks: tuple[int, ...] = (5, 8)
     temperature: float = 0.07
     seed: int = 1
     precision: str = "bf16"
@@ -59,12 +66,37 @@ class PretrainConfig:
         return max(1, self.images // self.batch_size)
 
 
+def read_recipe(path: Path | None, **options: Any) -> PretrainConfig:
+    """Settings from a JSON file (or none) with the options that are not None on top.
+
+    Raises:
+        InputError: the file is no JSON object, or names a setting that does not exist.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the recipe {path}: {error}") from None
+    values |= {name: value for name, value in options.items() if value is not None}
+    known = {field.name for field in fields(PretrainConfig)}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"no such setting: {', '.join(unknown)}; a recipe may hold {', '.join(sorted(known))}")
+    for name in ("early_sizes", "late_sizes"):
+        if name in values:
+            values[name] = tuple((int(height), int(width)) for height, width in values[name])
+    if "teacher_blocks" in values:
+        values["teacher_blocks"] = tuple(values["teacher_blocks"])
+    return PretrainConfig(**values)
+
+
 @dataclass
 class PretrainLosses:
     total: Tensor
     contrast: Tensor
     patch: Tensor
     pair: Tensor
+    teacher: Tensor
 
 
 def patch_targets(masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -87,10 +119,11 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
+TEACHER_SAMPLE = 128  # rendered images that fix the centre and spread of the teacher's channels
 PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters; all else outside the blocks
 
 
-def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+def optimisers(backbone: Backbone, student: Student | None, config: PretrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for all else; both at AdamW-sized rates.
 
     The patch filters move slowly: hundreds of pixels that rise and fall together enter each of them, so that a
@@ -99,14 +132,15 @@ def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.O
     named = dict(backbone.named_parameters())
     patch = named.pop("vision.patch_embedding.weight")
     inner = [named.pop(name) for name, p in list(named.items()) if ".blocks." in name and p.dim() == 2]
+    outer = [*named.values(), *(student.parameters() if student is not None else ())]
     groups = [
         {"params": [patch], "weight_decay": 0.0, "share": PATCH_RATE},
         {
-            "params": [p for p in named.values() if p.dim() > 1],
+            "params": [p for p in outer if p.dim() > 1],
             "weight_decay": config.weight_decay,
             "share": OUTER_RATE,
         },
-        {"params": [p for p in named.values() if p.dim() <= 1], "weight_decay": 0.0, "share": OUTER_RATE},
+        {"params": [p for p in outer if p.dim() <= 1], "weight_decay": 0.0, "share": OUTER_RATE},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
     muon = torch.optim.Muon(
@@ -119,23 +153,52 @@ def optimisers(backbone: Backbone, config: PretrainConfig) -> list[torch.optim.O
 
 
 class Pretrainer:
-    """Holds the model, its averaged copy and the optimiser; `run` trains to the end of the schedule."""
+    """Holds the model, its averaged copy and the optimiser; `run` trains to the end of the schedule.
 
-    def __init__(self, backbone: Backbone, config: PretrainConfig, device: str = "cpu") -> None:
+    Args:
+        backbone: the architecture, with its first values where `fresh` is false.
+        teacher: a frozen DINOv2 whose tokens the tower also learns to predict, or None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: PretrainConfig,
+        device: str = "cpu",
+        *,
+        teacher: Teacher | None = None,
+        fresh: bool = True,
+    ) -> None:
         self.config, self.device = config, torch.device(device)
-        self.backbone = initialise(backbone, config.seed).to(self.device).train()
+        backbone = initialise(backbone, config.seed) if fresh else backbone.requires_grad_(True)
+        self.backbone = backbone.to(self.device).train()
+        self.teacher = teacher
+        self.student: Student | None = None
+        if teacher is not None:
+            self._prepare_teacher(teacher)
         self.average = {name: value.detach().clone() for name, value in backbone.named_parameters()}
-        self.optimisers = optimisers(backbone, config)
+        self.optimisers = optimisers(backbone, self.student, config)
         self.step = 0
         layers = backbone.config.vision.layers
         self.request = VisionRequest(csa=proportional_csa(layers), taps=(proportional_csa(layers)[1],))
+
+    def _prepare_teacher(self, teacher: Teacher) -> None:
+        """Standardise its channels on rendered images of the run, and make the heads that predict it."""
+        size = self.whole_patches(self.config.early_sizes[:1])[0]
+        patch = self.backbone.config.vision.patch_size
+        first = self.config.seed * SEED_STRIDE
+        images = torch.stack([render(first + i, size).image for i in range(TEACHER_SAMPLE)])
+        teacher.to(self.device).standardise(images, (size[0] // patch, size[1] // patch))
+        torch.manual_seed(self.config.seed)
+        self.student = Student(self.backbone.config.vision.width, teacher.width).to(self.device)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         config = self.config
         if step < config.warmup:
             return config.rate * (step + 1) / config.warmup
-        part = (step - config.warmup) / max(1, config.steps - config.warmup)
+        start = max(config.warmup, round((1 - config.decay_share) * config.steps))
+        part = max(0, step - start) / max(1, config.steps - start)
         return config.rate * (config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * part)) / 2)
 
     def text_features(self, texts: list[str]) -> Tensor:
@@ -153,9 +216,15 @@ class Pretrainer:
         pixels = (batch.images.to(self.device).float() / 255 - mean) / std
         flat = [sentence for pair in batch.pairs for sentence in pair]  # 2P sentences, shared by all images
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            late: list[Tensor] = []  # the last layer's normalised input
+            hook = vision.blocks[-1].ln_1.register_forward_hook(lambda module, inputs, output: late.append(output))
             tokens = vision(pixels, self.request)
-            images = unit(vision.project(tokens.cls))
-            patches = unit(vision.project(tokens.local[self.request.taps[0]][:, 1:]))
+            hook.remove()
+            local = vision.ln_post(tokens.local[self.request.taps[0]][:, 1:])
+            cls = vision.ln_post(tokens.cls)
+            images = unit(vision.project(cls, norm=False))
+            patches = unit(vision.project(local, norm=False))
+            teacher = self.teacher_loss(batch, local, late[0][:, 1:], cls, tokens.grid)
             texts = self.text_features(batch.captions + flat)
         captions, pairs = texts[: len(batch.captions)], texts[len(batch.captions) :].unflatten(0, (-1, 2))
         scale = self.backbone.logit_scale.exp()
@@ -164,9 +233,19 @@ class Pretrainer:
         labels = batch.labels.to(self.device, torch.float32)
         pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))
         patch = self.patch_loss(patches @ direction.T, batch.masks.to(self.device), tokens.grid)
-        weights = self.config.contrast_weight, self.config.patch_weight, self.config.pair_weight
-        total = weights[0] * contrast + weights[1] * patch + weights[2] * pair
-        return PretrainLosses(total, contrast, patch, pair)
+        weights = self.config
+        total = weights.contrast_weight * contrast + weights.patch_weight * patch + weights.pair_weight * pair
+        return PretrainLosses(total + weights.teacher_weight * teacher, contrast, patch, pair, teacher)
+
+    def teacher_loss(
+        self, batch: PretrainBatch, local: Tensor, late: Tensor, cls: Tensor, grid: tuple[int, int]
+    ) -> Tensor:
+        """How much of the teacher's variance is not predicted; 0 without one. Tokens (B, N, W), cls (B, W)."""
+        if self.teacher is None or self.student is None:
+            return torch.zeros((), device=self.device)
+        target = batch.teacher if batch.teacher is not None else self.teacher(batch.images, grid)
+        loss: Tensor = self.student(local, late, cls, target)
+        return loss
 
     def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
         """Cross-entropy, where defects weigh more, plus Dice; logits (B, N, P) of abnormal against normal."""
@@ -183,7 +262,8 @@ class Pretrainer:
             for group in optimiser.param_groups:
                 group["lr"] = self.rate(self.step) * group["share"]
         losses = self.losses(batch)
-        self.backbone.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:  # the student's heads too
+            optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.clip_gradient)
         for optimiser in self.optimisers:
@@ -202,6 +282,7 @@ class Pretrainer:
             "step": self.step,
             "model": self.backbone.state_dict(),
             "average": self.average,
+            "student": None if self.student is None else self.student.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
 
@@ -215,7 +296,11 @@ class Pretrainer:
         ours = json.loads(json.dumps([asdict(self.config), self.backbone.config.to_dict()]))
         if json.loads(json.dumps([state["config"], state["architecture"]])) != ours:
             raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")
+        if (self.student is None) != (state.get("student") is None):
+            raise InputError(f"{path} was made {'without' if self.student else 'with'} a teacher; go on the same way")
         self.backbone.load_state_dict(state["model"])
+        if self.student is not None:
+            self.student.load_state_dict(state["student"])
         self.average = state["average"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -261,6 +346,8 @@ class Pretrainer:
             start=self.step,
             stop=self.config.steps,
             defect_rate=self.config.defect_rate,
+            teacher=self.teacher if self.device.type == "cpu" else None,
+            patch_size=self.backbone.config.vision.patch_size,
         )
         begun = saved = time.monotonic()
         try:

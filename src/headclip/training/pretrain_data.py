@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from headclip.data.synthetic import caption_pair, render
 from headclip.data.synthetic.base import Rng
+from headclip.training.teacher import Teacher, TeacherTokens
 
 Sizes = tuple[tuple[int, int], ...]
 PAIRS = 4
@@ -21,17 +22,18 @@ SEED_STRIDE = 1_000_003  # keeps the images of one pretraining seed apart from t
 @dataclass
 class PretrainBatch:
     """images (B, 3, H, W) uint8, masks (B, H, W) bool, labels (B,), a caption each; and a few (normal, abnormal)
-    pairs of sentences that name objects of the batch, or just "object"."""
+    pairs of sentences that name objects of the batch, or just "object". With a teacher, also its tokens."""
 
     images: Tensor
     masks: Tensor
     labels: Tensor
     captions: list[str]
     pairs: list[tuple[str, str]]
+    teacher: TeacherTokens | None = None
 
 
 class RenderStream(IterableDataset[PretrainBatch]):
-    """Renders batch after batch, from batch `start` to before `stop`.
+    """Renders batch after batch, from batch `start` to before `stop`; a teacher on the CPU sees them here.
 
     Every batch draws one (height, width): batches before `early[0]` one of `early[1]`, later ones of `late_sizes`.
     """
@@ -46,8 +48,11 @@ class RenderStream(IterableDataset[PretrainBatch]):
         start: int,
         stop: int,
         defect_rate: float,
+        teacher: Teacher | None = None,
+        patch_size: int = 16,
     ) -> None:
         super().__init__()
+        self.teacher, self.patch_size = teacher, patch_size
         self.seed, self.batch_size, self.early, self.late_sizes = seed, batch_size, early, late_sizes
         self.start, self.stop, self.defect_rate = start, stop, defect_rate
 
@@ -64,12 +69,15 @@ class RenderStream(IterableDataset[PretrainBatch]):
         size = sizes[np.random.default_rng([self.seed, number]).integers(len(sizes))]
         first = self.seed * SEED_STRIDE + number * self.batch_size
         samples = [render(first + i, size, defect_rate=self.defect_rate) for i in range(self.batch_size)]
+        images = torch.stack([sample.image for sample in samples])
+        grid = (size[0] // self.patch_size, size[1] // self.patch_size)
         return PretrainBatch(
-            torch.stack([sample.image for sample in samples]),
+            images,
             torch.stack([sample.mask for sample in samples]),
             torch.tensor([sample.label for sample in samples]),
             [sample.caption for sample in samples],
             [caption_pair(sample.noun, Rng(sample.seed)) for sample in samples[:PAIRS]],
+            None if self.teacher is None else self.teacher(images, grid),
         )
 
 
