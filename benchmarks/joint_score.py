@@ -43,8 +43,8 @@ def main() -> None:
         with torch.inference_mode():
             image = sample.image.permute(1, 2, 0).numpy()
             tokens = detector.method.tokens(detector.pixels([image], size))
-            patches.append(detector.method.patch_map(tokens, detector.text))
-            logits = detector.method.image_logits(tokens, detector.text)
+            patches.append(detector.method.patch_map(tokens, detector.text_of()))
+            logits = detector.method.image_logits(tokens, detector.text_of())
         globals_.append(logits.softmax(-1)[0, 1])
         labels.append(sample.label)
         for sigma, metric in pixels.items():
