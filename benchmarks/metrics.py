@@ -150,11 +150,13 @@ def compare_ways(job: Job) -> None:
         print(line)
 
 
-def show(figures: Figures, bounds: dict[str, tuple[float, float]]) -> None:
-    """Figures with the width of what the bins leave open."""
+def show(figures: Figures, grid: Figures, bounds: dict[str, tuple[float, float]]) -> None:
+    """Figures of both protocols; those of the exact one with the width of what the bins leave open."""
+    print(f"{'':16}{'exact':>10}{'ader':>10}")
     for name, value in figures.items():
         low, high = bounds[name]
-        print(f"{name:16}{value:10.6f}   exact value in [{low:.6f}, {high:.6f}], width {high - low:.1e}")
+        line = f"{name:16}{value:10.6f}{grid[name]:10.6f}"
+        print(f"{line}   exact value in [{low:.6f}, {high:.6f}], width {high - low:.1e}")
 
 
 def main() -> None:
@@ -180,7 +182,7 @@ def main() -> None:
     last = time.process_time()
     metrics = PixelMetrics()
     metrics.merge(merge(*(part.state for part in parts)))
-    figures = metrics.compute()
+    figures, grid = metrics.compute(), metrics.compute("ader")
     last = time.process_time() - last
     wall = time.perf_counter() - start
     bounds = metrics.bounds()
@@ -193,7 +195,7 @@ def main() -> None:
     print(f"wall {wall:.1f} s (with the making of the maps, {making:.1f} CPU s)")
     print(f"metrics {spent:.1f} CPU s, {1000 * spent / arguments.maps:.1f} ms per map")
     print(f"peak memory {peak / 1e9:.2f} GB, all processes together; {len(metrics.state.bins)} bins occupied")
-    show(figures, bounds)
+    show(figures, grid, bounds)
     if arguments.subset:
         compare_ways(Job(0, 1, arguments.subset, arguments.size, arguments.seed, arguments.levels))
 

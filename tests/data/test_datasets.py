@@ -180,6 +180,13 @@ def test_an_unknown_category_is_read_and_named(tmp_path):
     assert messages(data, "unknown category") == ["the category teapot is not one of this dataset"]
 
 
+def test_a_folder_of_other_categories_is_another_dataset(tmp_path):
+    write("sdd-anomalyclip", tmp_path)  # MVTec folders of another set
+    with pytest.raises(InputError, match="none of its categories is here: electrical commutators in the place of bott"):
+        open_dataset("mvtec", tmp_path)
+    assert messages(open_dataset("mvtec", tmp_path, lenient=True), "another dataset")
+
+
 def test_an_image_without_mask_is_an_error_that_names_it(tmp_path):
     mvtec(tmp_path, ["bottle"])
     picture(tmp_path / "bottle/test/bad/8.png", 8)

@@ -76,7 +76,8 @@ def test_official_meta_json(folder):
     assert data.info.title == folder.name
     assert [f.message for f in data.findings] == ["1 row(s) of meta.json belong to 'train' and are not read"]
     # a dataset that is not in its official layout is read through meta.json; DAGM's script writes capitals
-    (folder / "meta.json").write_text(json.dumps({"Train": {}, "Test": {"Class1": [normal, bad]}}))
+    dagm = [{**row, "cls_name": "Class1"} for row in (normal, bad)]
+    (folder / "meta.json").write_text(json.dumps({"Train": {}, "Test": {"Class1": dagm}}))
     assert open_dataset("dagm", folder).total() == (1, 1)
 
 

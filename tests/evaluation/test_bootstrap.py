@@ -170,6 +170,28 @@ def test_the_mean_over_categories_has_an_interval() -> None:
         macro_replicates([rows[0], rows[0]])
 
 
+def test_a_mean_over_datasets_is_the_mean_of_their_means():
+    streams = ("one/bottle", "one/cable", "two/skin")
+    rows = [image_replicates(*made_scores(seed), replicates=80, stream=stream) for seed, stream in enumerate(streams)]
+    means = [macro_replicates(rows[:2]), macro_replicates(rows[2:])]
+    overall = macro_replicates(means)
+    for name in ("image_auroc", "image_mad"):
+        expected = (0.5 * (rows[0].values[name] + rows[1].values[name]) + rows[2].values[name]) / 2
+        assert overall.values[name] == pytest.approx(expected, nan_ok=True)
+    interval, single = overall.interval("image_ap"), rows[2].interval("image_ap")
+    assert interval is not None
+    assert single is not None
+    assert interval.high - interval.low < single.high - single.low
+    with pytest.raises(InputError, match="stream"):
+        macro_replicates([means[0], means[0]])
+
+
+def made_scores(seed: int, count: int = 30):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    return random.normal(size=count) + labels, labels
+
+
 def test_paired_comparison_sees_what_unpaired_intervals_hide() -> None:
     random = np.random.default_rng(0)
     labels = np.arange(80) % 2

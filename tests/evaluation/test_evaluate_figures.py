@@ -28,6 +28,7 @@ def test_areas_under_the_curves_are_the_metrics(results):
             x, y = curves.roc
             assert np.trapezoid(y, x) == pytest.approx(figures[f"{level}_auroc"], abs=2e-3)
             recall, precision = curves.pr
+            assert (recall[0], recall[-1]) == (0.0, 1.0)
             assert np.sum(np.diff(recall, prepend=0.0) * precision) == pytest.approx(figures[f"{level}_ap"], abs=1e-2)
         x, y = pixel_curves(category).pro
         grid = np.linspace(0, 0.3, 2000)

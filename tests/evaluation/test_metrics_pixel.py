@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
@@ -14,7 +15,7 @@ from evaluation import metrics_oracles as oracle
 from evaluation.metrics_oracles import cases
 from headclip.errors import InputError
 from headclip.evaluation import PIXEL_METRICS, PixelMetrics, pixel_metrics
-from headclip.evaluation.metrics import PixelState, bounds, compute, empty_state, update
+from headclip.evaluation.metrics import PixelState, bounds, compute, curves, empty_state, update
 from headclip.evaluation.metrics.keys import float_keys, key_values
 from headclip.evaluation.published.checks import ap_bound
 
@@ -197,6 +198,7 @@ def _large_case(seed: int, kind: str, order: str) -> tuple[np.ndarray, np.ndarra
     st.sampled_from(["uniform", "powers", "near_one", "saturated", "signed", "heavy", "crowded"]),
     st.sampled_from(["random", "defects above", "defects below"]),
 )
+@example(405, "uniform", "defects below")  # one bin holds everything: rounding was larger than the tolerance
 def test_coarse_states_stay_within_their_stated_bounds(seed: int, kind: str, order: str) -> None:
     maps, masks = _large_case(seed, kind, order)
     exact = pixel_metrics(maps, masks)
@@ -207,6 +209,13 @@ def test_coarse_states_stay_within_their_stated_bounds(seed: int, kind: str, ord
     for name, (low, high) in limits.items():
         assert low - 1e-12 <= exact[name] <= high + 1e-12
         assert low - 1e-12 <= figures[name] <= high + 1e-12
+
+
+@pytest.mark.parametrize(("first", "count"), [(1, 7), (63, 2), (64, 900), (10**4, 3), (4 * 10**8, 50)])
+def test_sums_of_reciprocals_lose_nothing_to_rounding(first: int, count: int) -> None:
+    exact = float(sum(Fraction(1, first + step) for step in range(count)))
+    found = curves._harmonic(np.array([float(first)]), np.array([float(count)]))[0]
+    assert found == pytest.approx(exact, rel=1e-14)
 
 
 @pytest.mark.parametrize("order", ["defects above", "defects below"])

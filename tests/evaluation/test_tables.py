@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from headclip.data.datasets import Dataset, find_dataset
+from headclip.data.datasets import Dataset, datasets, find_dataset
 from headclip.data.records import ImageRecord
-from headclip.evaluation.bootstrap import Interval
+from headclip.evaluation.bootstrap import Interval, image_replicates, macro_replicates
 from headclip.evaluation.latex import escape, latex
 from headclip.evaluation.markdown import markdown
 from headclip.evaluation.metrics import PROTOCOLS, Figures, macro_average
+from headclip.evaluation.published import published
 from headclip.evaluation.scoring import CategoryResult, DatasetResult
 from headclip.evaluation.tables import csv_table, parquet_table, table_rows
 
@@ -128,6 +131,89 @@ def test_csv_and_parquet_hold_the_same(tmp_path):
     assert (mean["image_ap_low"], mean["image_ap_high"]) == ("75.0000", "84.0000")
 
 
+def rows_of(rows, kind, title):
+    return [row for row in rows if row.kind == kind and row.title.startswith(title)]
+
+
+def test_averages_have_intervals_and_the_papers_beside_them(tmp_path):
+    names = [info.name for info in datasets() if info.paper and info.domain == "industrial"]
+    counts = {info.name: (info.normal, info.anomalous) for info in datasets()}
+    results = [drawn(result(name, tmp_path, counts=counts[name]), seed) for seed, name in enumerate(names)]
+    rows = table_rows(results, "ader")
+    (average,) = rows_of(rows, "average", "average of 7 industrial")
+    low, high = average.intervals["image_auroc"]
+    assert low < average.values["image_auroc"] < high
+    widths = [interval.high - interval.low for interval in (r.intervals["image_auroc"] for r in results)]
+    assert high - low < 100 * np.mean(widths) / 2  # the mean of seven
+    papers = {row.method: row for row in rows_of(rows, "published", "average of 7")}
+    assert papers["HeadCLIP"].values["pixel_mad"] == 60.5  # as printed
+    assert any("pixel M 44.3; with another misprint put right it is 43.7" in mark for mark in papers["AdaCLIP"].marks)
+    text = markdown(results, rows, {})
+    assert f"| average of 7 industrial datasets |  | {low:.1f}-{high:.1f} |" in text
+    assert "Published, average of 7 industrial datasets, and ours minus it" in text
+    assert r"{\tiny [" in latex(results, rows, {})
+    some = table_rows(results[:3], "ader")
+    paper = next(row for row in rows_of(some, "published", "average of 3") if row.method == "HeadCLIP")
+    expected = np.mean([published(name, "HeadCLIP", table="1")[0].values["image_ap"] for name in names[:3]])
+    assert paper.values["image_ap"] == pytest.approx(expected, abs=0.01)
+    assert "mean of its rows of these 3 datasets" in paper.source
+    other = [*results[:2], drawn(result("elpv", tmp_path, IMAGE), 9)]
+    assert not rows_of(table_rows(other, "ader"), "published", "average")  # no row of theirs to set beside
+
+
+def drawn(found, seed):
+    """With draws of its image figures, as scoring makes them."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(40) % 2
+    replicates = image_replicates(random.normal(size=40) + labels, labels, replicates=60, stream=found.name)
+    return replace(found, replicates=(macro_replicates([replicates]),), intervals=replicates.intervals())
+
+
+def test_medical_averages_stand_beside_two_tables(tmp_path):
+    results = [result(name, tmp_path, IMAGE) for name in ("headct", "br35h")]
+    results += [result(name, tmp_path, PIXEL) for name in ("isic", "endo")]
+    rows = table_rows(results, "ader")
+    (average,) = rows_of(rows, "average", "average of 4 medical")
+    assert {"image_ap", "pixel_ap"} <= average.values.keys()
+    papers = [row for row in rows_of(rows, "published", "average of 4") if row.method == "HeadCLIP"]
+    assert [sorted({metric[:5] for metric in row.values}) for row in papers] == [["pixel"], ["image"]]
+    assert papers[1].values["image_auroc"] == pytest.approx((95.3 + 97.9) / 2)
+
+
+def test_several_methods_share_the_published_rows(tmp_path):
+    first = result("mpdd", tmp_path, counts=(176, 282))
+    second = replace(result("mpdd", tmp_path, {**IMAGE, "image_ap": 0.5}, counts=(176, 282)), method="other")
+    rows = table_rows([first, second], "ader")
+    paper = [row for row in rows if row.kind == "published" and row.method == "HeadCLIP" and not row.category]
+    assert len(paper) == 1
+    place = rows.index(paper[0])
+    differences = rows[place + 1 : place + 3]
+    assert [row.method for row in differences] == ["headclip - HeadCLIP", "other - HeadCLIP"]
+    assert differences[1].values["image_ap"] == pytest.approx(50.0 - 79.4)
+    text = markdown([first, second], rows, {})
+    assert "| *other - HeadCLIP* |" in text
+    assert "*difference*" not in text
+
+
+def test_known_misprints_are_marked(tmp_path):
+    rows = table_rows([result("mvtec", tmp_path, categories=("carpet", "screw"), counts=(467, 1258))], "ader")
+    adaclip = {row.category: row for row in rows if row.kind == "published" and row.method == "AdaCLIP"}
+    assert any("higher than F1-max allows" in mark for mark in adaclip["carpet"].marks)
+    assert adaclip["screw"].marks == ()
+    sdd = table_rows([result("sdd-anomalyclip", tmp_path, counts=(181, 74))], "ader")
+    row = next(row for row in sdd if row.method == "AdaCLIP" and row.source.endswith("Table 1"))
+    assert row.marks == ("AdaCLIP: printed is pixel M 26.2; the row's other figures give 22.4",)
+
+
+def test_the_latex_appendix_sets_every_method_of_the_paper_beside(tmp_path):
+    results = [result("mvtec", tmp_path, categories=("carpet", "screw"), counts=(467, 1258))]
+    text = latex(results, table_rows(results, "ader"), {})
+    body = text[text.index("by category") :]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\") and line.count(" & ") == 11]
+    methods = [re.sub(r"[$^{}0-9]", "", line.split(" & ")[1]) for line in lines[1:]]
+    assert methods == ["headclip", "AnoVL", "AnomalyCLIP", "AdaCLIP", "HeadCLIP"] * 3
+
+
 def test_the_users_own_data_have_nothing_beside(tmp_path):
     rows = table_rows([result("folder", tmp_path)], "exact")
     assert {row.kind for row in rows} == {"category", "mean"}
@@ -137,6 +223,7 @@ def test_leakage_marks_the_method_everywhere(tmp_path):
     results = [result("mvtec", tmp_path, leakage="trained on it")]
     rows = table_rows(results, "exact")
     assert all("†" in row.method for row in rows if row.kind in ("category", "mean", "difference"))
+    assert "| MVTec AD † |" in markdown(results, rows, {})
     assert "trained on it" in markdown(results, rows, {})
     text = latex(results, rows, {})
     assert r"headclip \dag{}" in text

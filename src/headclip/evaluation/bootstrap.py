@@ -197,8 +197,9 @@ def _draws(images: int, width: int, replicates: int, pairing: tuple[object, ...]
 def macro_replicates(rows: Sequence[Replicates]) -> Replicates:
     """The mean figure over categories (or datasets) with its draws: images are drawn within each category.
 
-    Each metric is averaged over the rows that have it, as in `macro_average`; mAD is the mean of the averages. A
-    draw counts only where it is defined in all of these rows.
+    Means of means work the same way: over datasets, each row being the mean over a dataset's categories. Each metric
+    is averaged over the rows that have it, as in `macro_average`; mAD is the mean of the averages. A draw counts only
+    where it is defined in all of these rows.
 
     Raises:
         InputError: no rows, different numbers of draws, or two rows of one stream, whose draws would be the same.
@@ -217,7 +218,8 @@ def macro_replicates(rows: Sequence[Replicates]) -> Replicates:
     for mad, names in (("image_mad", IMAGE_METRICS), ("pixel_mad", PIXEL_METRICS)):
         if mad in average:
             values[mad] = np.mean([values[name] for name in names], axis=0)
-    pairing = (rows[0].pairing[0], 0, "mean", tuple(row.pairing for row in rows))
+    # like that of a single row: draws, seed, stream, labels; the stream is that of all parts together
+    pairing = (rows[0].pairing[0], 0, ("mean", *streams), tuple(row.pairing for row in rows))
     return Replicates(average, values, pairing)
 
 

@@ -55,11 +55,17 @@ def _curves(positives: Values, negatives: Values, weights: Values | None) -> Cur
     nothing = (np.empty(0), np.empty(0))
     has_positives, has_negatives = len(tp) and tp[-1] > 0, len(fp) and fp[-1] > 0
     roc = _from_origin(fp / fp[-1], tp / tp[-1]) if has_positives and has_negatives else nothing
-    pr = _thin(tp / tp[-1], tp / np.maximum(tp + fp, 1.0)) if has_positives else nothing
+    pr = _precision_recall(tp, fp) if has_positives else nothing
     if weights is None or not (has_positives and has_negatives):
         return Curves(roc, pr, nothing)
     overlap = np.cumsum(weights)
     return Curves(roc, pr, _from_origin(fp / fp[-1], overlap / overlap[-1]))
+
+
+def _precision_recall(tp: Values, fp: Values) -> tuple[Values, Values]:
+    """From recall 0, where the precision is that of the highest score."""
+    precision = tp / np.maximum(tp + fp, 1.0)
+    return _thin(np.concatenate([[0.0], tp / tp[-1]]), np.concatenate([precision[:1], precision]))
 
 
 def _from_origin(x: Values, y: Values) -> tuple[Values, Values]:

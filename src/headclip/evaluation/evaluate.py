@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headclip.data.datasets import Dataset
 from headclip.data.decode import DEFAULT_MAX_PIXELS
-from headclip.data.hashing import TrainingHashes, leakage
 from headclip.errors import InputError
-from headclip.evaluation.judged import JudgedImage, Resolution, choose, dataset_key
-from headclip.evaluation.judging import COUNTS, JudgingOptions, judge_dataset
+from headclip.evaluation.checks import (
+    RUNS,
+    Progress,
+    check_every_leakage,
+    check_out,
+    label_folders,
+    refuse_leakage,
+    start,
+    unique_names,
+)
+from headclip.evaluation.judged import Resolution, choose
+from headclip.evaluation.judging import judge_dataset
 from headclip.evaluation.metrics import PROTOCOLS
-from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS, write_outputs
+from headclip.evaluation.outputs import write_outputs
+from headclip.evaluation.recording import COUNTS, JudgingOptions
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, score_dataset
 from headclip.evaluation.tables import TableRow, table_rows
-from headclip.files import write_atomically
 from headclip.inference.detector import Detector
-from headclip.inference.run_files import RUN_JSON
-
-RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,6 @@ class Options:
         return ScoringOptions(self.protocol, self.bootstrap, self.seed)
 
 
-Progress = Callable[[str, int, int, int], None]
-"""Called with what is being done, how much of it is done, of how much, and how many images failed."""
-
-
 @dataclass
 class Evaluation:
     """All results, and the rows of their tables."""
@@ -106,127 +107,113 @@ def evaluate(
         RunFolderError: `out` cannot be used.
         KeyboardInterrupt: passed on; `resume` goes on with what is left.
     """
-    options = options or Options()
+    detectors = {str(detector.describe()["method"]): detector}
+    evaluation = Evaluation(out, options or Options(), [], arguments or {}, command)
+    return _evaluate(evaluation, detectors, datasets, lambda dataset, label: out / RUNS / dataset, progress)
+
+
+def evaluate_together(
+    detectors: Mapping[str, Detector],
+    datasets: Sequence[Dataset],
+    out: Path,
+    options: Options | None = None,
+    *,
+    arguments: dict[str, Any] | None = None,
+    command: str = "",
+    progress: Progress = lambda stage, done, total, failed: None,
+) -> Evaluation:
+    """`evaluate` for several methods, or variants of one: one set of tables, a row block each, compared in pairs.
+
+    Every image is decoded once, and runs once through the vision tower for all methods that share a pass (see
+    `headclip.inference.shared`; that takes detectors made with one and the same loaded `Backbone`).
+
+    Args:
+        detectors: by label, which names the rows in tables and a folder in runs/DATASET/.
+
+    Raises:
+        InputError: as `evaluate`; no detector; labels that are empty or name the same folder.
+    """
+    folders = label_folders(detectors)
+    evaluation = Evaluation(out, options or Options(), [], arguments or {}, command)
+
+    def place(dataset: str, label: str) -> Path:
+        return out / RUNS / dataset / folders[label]
+
+    return _evaluate(evaluation, detectors, datasets, place, progress)
+
+
+def evaluate_methods(
+    detectors: Mapping[str, Detector],
+    datasets: Sequence[Dataset],
+    out: Path,
+    options: Options | None = None,
+    *,
+    arguments: dict[str, Any] | None = None,
+    command: str = "",
+    progress: Progress = lambda stage, done, total, failed: None,
+) -> list[DatasetResult]:
+    """The results of `evaluate_together`: dataset by dataset, in each the detectors in their order.
+
+    `DatasetResult.method` is the detector's label. `Options.resume` goes on with what is not on record in `out`.
+    """
+    together = evaluate_together(
+        detectors, datasets, out, options, arguments=arguments, command=command, progress=progress
+    )
+    return together.results
+
+
+def _evaluate(
+    evaluation: Evaluation,
+    detectors: Mapping[str, Detector],
+    datasets: Sequence[Dataset],
+    place: Callable[[str, str], Path],
+    progress: Progress,
+) -> Evaluation:
     started = time.perf_counter()
+    out, options = evaluation.out, evaluation.options
     check_out(out, options)
-    labels = unique_names(datasets)
-    facts = detector.describe()
-    shared = {dataset_key(dataset): check_leakage(facts, dataset, progress) for dataset in datasets}
+    keys = unique_names(datasets)
+    facts = {label: detector.describe() for label, detector in detectors.items()}
+    shared = check_every_leakage(facts, datasets, progress)
     refuse_leakage(shared.values(), options)
-    start(out, command, options)
-    evaluation = Evaluation(out, options, [], arguments or {}, command)
-    for dataset, label in zip(datasets, labels, strict=True):
-        images = _judge(detector, dataset, out / RUNS / label, options, arguments, progress)
-        evaluation.results.append(
-            score_dataset(
-                dataset,
-                images,
-                str(facts["method"]),
-                facts,
-                options.scoring,
-                leakage=shared[label],
-                limit=options.limit,
-                progress=scoring_progress(progress, dataset),
-            )
+    start(out, evaluation.command, options)
+    for dataset, key in zip(datasets, keys, strict=True):
+        folders = {label: place(key, label) for label in detectors}
+        judged = judge_dataset(
+            detectors,
+            dataset,
+            choose(dataset, options.limit),
+            folders,
+            JudgingOptions(options.scale, options.keep_maps, options.resume, options.max_pixels),
+            arguments=evaluation.arguments,
+            progress=_judging_progress(progress, dataset, len(detectors)),
         )
+        for label in detectors:
+            evaluation.results.append(
+                score_dataset(
+                    dataset,
+                    judged[label],
+                    label,
+                    facts[label],
+                    options.scoring,
+                    leakage=shared[key, label],
+                    limit=options.limit,
+                    progress=scoring_progress(progress, dataset, label if len(detectors) > 1 else ""),
+                )
+            )
     evaluation.seconds = time.perf_counter() - started
     write_outputs(evaluation, progress)
-    for folder in (out / RUNS).glob(f"*/{COUNTS}"):
+    for folder in [*(out / RUNS).glob(f"*/{COUNTS}"), *(out / RUNS).glob(f"*/*/{COUNTS}")]:
         shutil.rmtree(folder, ignore_errors=True)
     return evaluation
 
 
-def _judge(
-    detector: Detector,
-    dataset: Dataset,
-    folder: Path,
-    options: Options,
-    arguments: dict[str, Any] | None,
-    progress: Progress,
-) -> list[JudgedImage]:
-    resume = options.resume and (folder / RUN_JSON).is_file()
-    judging = JudgingOptions(options.scale, options.keep_maps, resume, options.max_pixels)
-
-    def show(done: int, total: int, failed: int) -> None:
-        progress(f"judging {dataset.info.title}", done, total, failed)
-
-    records = choose(dataset, options.limit)
-    return judge_dataset(detector, dataset, records, folder, judging, arguments=arguments, progress=show)
+def _judging_progress(progress: Progress, dataset: Dataset, methods: int) -> Callable[[int, int, int], None]:
+    title = f"judging {dataset.info.title}" + (f" by {methods} methods" if methods > 1 else "")
+    return lambda done, total, failed: progress(title, done, total, failed)
 
 
-def scoring_progress(progress: Progress, dataset: Dataset) -> Callable[[int, int], None]:
-    """Progress of scoring, by categories."""
-    return lambda done, total: progress(f"scoring {dataset.info.title}", done, total, 0)
-
-
-def unique_names(datasets: Sequence[Dataset]) -> list[str]:
-    """A folder name for each dataset; own data goes by the name of its folder.
-
-    Raises:
-        InputError: two would share one.
-    """
-    labels = [dataset_key(dataset) for dataset in datasets]
-    twice = {label for label in labels if labels.count(label) > 1}
-    if twice:
-        raise InputError(f"{', '.join(sorted(twice))} is given twice; evaluate the copies one by one")
-    return labels
-
-
-def check_out(out: Path, options: Options) -> None:
-    """Whether the evaluation may be written to `out`.
-
-    Raises:
-        InputError: `out` is a file, holds something else, or holds an evaluation and neither `resume` nor
-            `overwrite` is given.
-    """
-    if options.resume and options.overwrite:
-        raise InputError("--resume and --overwrite exclude each other; give one of them")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out needs a folder")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    try:
-        found = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InputError(f"{out} is not empty and holds no evaluation; choose an empty or a new folder")
-    if not (options.resume or options.overwrite):
-        state = "a finished" if found.get("status") == "finished" else "an unfinished"
-        raise InputError(
-            f"{out} already holds {state} evaluation; add --resume to go on with it, --overwrite to replace it, "
-            "or choose another folder"
-        )
-
-
-def start(out: Path, command: str, options: Options) -> None:
-    """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before."""
-    write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", "command": command}) + "\n")
-    if options.overwrite:
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-        for name in (RUNS, FIGURES):
-            shutil.rmtree(out / name, ignore_errors=True)
-
-
-def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:
-    """What the training set of a detector (or of a run's settings) shares with a dataset, in one line, or ""."""
-    training = TrainingHashes.from_metadata(facts.get("checkpoint_data") or {})
-    title = f"comparing {dataset.info.title} with the training images"
-    has_hashes = bool(training.files or training.looks)
-
-    def show(done: int) -> None:
-        if has_hashes:
-            progress(title, done, len(dataset), 0)
-
-    return leakage(training, dataset_key(dataset), dataset.records, progress=show).sentence()
-
-
-def refuse_leakage(shared: Iterable[str], options: Options) -> None:
-    """Raise InputError where something is shared and that has not been allowed."""
-    found = [sentence for sentence in shared if sentence]
-    if found and not options.allow_leakage:
-        raise InputError(
-            f"{'; '.join(found)}. Figures on images seen in training mean nothing: use another checkpoint or "
-            "dataset, or --allow-leakage, which marks every table"
-        )
+def scoring_progress(progress: Progress, dataset: Dataset, label: str = "") -> Callable[[int, int], None]:
+    """Progress of scoring, by categories. label: whose judgements, where there are several."""
+    title = f"scoring {dataset.info.title}" + (f", {label}" if label else "")
+    return lambda done, total: progress(title, done, total, 0)

@@ -1,100 +1,94 @@
 """Judging a dataset: decode, model, pixel counts; the map is dropped as soon as it has been counted.
 
-The folder is a run folder as `headclip predict` makes it, but with counts/ instead of maps/ unless maps are to be
-kept. Killed at any moment, `resume` goes on with the images that are not on record.
+Several methods are judged side by side, so that each image is decoded once and runs through the vision tower as
+rarely as the methods allow. The folder of each is a run folder as `headclip predict` makes it, but with counts/
+instead of maps/ unless maps are to be kept. Killed at any moment, `resume` goes on with what is not on record.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from headclip.clip.preprocess import resize
 from headclip.data.datasets import Dataset
-from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
-from headclip.data.discover import ImageFile, printable
+from headclip.data.discover import ImageFile
 from headclip.data.records import ImageRecord
-from headclip.errors import HeadclipError
-from headclip.evaluation.counts import encode_counts, read_counts, read_facts
-from headclip.evaluation.judged import (
-    JudgedImage,
-    Resolution,
-    Size,
-    mask_fingerprint,
-    name_images,
-    read_truth,
-)
-from headclip.evaluation.metrics.state import image_state
+from headclip.evaluation.judged import JudgedImage, name_images
+from headclip.evaluation.recording import JudgingOptions, Recorder, failed, to_resolution
 from headclip.inference.detector import Detector
 from headclip.inference.prediction import Prediction
 from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
-from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, read_map, write_atomic
+from headclip.inference.run import Entry
+from headclip.inference.run_files import RUN_JSON
 from headclip.inference.run_writer import RunWriter
+from headclip.inference.shared import PassGroup, group_by_pass
 
-COUNTS = "counts"
-_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see ../../tables.md.\n"
+_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see tables.md.\n"
+_WAITING = 2  # portions of maps that are counted while the model goes on
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, int], None]
-"""Called with the images done, their number, and how many failed."""
-
-
-@dataclass(frozen=True)
-class JudgingOptions:
-    """resolution: at which maps and masks meet; keep_maps: also write 16-bit maps."""
-
-    resolution: Resolution = "image"
-    keep_maps: bool = False
-    resume: bool = False
-    max_pixels: int = DEFAULT_MAX_PIXELS
-
-
-def counts_file(name: str) -> str:
-    """Where the pixel counts of the image `name` lie below the run folder."""
-    return map_file(name).replace("maps/", f"{COUNTS}/", 1).removesuffix(".png") + ".counts"
+"""Called with the judgements done (an image by a method), their number, and how many failed."""
 
 
 def judge_dataset(
-    detector: Detector,
+    detectors: Mapping[str, Detector],
     dataset: Dataset,
     records: list[ImageRecord],
-    folder: Path,
+    folders: Mapping[str, Path],
     options: JudgingOptions,
     *,
     arguments: dict[str, Any] | None = None,
     progress: Progress = lambda done, total, failed: None,
-) -> list[JudgedImage]:
-    """Judge `records` of a dataset; one result for each, in their order. Broken images are results, not errors.
+) -> dict[str, list[JudgedImage]]:
+    """Judge `records` of a dataset; for each detector one result each, in their order.
+
+    Broken images are results, not errors. Detectors, folders and results go by the same labels.
 
     Raises:
-        RunFolderError: the folder cannot be used, written, or resumed with these settings.
-        KeyboardInterrupt: passed on; the folder can be resumed.
+        RunFolderError: a folder cannot be used, written, or resumed with these settings.
+        KeyboardInterrupt: passed on; the folders can be resumed.
     """
     labelled = [record for record in records if record.label is not None]
     names = name_images(records, dataset.root)
     by_name = {file.name: record for file, record in zip(names.files, records, strict=True)}
     files = [file for file in names.files if by_name[file.name].label is not None]
-    settings = detector.describe() | {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
-    writer = RunWriter(folder, names, settings, arguments=arguments, resume=options.resume)
-    with writer:
-        session = _Session(detector, dataset, by_name, writer, options)
-        todo = [file for file in files if not session.is_done(file)]
-        session.judge(todo, len(labelled), progress)
-        writer.finish(_PAGE, {"dataset": dataset.name})
-        return [session.result(file) for file in names.files]
+    about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
+    groups = group_by_pass(detectors)
+    with ExitStack() as stack:
+        recorders = {}
+        for label, detector in detectors.items():
+            folder = folders[label]
+            resume = options.resume and (folder / RUN_JSON).is_file()
+            settings = detector.describe() | about
+            writer = stack.enter_context(RunWriter(folder, names, settings, arguments=arguments, resume=resume))
+            recorders[label] = Recorder(detector, dataset, by_name, writer, options)
+        session = _Session(groups, by_name, recorders, options)
+        session.judge(files, len(labelled), progress)
+        for label, recorder in recorders.items():
+            recorder.writer.finish(_PAGE, {"dataset": dataset.name, "label": label})
+        return {label: [recorder.result(file) for file in names.files] for label, recorder in recorders.items()}
+
+
+@dataclass(frozen=True)
+class _Portion:
+    """Images with what one detector says of each, or the reason why it says nothing; and each one's seconds."""
+
+    label: str
+    items: list[Decoded]
+    outcomes: list[Prediction] | str
+    seconds: float = 0.0
+
+    def each(self) -> Iterator[tuple[Decoded, Prediction | str]]:
+        outcomes = [self.outcomes] * len(self.items) if isinstance(self.outcomes, str) else self.outcomes
+        return zip(self.items, outcomes, strict=True)
 
 
 class _Session:
@@ -102,165 +96,103 @@ class _Session:
 
     def __init__(
         self,
-        detector: Detector,
-        dataset: Dataset,
+        groups: list[PassGroup],
         records: dict[str, ImageRecord],
-        writer: RunWriter,
+        recorders: Mapping[str, Recorder],
         options: JudgingOptions,
     ) -> None:
-        self._detector, self._dataset, self._records = detector, dataset, records
-        self._writer, self._options = writer, options
-        self._has_pixels = dataset.info.level != "image"
+        self._groups, self._records, self._recorders, self._options = groups, records, recorders, options
 
-    def is_done(self, file: ImageFile) -> bool:
-        """Whether score and pixel counts of exactly this image and mask are on record."""
-        if not self._writer.is_done(file):
-            return False
-        folder = self._writer.folder
-        if self._options.keep_maps and not (folder / map_file(file.name)).is_file():
-            return False
-        if not self._has_pixels:
-            return True
-        facts = read_facts(folder / counts_file(file.name))
-        return facts is not None and facts["mask"] == mask_fingerprint(self._records[file.name])
+    def judge(self, files: list[ImageFile], images: int, progress: Progress) -> None:
+        """Files of one portion are written while the model works on the next; the journals follow them."""
+        wanted = {
+            file.name: [name for name, known in self._recorders.items() if not known.is_done(file)] for file in files
+        }
+        todo = [file for file in files if wanted[file.name]]
+        total, lost = images * len(self._recorders), 0
+        done = total - sum(map(len, wanted.values()))
+        progress(done, total, lost)
 
-    def judge(self, todo: list[ImageFile], total: int, progress: Progress) -> None:
-        """Files of one batch are written while the model works on the next; the journal follows them."""
-        done, failed = total - len(todo), 0
-        progress(done, total, failed)
-
-        def record(entries: list[Entry]) -> None:
-            nonlocal done, failed
-            self._writer.append(entries)
+        def record(label: str, entries: list[Entry]) -> None:
+            nonlocal done, lost
+            self._recorders[label].writer.append(entries)
             done += len(entries)
-            failed += sum(entry.row.status == "failed" for entry in entries)
-            progress(done, total, failed)
+            lost += sum(entry.row.status == "failed" for entry in entries)
+            progress(done, total, lost)
 
         def refuse(item: Decoded) -> None:
-            record([_failed(item, item.reason or "unknown reason")])
+            for label in wanted[item.file.name]:
+                record(label, [failed(item, item.reason or "unknown reason")])
 
-        waiting: deque[list[Future[Entry]]] = deque()
-        ahead = max(4, 2 * self._detector.batch_size)
+        def batch_size() -> int:
+            return max(group.batch_size for group in self._groups)
+
+        waiting: deque[tuple[str, list[Future[Entry]]]] = deque()
         threads = min(8, max(2, os.cpu_count() or 2))
         decoded = decode_ahead(
-            todo, max_pixels=self._options.max_pixels, workers=max(2, threads // 2), max_images=ahead
+            todo,
+            max_pixels=self._options.max_pixels,
+            workers=max(2, threads // 2),
+            max_images=max(4, 2 * batch_size()),
         )
         with closing(decoded), ThreadPoolExecutor(threads, thread_name_prefix="headclip-count") as pool:
             try:
-                for batch in readable_batches(decoded, lambda: self._detector.batch_size, refuse):
-                    waiting.append([pool.submit(self._save, *judged) for judged in self._judge_batch(batch)])
-                    while len(waiting) > 1:
-                        record([future.result() for future in waiting.popleft()])
+                for batch in readable_batches(decoded, batch_size, refuse):
+                    for portion in self._portions(batch, wanted):
+                        save, seconds = self._recorders[portion.label].save, portion.seconds
+                        futures = [pool.submit(save, item, outcome, seconds) for item, outcome in portion.each()]
+                        waiting.append((portion.label, futures))
+                        while len(waiting) > _WAITING:
+                            _settle(waiting, record)
             finally:  # after an interruption too: what the model has judged is kept
                 while waiting:
-                    record([future.result() for future in waiting.popleft()])
+                    _settle(waiting, record)
 
-    def _judge_batch(self, batch: list[Decoded]) -> list[tuple[Decoded, Prediction | str, float]]:
-        """Each image with its prediction or the reason for none, and its share of the batch's seconds."""
-        started = time.perf_counter()
+    def _portions(self, batch: list[Decoded], wanted: Mapping[str, list[str]]) -> Iterator[_Portion]:
+        """What all methods say of a batch. After a resumption some may have judged images of it before."""
+        for group in self._groups:
+            sets: dict[frozenset[str], list[Decoded]] = {}
+            for item in batch:
+                labels = frozenset(group.detectors).intersection(wanted[item.file.name])
+                if labels:
+                    sets.setdefault(labels, []).append(item)
+            for labels, items in sets.items():
+                yield from self._judge(group, items, labels)
+
+    def _judge(self, group: PassGroup, items: list[Decoded], labels: frozenset[str]) -> Iterator[_Portion]:
+        """One pass for several methods; where it fails, method by method and image by image for what is left."""
+        left = {label: dict(enumerate(items)) for label in group.detectors if label in labels}
         try:
-            arrays = [self._pixels(item.pixels) for item in batch if item.pixels is not None]
-            predictions = predict_records(self._detector, arrays, [self._records[item.file.name] for item in batch])
+            arrays = [to_resolution(group.first, _pixels(item), self._options.resolution) for item in items]
+            for piece in group.pieces(arrays, self._categories(group, items, labels), labels):
+                judged = [left[piece.label].pop(index) for index in piece.indices]
+                yield _Portion(piece.label, judged, piece.predictions, piece.seconds / len(judged))
+            return
         except Exception as error:
-            _log.debug("judging %d image(s) failed", len(batch), exc_info=True)
-            if len(batch) > 1:
-                return [judged for item in batch for judged in self._judge_batch([item])]
-            return [(batch[0], f"the model failed: {type(error).__name__}: {error}", 0.0)]
-        seconds = (time.perf_counter() - started) / len(batch)
-        return [(item, prediction, seconds) for item, prediction in zip(batch, predictions, strict=True)]
+            _log.debug("judging %d image(s) by %s failed", len(items), ", ".join(labels), exc_info=True)
+            reason = f"the model failed: {type(error).__name__}: {error}"
+        for label, rest in left.items():
+            missing = list(rest.values())
+            if len(labels) > 1 and missing:
+                yield from self._judge(group, missing, frozenset([label]))
+            elif len(items) > 1:
+                for item in missing:
+                    yield from self._judge(group, [item], labels)
+            elif missing:
+                yield _Portion(label, missing, reason)
 
-    def _pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return to_resolution(self._detector, pixels, self._options.resolution)
-
-    def _save(self, item: Decoded, prediction: Prediction | str, seconds: float) -> Entry:
-        """The entry of one image, its files in place; runs in a thread. A failing folder ends the evaluation."""
-        if isinstance(prediction, str):
-            return _failed(item, prediction)
-        try:
-            return self._save_judged(item, prediction, seconds)
-        except RunFolderError:
-            raise
-        except (HeadclipError, ValueError, MemoryError) as error:
-            return _failed(item, f"{type(error).__name__}: {error}")
-
-    def _save_judged(self, item: Decoded, prediction: Prediction, seconds: float) -> Entry:
-        assert item.pixels is not None
-        if not (np.isfinite(prediction.score) and np.isfinite(prediction.anomaly_map).all()):
-            return _failed(item, "the model gave values that are not numbers")
-        name, size = item.file.name, (item.pixels.shape[0], item.pixels.shape[1])
-        if self._has_pixels:
-            self._count(name, size, prediction.anomaly_map)
-        kept = map_file(name) if self._options.keep_maps else None
-        if kept is not None:
-            write_atomic(self._writer.folder, kept, encode_map(quantise(prediction.anomaly_map)))
-        row = Row(
-            path=name,
-            status="ok",
-            score=float(prediction.score),
-            height=size[0],
-            width=size[1],
-            global_score=float(prediction.global_score),
-            local_score=float(prediction.local_score),
-            map=kept,
-            seconds=seconds,
-        )
-        return Entry(row, item.size, item.mtime_ns)
-
-    def _count(self, name: str, size: Size, anomaly_map: NDArray[np.float32]) -> None:
-        record = self._records[name]
-        output = (anomaly_map.shape[0], anomaly_map.shape[1])
-        truth = read_truth(record, self._dataset.info.mask_threshold, size, output)
-        state = image_state(anomaly_map, truth.mask) if truth.known else None
-        facts = {"note": truth.note, "mask": mask_fingerprint(record)}
-        write_atomic(self._writer.folder, counts_file(name), encode_counts(state, facts))
-
-    def result(self, file: ImageFile) -> JudgedImage:
-        """What is on record of an image."""
-        record = self._records[file.name]
-        name = self._dataset.relative(record.path)
-        if record.label is None:
-            return JudgedImage(record, name, "unlabelled", reason="no label: cannot be scored")
-        row = self._writer.entries[file.name].row
-        if row.status == "failed":
-            return JudgedImage(record, name, "failed", reason=row.reason)
-        kept = self._writer.folder / row.map if row.map is not None else None
-        judge = partial(judge_again, self._detector, record, self._options) if kept is None else partial(read_map, kept)
-        if not self._has_pixels:
-            return JudgedImage(record, name, "ok", row.score, load_map=judge)
-        counts = self._writer.folder / counts_file(file.name)
-        facts = read_facts(counts) or {"known": True, "note": None}  # a file that has gone is an error when read
-        load = partial(read_counts, counts) if facts["known"] else None
-        return JudgedImage(record, name, "ok", row.score, facts["note"], load, judge)
+    def _categories(self, group: PassGroup, items: list[Decoded], labels: frozenset[str]) -> list[str] | None:
+        """What each image shows, where a method puts that into words."""
+        if not any(group.detectors[label].method.uses_category for label in labels):
+            return None
+        return [self._records[item.file.name].category or "object" for item in items]
 
 
-def predict_records(
-    detector: Detector, arrays: list[NDArray[np.uint8]], records: list[ImageRecord]
-) -> list[Prediction]:
-    """Predictions of images, told what each shows where the method puts that into words."""
-    if not detector.method.uses_category:
-        return detector.predict_arrays(arrays)
-    return detector.predict_arrays(arrays, [record.category or "object" for record in records])
+def _settle(waiting: deque[tuple[str, list[Future[Entry]]]], record: Callable[[str, list[Entry]], None]) -> None:
+    label, futures = waiting.popleft()
+    record(label, [future.result() for future in futures])
 
 
-def to_resolution(detector: Detector, pixels: NDArray[np.uint8], resolution: Resolution) -> NDArray[np.uint8]:
-    """Pixels whose map has the wanted resolution: for "tower", resized as the detector itself would do it."""
-    if resolution == "image":
-        return pixels
-    size = detector.input_size(pixels.shape[0], pixels.shape[1])
-    return resize(pixels, size).permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
-
-
-def judge_again(detector: Detector, record: ImageRecord, options: JudgingOptions) -> NDArray[np.float32]:
-    """The map of a single image, for the few whose pictures are shown.
-
-    Raises:
-        ImageError: the image cannot be read any more.
-    """
-    pixels = decode(record.path, max_pixels=options.max_pixels)
-    return predict_records(detector, [pixels], [record])[0].anomaly_map
-
-
-def _failed(item: Decoded, reason: str) -> Entry:
-    lines = reason.strip().splitlines()
-    text = printable(lines[0])[:300] if lines else "unknown reason"
-    return Entry(Row(item.file.name, "failed", reason=text), item.size, item.mtime_ns)
+def _pixels(item: Decoded) -> Any:
+    assert item.pixels is not None
+    return item.pixels

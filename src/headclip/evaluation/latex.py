@@ -44,18 +44,24 @@ def latex(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: Map
         own = [row for row in rows if row.dataset == name and row.kind in ("category", "mean")]
         if sum(row.kind == "category" for row in own) > sum(row.kind == "mean" for row in own):
             caption = f"{own[0].title} by category. {LEGEND}. {shared}"
-            parts.append(_table(own, caption.strip(), f"categories-{name}"))
+            paper = [row for row in rows if row.dataset == name and _is_paper(row)]
+            parts.append(_table(_by_category(own, paper), caption.strip(), f"categories-{name}"))
     return "\n\n".join(parts) + "\n"
 
 
 def _summary(rows: Sequence[TableRow]) -> list[TableRow]:
-    """Means, with the paper's methods beside them, and averages."""
-    chosen = []
-    for row in rows:
-        paper = row.kind == "published" and not row.category and row.source.startswith("HeadCLIP")
-        if row.kind in ("mean", "average") or (paper and row.method in PAPER_METHODS):
-            chosen.append(row)
-    return chosen
+    """Means and averages, with the paper's methods beside them."""
+    return [row for row in rows if row.kind in ("mean", "average") or (_is_paper(row) and not row.category)]
+
+
+def _by_category(own: Sequence[TableRow], paper: Sequence[TableRow]) -> list[TableRow]:
+    """Our rows and the paper's, category by category, the mean last."""
+    names = [*dict.fromkeys(row.category for row in own if row.category), ""]
+    return [row for name in names for row in (*own, *paper) if row.category == name]
+
+
+def _is_paper(row: TableRow) -> bool:
+    return row.kind == "published" and row.source.startswith("HeadCLIP") and row.method in PAPER_METHODS
 
 
 def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
@@ -77,7 +83,7 @@ def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
     ]
     previous = ""
     for row in rows:
-        title = row.category or (row.title if row.kind != "mean" or label == "datasets" else "mean")
+        title = row.category or (row.title if label == "datasets" else "mean")
         notes = "".join(rf"$^{{{numbers[mark]}}}$" for mark in row.marks)
         shown = "" if title == previous else escape(title)
         previous = title

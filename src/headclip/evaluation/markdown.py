@@ -34,11 +34,28 @@ def footnotes(rows: Sequence[TableRow]) -> dict[str, int]:
 def markdown(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: Mapping[str, Any]) -> str:
     """All tables of an evaluation."""
     parts = [heading(results, facts)]
-    summary = [row for row in rows if row.kind in ("mean", "average")]
-    parts.append("## Summary\n\n" + table(summary, "dataset"))
+    parts.append(_summary(rows))
     for name in dict.fromkeys(result.name for result in results):
         group = [result for result in results if result.name == name]
         parts.append(_dataset(group, [row for row in rows if row.dataset == name]))
+    return "\n".join(parts)
+
+
+def _summary(rows: Sequence[TableRow]) -> str:
+    """Means of all datasets and the averages over them; the intervals of the means stand with their datasets."""
+    parts = ["## Summary\n\n" + table([row for row in rows if row.kind in ("mean", "average")], "dataset")]
+    averages = [row for row in rows if row.kind == "average"]
+    with_intervals = [row for row in averages if row.intervals]
+    if with_intervals:
+        parts.append(
+            "95 % intervals of the averages (bootstrap over the images of each category):\n\n"
+            + table(with_intervals, "dataset", intervals=True)
+        )
+    beside = [row for row in rows if row.kind in ("published", "difference") and not row.dataset]
+    for title in dict.fromkeys(row.title for row in beside):
+        ours = [row for row in averages if row.title == title]
+        chosen = [row for row in beside if row.title == title]
+        parts.append(f"Published, {title}, and ours minus it:\n\n" + _beside([*ours, *chosen]))
     return "\n".join(parts)
 
 
@@ -67,7 +84,7 @@ def _dataset(results: Sequence[DatasetResult], rows: Sequence[TableRow]) -> str:
         parts.append("Published figures, and ours minus them:\n\n" + _beside([*means, *beside]))
     appendix = [row for row in rows if row.kind in ("published", "difference") and row.category]
     if appendix:
-        chosen = [row for row in appendix if "HeadCLIP" in row.method]
+        chosen = [row for row in appendix if row.method.rsplit(" - ", 1)[-1] == "HeadCLIP"]
         parts.append("By category, HeadCLIP's paper, and ours minus it:\n\n" + _beside(chosen, "category"))
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
     if notes:
@@ -78,16 +95,17 @@ def _dataset(results: Sequence[DatasetResult], rows: Sequence[TableRow]) -> str:
 def table(rows: Sequence[TableRow], first: str, *, intervals: bool = False) -> str:
     """Our own rows; `first` names what distinguishes them: dataset or category."""
     image, pixel = levels(rows)
-    several = len({row.method for row in rows}) > 1
+    several = len({row.method.removesuffix(DAGGER).strip() for row in rows}) > 1
     head = [first, *(["method"] if several else []), "normal / anomalous"]
     names = [*(f"image {LETTERS[n]}" for n in image), *(f"pixel {LETTERS[n]}" for n in pixel)]
     lines = [_line([*head, *names]), _line([*["---"] * len(head), *["---:"] * len(names)])]
     for row in rows:
         label = (row.category or "mean") if first == "category" else row.title
+        label += f" {DAGGER}" if row.method.endswith(DAGGER) and not several else ""
         counts = "" if row.normal is None else f"{row.normal:,} / {row.anomalous:,}"
         values = [_interval(row, n) if intervals else cell(row, n) for n in (*image, *pixel)]
         cells = [label, *([row.method] if several else []), counts, *values]
-        is_total = row.kind == "average" or (first == "category" and row.kind == "mean" and not intervals)
+        is_total = not intervals and (row.kind == "average" or (first == "category" and row.kind == "mean"))
         lines.append(_line([f"**{text}**" if is_total and text not in ("", "-") else text for text in cells]))
     return "\n".join(lines) + "\n"
 
@@ -107,9 +125,13 @@ def _beside(rows: Sequence[TableRow], first: str = "") -> str:
     head = [*([first] if first else []), "method", "source"]
     columns = [*(f"image {LETTERS[n]}" for n in image), *(f"pixel {LETTERS[n]}" for n in pixel)]
     lines = [_line([*head, *columns]), _line([*["---"] * len(head), *["---:"] * len(columns)])]
+    several = len({row.method.rsplit(" - ", 1)[0] for row in rows if row.kind == "difference"}) > 1
     for row in shown:
         note = " ".join(f"[{numbers[mark]}]" for mark in row.marks)
-        label = "*difference*" if row.kind == "difference" else f"{row.method} {note}".strip()
+        if row.kind == "difference":
+            label = f"*{row.method}*" if several else "*difference*"
+        else:
+            label = f"{row.method} {note}".strip()
         source = "this evaluation" if not row.source else "" if row.kind == "difference" else row.source
         lead = [row.category] if first else []
         lines.append(_line([*lead, label, source, *(cell(row, name) for name in names)]))

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headclip.evaluation.comparison import compare_results, comparison_table
+from headclip.evaluation.averages import Average, averages
+from headclip.evaluation.comparison import compare_results, comparison_csv, comparison_table
 from headclip.evaluation.curves import draw_figures
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.latex import latex
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT = "headclip-evaluation"
 RESULTS, FIGURES = "results.json", "figures"
-FILES = ("scores.csv", "tables.csv", "tables.parquet", "tables.md", "tables.tex", "worst.html")
+COMPARISONS = "comparisons.csv"
+FILES = (COMPARISONS, "scores.csv", "tables.csv", "tables.parquet", "tables.md", "tables.tex", "worst.html")
 
 
 def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int], None]) -> None:
@@ -40,6 +42,8 @@ def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int
     heading, compared = heading_facts(evaluation), compare_results(evaluation.results)
     write_atomically(out / "tables.md", markdown(evaluation.results, rows, heading) + comparison_table(compared))
     write_atomically(out / "tables.tex", latex(evaluation.results, rows, heading))
+    if compared:
+        write_atomically(out / COMPARISONS, comparison_csv(compared))
     if evaluation.options.figures:
         evaluation.hints += draw_figures(evaluation.results, out / FIGURES)
     if evaluation.options.worst:
@@ -67,12 +71,14 @@ def scores_csv(results: Sequence[DatasetResult]) -> str:
 
 def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
     """The lines above the tables."""
-    options, facts = evaluation.options, evaluation.results[0].facts
-    where = {"image": "the image's own resolution", "tower": f"{facts.get('image_size')} px, the tower's input"}
+    options, facts = evaluation.options, {result.method: result.facts for result in evaluation.results}
+    sizes = _each({label: str(known.get("image_size")) for label, known in facts.items()})
+    where = {"image": "the image's own resolution", "tower": f"{sizes} px, the tower's input"}
+    backbones = {n: f"{known.get('backbone')} ({str(known.get('backbone_hash'))[:12]})" for n, known in facts.items()}
     lines = {
-        "method": ", ".join(dict.fromkeys(result.method for result in evaluation.results)),
-        "backbone": f"{facts.get('backbone')} ({str(facts.get('backbone_hash'))[:12]})",
-        "checkpoint": _checkpoint_line(facts),
+        "method": ", ".join(facts),
+        "backbone": _each(backbones),
+        "checkpoint": _each({label: _checkpoint_line(known) for label, known in facts.items()}),
         "protocol": f"{options.protocol}, maps and masks at {where[options.scale]}",
         "intervals": f"{options.bootstrap:,} bootstrap draws of images" if options.bootstrap else "none",
         "command": f"`{evaluation.command}`" if evaluation.command else None,
@@ -81,9 +87,16 @@ def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
     return {key: value for key, value in lines.items() if value}
 
 
+def _each(lines: Mapping[str, str]) -> str:
+    """What all methods have in common, or what each of them has."""
+    if len(set(lines.values())) == 1:
+        return next(iter(lines.values()))
+    return "; ".join(f"{label}: {line}" for label, line in lines.items())
+
+
 def _checkpoint_line(facts: Mapping[str, Any]) -> str:
     if not facts.get("checkpoint"):
-        return "none: untrained prompts and head weights"
+        return "none: nothing was learnt"
     data = facts.get("checkpoint_data") or {}
     trained = f", trained on {data['name']} ({data.get('images', '?')} images)" if data.get("name") else ""
     return f"{Path(facts['checkpoint']).name} ({str(facts.get('checkpoint_hash'))[:12]}){trained}"
@@ -102,6 +115,7 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
         "options": options | {"resolution": evaluation.options.scale},
         "versions": versions(),
         "results": [_result_json(result) for result in evaluation.results],
+        "averages": [_average_json(average) for average in averages(evaluation.results, evaluation.options.protocol)],
         "comparisons": [comparison.json() for comparison in compare_results(evaluation.results)],
     }
 
@@ -143,6 +157,17 @@ def _result_json(result: DatasetResult) -> dict[str, Any]:
         "not_scored": [
             {"path": image.name, "status": image.status, "reason": image.reason} for image in result.not_scored()
         ],
+    }
+
+
+def _average_json(average: Average) -> dict[str, Any]:
+    return {
+        "method": average.method,
+        "domain": average.domain,
+        "datasets": [result.name for result in average.results],
+        "figures": dict(average.figures),
+        "absent": average.figures.absent,
+        "intervals": _intervals_json(average.intervals),
     }
 
 

@@ -17,18 +17,16 @@ from numpy.typing import NDArray
 from headclip.clip.preprocess import input_size
 from headclip.data.datasets import Dataset
 from headclip.errors import InputError
-from headclip.evaluation.counts import encode_counts, read_counts
-from headclip.evaluation.evaluate import (
-    Evaluation,
-    Options,
+from headclip.evaluation.checks import (
     Progress,
     check_leakage,
     check_out,
     refuse_leakage,
-    scoring_progress,
     start,
     unique_names,
 )
+from headclip.evaluation.counts import encode_counts, read_counts
+from headclip.evaluation.evaluate import Evaluation, Options, scoring_progress
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, choose, read_truth
 from headclip.evaluation.metrics.state import image_state
 from headclip.evaluation.outputs import write_outputs
@@ -169,13 +167,17 @@ def _absolute(path: Path) -> Path:
 
 
 def _labels(runs: Sequence[Run], pairs: Pairs) -> dict[int, str]:
-    """What tables call each run: its method, or, where several runs cover a dataset, its folder."""
-    covered = [id(dataset) for _, dataset, _ in pairs]
-    if len(set(covered)) == len(covered):
-        return {id(run): str(run.settings.get("method", "run")) for run in runs}
-    names = [run.folder.resolve().name for run in runs]
-    clear = len(set(names)) == len(names)
-    return {id(run): name if clear else str(run.folder) for run, name in zip(runs, names, strict=True)}
+    """What tables call each run: as it was called when it was judged, else by its method; where that does not tell
+    the runs over a dataset apart, by its folder's name, or by its path."""
+    choices = (
+        {id(run): str(run.facts.get("label") or run.settings.get("method", "run")) for run in runs},
+        {id(run): run.folder.resolve().name for run in runs},
+    )
+    for names in choices:
+        rows = [(id(dataset), names[id(run)]) for run, dataset, _ in pairs]
+        if len(set(rows)) == len(rows):
+            return names
+    return {id(run): str(run.folder) for run in runs}
 
 
 def _resolution(run: Run, options: Options) -> Resolution:

@@ -116,14 +116,14 @@ def score_dataset(
         categories.append(_score_category(dataset, name, of_category, options))
     progress(len(names), len(names))
     mean = {protocol: macro_average([row.figures[protocol] for row in categories]) for protocol in PROTOCOLS}
-    replicates = _mean_replicates(categories)
+    replicates = mean_replicates([category.replicates for category in categories])
     return DatasetResult(
         dataset,
         method,
         facts,
         tuple(categories),
         mean,
-        _intervals(replicates, mean[options.protocol]),
+        centred_intervals(replicates, mean[options.protocol]),
         replicates,
         (*extra_notes, *_notes(dataset, images, limit)),
         leakage,
@@ -140,7 +140,7 @@ def _score_category(
     figures = {protocol: Figures() for protocol in PROTOCOLS}
     replicates: list[Replicates] = []
     located: dict[str, float] = {}
-    stream = f"{dataset.name}/{name}"
+    stream = f"{dataset_key(dataset)}/{name}"
     if level != "pixel":
         scores = [float(image.score or 0.0) for image in scored]
         for protocol in PROTOCOLS:
@@ -167,7 +167,7 @@ def _score_category(
                 )
             )
         state = merge(replace(state, capacity=_KEPT_BINS))
-    intervals = _intervals(replicates, figures[options.protocol])
+    intervals = centred_intervals(replicates, figures[options.protocol])
     anomalous = sum(labels)
     return CategoryResult(
         name,
@@ -199,7 +199,7 @@ def _join(figures: Figures, more: Figures) -> None:
     figures.absent |= more.absent
 
 
-def _intervals(replicates: Sequence[Replicates], figures: Figures) -> dict[str, Interval]:
+def centred_intervals(replicates: Sequence[Replicates], figures: Figures) -> dict[str, Interval]:
     """Intervals of all metrics, around the figures themselves: those of the bootstrap rest on coarser bins."""
     found: dict[str, Interval] = {}
     for part in replicates:
@@ -217,18 +217,13 @@ def _intervals(replicates: Sequence[Replicates], figures: Figures) -> dict[str, 
     return found
 
 
-def _mean_replicates(categories: Sequence[CategoryResult]) -> tuple[Replicates, ...]:
-    """Of the image figures and of the pixel figures, over the categories that have them."""
+def mean_replicates(rows: Sequence[Sequence[Replicates]]) -> tuple[Replicates, ...]:
+    """Of the image figures and of the pixel figures, over the categories (or datasets) that have them."""
     parts = []
     for level in ("image", "pixel"):
-        rows = [
-            part
-            for category in categories
-            for part in category.replicates
-            if any(metric.startswith(level) for metric in part.estimate)
-        ]
-        if rows:
-            parts.append(macro_replicates(rows))
+        of_level = [part for row in rows for part in row if any(metric.startswith(level) for metric in part.estimate)]
+        if of_level:
+            parts.append(macro_replicates(of_level))
     return tuple(parts)
 
 

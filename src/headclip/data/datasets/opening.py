@@ -11,7 +11,7 @@ from headclip.data.datasets.base import Dataset, DatasetInfo
 from headclip.data.datasets.registry import find_dataset, reader_of
 from headclip.data.layouts import subfolders
 from headclip.data.manifest import read_manifest
-from headclip.data.reading import Reading
+from headclip.data.reading import Reading, some
 from headclip.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,12 @@ def _compare_labels(reading: Reading, info: DatasetInfo) -> None:
     """Categories in which a metric is not defined, or that are missing, are never passed over in silence."""
     found = reading.labels()
     masked = {record.category for record in reading.records if record.has_mask}
+    known = {_plain(category) for category in info.categories}
+    if len(known) > 1 and found and not known & {_plain(category) for category in found}:
+        shown = f"{some(list(found))} in the place of {some(info.categories)}"
+        reading.error(
+            "another dataset", f"none of its categories is here: {shown}; name your own data by the path alone"
+        )
     for category in info.categories:
         if category not in found:
             reading.problem("missing category", f"the category {category} is missing from {reading.root}")
@@ -113,6 +119,10 @@ def _compare_labels(reading: Reading, info: DatasetInfo) -> None:
             reading.problem("only anomalous", f"{category} has no normal image: no image metric is defined for it")
         if info.level != "image" and labels[1] and category not in masked:
             reading.problem("no masks", f"{category} has no masks: no pixel metric is defined for it")
+
+
+def _plain(category: str) -> str:
+    return "".join(letter for letter in category.casefold() if letter.isalnum())
 
 
 def _log(info: DatasetInfo, reading: Reading) -> None:

@@ -8,16 +8,19 @@
 
 from headclip.evaluation.published.checks import ap_bound, impossible_ap, iou_from_f1
 from headclip.evaluation.published.figures import (
+    AVERAGE,
     METRICS,
     Figure,
     Inconsistency,
     Source,
     inconsistencies,
+    known_family,
     published,
     sources,
 )
 
 __all__ = [
+    "AVERAGE",
     "METRICS",
     "Figure",
     "Inconsistency",
@@ -26,6 +29,7 @@ __all__ = [
     "impossible_ap",
     "inconsistencies",
     "iou_from_f1",
+    "known_family",
     "published",
     "sources",
 ]

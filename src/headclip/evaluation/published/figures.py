@@ -115,6 +115,15 @@ def published(
     ]
 
 
+def known_family(family: str) -> bool:
+    """Whether the registry knows a dataset by this name, so that `published` takes it; not the user's own data."""
+    try:
+        find_dataset(family)
+    except InputError:
+        return False
+    return True
+
+
 @cache
 def sources() -> Mapping[str, Source]:
     """All sources by name."""

@@ -1,0 +1,132 @@
+"""What is checked before images are judged: names, the folder for the results, images seen in training."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headclip.data.datasets import Dataset
+from headclip.data.hashing import TrainingHashes, leakage
+from headclip.errors import InputError
+from headclip.evaluation.judged import dataset_key
+from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
+from headclip.files import write_atomically
+
+if TYPE_CHECKING:
+    from headclip.evaluation.evaluate import Options
+
+RUNS = "runs"
+Progress = Callable[[str, int, int, int], None]
+"""Called with what is being done, how much of it is done, of how much, and how many images failed."""
+
+
+def label_folders(labels: Iterable[str]) -> dict[str, str]:
+    """A folder name for each label, of characters that every file system takes.
+
+    Raises:
+        InputError: no label, an empty one, or two that would share a folder.
+    """
+    folders = {label: re.sub(r"[^\w.+=-]+", "-", label).strip("-.") for label in labels}
+    wrong = [label for label, folder in folders.items() if not folder]
+    if wrong or not folders:
+        raise InputError(
+            "every method needs a name with letters or digits" if wrong else "no method; name at least one"
+        )
+    lower = [folder.casefold() for folder in folders.values()]
+    twice = sorted(label for label, folder in folders.items() if lower.count(folder.casefold()) > 1)
+    if twice:
+        raise InputError(f"{' and '.join(twice)} would share a folder; give them names that differ in more than signs")
+    return folders
+
+
+def unique_names(datasets: Sequence[Dataset]) -> list[str]:
+    """A folder name for each dataset; own data goes by the name of its folder.
+
+    Raises:
+        InputError: two would share one.
+    """
+    labels = [dataset_key(dataset) for dataset in datasets]
+    twice = {label for label in labels if labels.count(label) > 1}
+    if twice:
+        raise InputError(f"{', '.join(sorted(twice))} is given twice; evaluate the copies one by one")
+    return labels
+
+
+def check_out(out: Path, options: Options) -> None:
+    """Whether the evaluation may be written to `out`.
+
+    Raises:
+        InputError: `out` is a file, holds something else, or holds an evaluation and neither `resume` nor
+            `overwrite` is given.
+    """
+    if options.resume and options.overwrite:
+        raise InputError("--resume and --overwrite exclude each other; give one of them")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out needs a folder")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    try:
+        found = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(f"{out} is not empty and holds no evaluation; choose an empty or a new folder")
+    if not (options.resume or options.overwrite):
+        state = "a finished" if found.get("status") == "finished" else "an unfinished"
+        raise InputError(
+            f"{out} already holds {state} evaluation; add --resume to go on with it, --overwrite to replace it, "
+            "or choose another folder"
+        )
+
+
+def start(out: Path, command: str, options: Options) -> None:
+    """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before."""
+    write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", "command": command}) + "\n")
+    if options.overwrite:
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+        for name in (RUNS, FIGURES):
+            shutil.rmtree(out / name, ignore_errors=True)
+
+
+def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:
+    """What the training set of a detector (or of a run's settings) shares with a dataset, in one line, or ""."""
+    training = TrainingHashes.from_metadata(facts.get("checkpoint_data") or {})
+    title = f"comparing {dataset.info.title} with the training images"
+    has_hashes = bool(training.files or training.looks)
+
+    def show(done: int) -> None:
+        if has_hashes:
+            progress(title, done, len(dataset), 0)
+
+    return leakage(training, dataset_key(dataset), dataset.records, progress=show).sentence()
+
+
+def refuse_leakage(shared: Iterable[str], options: Options) -> None:
+    """Raise InputError where something is shared and that has not been allowed."""
+    found = [sentence for sentence in shared if sentence]
+    if found and not options.allow_leakage:
+        raise InputError(
+            f"{'; '.join(found)}. Figures on images seen in training mean nothing: use another checkpoint or "
+            "dataset, or --allow-leakage, which marks every table"
+        )
+
+
+def check_every_leakage(
+    facts: Mapping[str, Mapping[str, Any]], datasets: Sequence[Dataset], progress: Progress
+) -> dict[tuple[str, str], str]:
+    """What each detector's training set shares with each dataset; equal training sets are compared once."""
+    found: dict[tuple[str, str], str] = {}
+    known: dict[tuple[str, str], str] = {}
+    for label, about in facts.items():
+        training = json.dumps(about.get("checkpoint_data") or {}, sort_keys=True)
+        for dataset in datasets:
+            key = dataset_key(dataset)
+            if (key, training) not in known:
+                known[key, training] = check_leakage(about, dataset, progress)
+            found[key, label] = known[key, training]
+    return found
