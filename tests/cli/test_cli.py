@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import typer
 
 from headclip.cli.app import main
 from headclip.errors import BackboneError
@@ -131,18 +134,72 @@ def test_file_names_are_not_markup(folder, capsys):
     assert "[red]:smile:[link=x].png" in capsys.readouterr().out
 
 
-def test_interruption_says_how_to_go_on(folder, capsys, monkeypatch):
+def interrupt(monkeypatch, start) -> None:
+    """Call `start` with a detector that a Ctrl-C stops at its first image."""
+
     def stop(self, image):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(CliDetector, "_predict", stop)
-        patch.setattr(sys, "argv", ["headclip", "predict", "in", "-o", "my run", "--overwrite"])
-        assert run("predict", "in", "-o", "my run", "--overwrite") == 130
+        start()
+
+
+def test_interruption_says_how_to_go_on(folder, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    options = ["--overwrite", "--batch-size", "2", "--device", "cpu", "--set", "alpha=0.5", "--set", "sigma=2"]
+    monkeypatch.setattr(CliDetector, "__init__", lambda self, *given, **named: FakeDetector.__init__(self))
+    interrupt(monkeypatch, lambda: run("predict", "in", "-o", "my run", *options))
     err = capsys.readouterr().err
     assert "interrupted; 0 of 12 images are done and kept" in err
-    assert "headclip predict in -o 'my run' --resume" in err
-    assert run("predict", "in", "-o", "my run", "--resume") == 0
+    again = "headclip predict in --out 'my run' --set alpha=0.5 --set sigma=2 --device cpu --batch-size 2 --resume"
+    assert again in err
+    assert run(*shlex.split(again)[1:]) == 0
+
+
+def test_the_hint_of_an_interrupted_demo_is_a_command_that_goes_on(folder, capsys, monkeypatch):
+    """The demo calls the function of the command, so that the words of its process are not the command's."""
+    from headclip.cli.predict import predict
+
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["headclip/demo.py", "--each", "2"])
+
+    def start():
+        with pytest.raises(typer.Exit):
+            predict(["in"], Path("run"), overwrite=True)
+
+    interrupt(monkeypatch, start)
+    hint = capsys.readouterr().err.split("To go on: ")[1].strip()
+    words = shlex.split(hint)
+    assert words[1:] == ["-m", "headclip", "predict", "in", "--out", "run", "--resume"]
+    assert Path(words[0]).resolve() == Path(sys.executable).resolve()
+    assert run(*words[3:]) == 0
+
+
+def test_each_folder_may_name_the_category(folder, monkeypatch):
+    given = []
+
+    class Named(FakeDetector):
+        method = SimpleNamespace(uses_category=True)
+
+        def predict_arrays(self, images, categories, /):
+            given.extend(categories)
+            return super().predict_arrays(images)
+
+    class Unnamed(Named):
+        method = SimpleNamespace(uses_category=False)
+
+        def predict_arrays(self, images, /):
+            return FakeDetector.predict_arrays(self, images)
+
+    for kind in (Named, Unnamed):
+        monkeypatch.setattr("headclip.cli.predict.load_detector", lambda arguments, quiet, kind=kind: kind())
+        assert run("predict", "in", "-o", kind.__name__, "--category", "from-folder") == 0
+    assert given == [(folder / "in" / row.path).parent.name for row in Run.open("Named").rows]
+    assert len(set(given)) > 1
+    assert Run.open("Named").settings["category"] == "each image's own"
+    assert "category" not in Run.open("Unnamed").settings
+    assert run("predict", "in", "-o", "Named", "--resume") == 2  # other categories would be another run
 
 
 def test_faults_of_our_own(folder, capsys, monkeypatch):

@@ -11,10 +11,12 @@ import pytest
 
 from evaluation.evaluate_files import mask, picture, write_set
 from headclip.cli.app import main
-from headclip.clip.weights import save_backbone
+from headclip.clip.weights import load_backbone, save_backbone
 from headclip.data.datasets import open_dataset
 from headclip.evaluation.metrics import image_metrics, pixel_metrics
 from headclip.inference.run import Run
+from headclip.methods import create_method
+from headclip.methods.checkpoint import save_checkpoint
 from tiny_clip import make_backbone, make_config
 
 BOX = (6, 22, 8, 30)
@@ -30,6 +32,21 @@ def backbone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cups(tmp_path_factory):
     return write_set(tmp_path_factory.mktemp("data") / "cups")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(backbone, tmp_path_factory):
+    """Untrained, but files: what matters is what they say of themselves."""
+    folder, loaded = tmp_path_factory.mktemp("checkpoints"), load_backbone(str(backbone))
+    found = {}
+    for name, method, settings in (
+        ("headclip", "headclip", {}),
+        ("headclip2", "headclip", {"head_init": 0.5}),
+        ("coop", "coop", {}),
+    ):
+        found[name] = folder / f"{name}.safetensors"
+        save_checkpoint(found[name], create_method(method, loaded, settings))
+    return found
 
 
 def call(capsys, *arguments):
@@ -168,6 +185,91 @@ def test_a_protocol_trains_tests_and_names_what_is_missing(capsys, backbone, tmp
     status, _, err = call(capsys, *arguments, "--resume", "--rate", "0.5")
     assert status == 2
     assert "another training" in err
+
+
+def test_several_methods_share_one_evaluation(capsys, backbone, cups, tmp_path):
+    arguments = ["evaluate", "--data", cups, "--method", "headclip, clip,winclip", "--limit", "4"]
+    arguments += [*quick(backbone, tmp_path / "e"), "--set", "alpha=0.5", "--set", "clip.sigma=1"]
+    status, out, err = call(capsys, *arguments)
+    assert status == 0, err
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[3:12:3]] == ["headclip", "clip", "winclip"]
+    assert any(line.startswith("winclip - headclip") for line in lines)
+    found = json.loads((tmp_path / "e/results.json").read_text())
+    assert [result["method"] for result in found["results"]] == ["headclip", "clip", "winclip"]
+    configs = {result["method"]: result["detector"]["config"] for result in found["results"]}
+    assert {config["alpha"] for config in configs.values()} == {0.5}
+    assert (configs["clip"]["sigma"], configs["headclip"]["sigma"]) == (1, 4.0)
+    assert [entry["second"] for entry in found["comparisons"]] == ["clip", "winclip"]
+    assert all((tmp_path / "e/runs/cups" / name / "run.json").is_file() for name in configs)
+    before = (tmp_path / "e/tables.csv").read_text()
+    assert call(capsys, *arguments, "--resume")[0] == 0
+    assert (tmp_path / "e/tables.csv").read_text() == before
+
+    runs = [tmp_path / "e/runs/cups" / name for name in ("clip", "headclip")]
+    status, _, err = call(capsys, "evaluate", *runs, "--data", cups, "--limit", "4", "--out", tmp_path / "again")
+    assert status == 0, err
+    again = json.loads((tmp_path / "again/results.json").read_text())
+    assert [result["method"] for result in again["results"]] == ["clip", "headclip"]
+    one, other = (
+        {result["method"]: result["mean"]["exact"]["image_auroc"] for result in part["results"]}
+        for part in (found, again)
+    )
+    assert other == {name: one[name] for name in other}
+    assert again["comparisons"][0]["first"] == "clip"
+
+
+def test_checkpoints_bring_their_methods_and_names(capsys, backbone, cups, checkpoints, tmp_path):
+    arguments = ["evaluate", "--data", cups, "--limit", "4", *quick(backbone, tmp_path / "e")]
+    given = [f"first={checkpoints['headclip']}", f"second={checkpoints['headclip2']}", checkpoints["coop"]]
+    for spec in given:
+        arguments += ["--checkpoint", spec]
+    status, _, err = call(capsys, *arguments, "--method", "coop,headclip,clip")
+    assert status == 0, err
+    found = json.loads((tmp_path / "e/results.json").read_text())["results"]
+    assert [result["method"] for result in found] == ["coop", "first", "second", "clip"]
+    assert [result["detector"]["checkpoint"] for result in found] == [
+        "coop.safetensors", "headclip.safetensors", "headclip2.safetensors", None
+    ]  # fmt: skip
+    assert "first: headclip.safetensors" in (tmp_path / "e/tables.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "headclip,winclop"], "unknown method 'winclop' (did you mean winclip?); known: adaclip"),
+        (["--method", "clip,clip"], "names clip twice"),
+        (["--method", ","], "headclip methods lists"),
+        (["--method", "clip,winclip", "--set", "taps=[1]"], "clip has no such setting; no method here has it"),
+        (["--method", "clip,anomalyclip", "--set", "taps=[1]"], "write --set anomalyclip.taps=..."),
+        (["--method", "clip,winclip", "--set", "coop.alpha=1"], "there is no coop here; before the dot stands one of"),
+        (["--method", "clip", "--set", "sigmq=1"], "unknown setting sigmq (did you mean sigma?)"),
+        (["--method", "anomalyclip", "--set", "taps=[1,9]"], "give different layers from 1 to 3, the depth"),
+        (["--method", "anomalyclip", "--set", "taps=last"], "takes a list of whole numbers such as [6, 12]"),
+        (["--method", "headclip", "--set", 'words=["bad."]'], "words of HeadClipConfig takes a list of 2 texts"),
+        (["--method", "clip,headclip", "--reference", "DATA"], "none of clip, headclip has a few-shot variant"),
+        (["--method", "clip,winclip", "--reference", "no/such"], "give a folder with images of normal parts"),
+        (["--method", "winclip", "--reference", "no/such"], "give a folder with images of normal parts"),
+        (["--checkpoint", "no.safetensors"], "no checkpoint at no.safetensors; give FILE, or NAME=FILE"),
+        (["--checkpoint", "a=no.safetensors"], "no checkpoint at no.safetensors; give FILE, or NAME=FILE"),
+        (["--checkpoint", "COOP", "--method", "clip,headclip"], "add coop to --method, or leave --method out"),
+        (["--checkpoint", "headclip=COOP"], "is a checkpoint of coop, not of headclip"),
+        (["--checkpoint", "COOP", "--checkpoint", "COOP"], "name them: --checkpoint A=FILE"),
+        (["--checkpoint", "a/b=COOP", "--checkpoint", "a b=COOP"], "would share a folder"),
+        (["--checkpoint", "PTH", "--method", "clip,anomalyclip"], "write --checkpoint METHOD="),
+    ],
+)
+def test_wrong_models_say_what_is_right(capsys, backbone, cups, checkpoints, tmp_path, arguments, words):
+    (tmp_path / "a.pth").write_bytes(b"")
+    places = {"DATA": cups, "COOP": checkpoints["coop"], "PTH": tmp_path / "a.pth"}
+    given = arguments
+    for name, place in places.items():
+        given = [part.replace(name, str(place)) for part in given]
+    status, _, err = call(capsys, "evaluate", "--data", cups, *given, *quick(backbone, tmp_path / "e"))
+    assert status == 2
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (tmp_path / "e").exists()
 
 
 REAL = os.environ.get("HEADCLIP_REAL_DATA", "")

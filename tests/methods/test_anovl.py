@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headclip.errors import InputError
+from headclip.inference.detector import Detector
 from headclip.methods.anovl import AnoVl, AnoVlConfig, pool
 from headclip.methods.anovl_adaptation import Draws, adapt, draw
 from headclip.methods.anovl_tiles import COPIES, Tiles, augmented_copies, moved
@@ -261,3 +262,33 @@ def test_text_vectors_of_somebody_else_are_refused(backbone, methods):
 def test_wrong_settings(backbone, values, message):
     with pytest.raises(InputError, match=message):
         create_method("anovl", backbone, values)
+
+
+# --- through a detector
+
+
+@pytest.mark.parametrize(("preset", "kept"), [("visa", True), ("mvtec", False)])
+def test_a_detector_keeps_the_aspect_that_tiles_need(backbone, preset, kept):
+    """An image of 1 : 3 enters the tower as squares beside one another, or squeezed where nothing is cut."""
+    settings = {"preset": preset, "augment": False, "adapt": False}
+    detector = Detector(backbone, device="cpu", image_size=84, method="anovl", settings=settings)
+    pixels = torch.randint(0, 256, (40, 120, 3), generator=torch.Generator().manual_seed(2)).byte().numpy()
+    seen = []
+    original = backbone.vision.forward
+    backbone.vision.forward = lambda given, *rest: seen.append(tuple(given.shape)) or original(given, *rest)
+    try:
+        (found,) = detector.predict_arrays([pixels])
+    finally:
+        del backbone.vision.forward
+    assert seen == [(4, 3, 42, 42) if kept else (1, 3, 84, 84)]
+    assert found.anomaly_map.shape == (40, 120)
+    assert detector.describe()["keep_aspect"] is kept
+    assert detector.input_size(40, 120) == ((42, 140) if kept else (84, 84))
+
+
+def test_a_method_without_tiles_leaves_the_aspect_to_the_backbone(backbone):
+    from dataclasses import replace
+
+    for wish in (False, True):
+        other = make_backbone(replace(make_config("gelu"), keep_aspect=wish))
+        assert Detector(other, device="cpu", image_size=84, method="clip").keep_aspect is wish

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -99,6 +102,38 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[name] = text
     return values
+
+
+def program() -> str:
+    """How to call this program from here: its name where a shell finds it, else through Python."""
+    if shutil.which("headclip"):
+        return "headclip"
+    try:
+        python = Path(sys.executable).relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        python = sys.executable
+    return f"{shlex.quote(python)} -m headclip"
+
+
+def command_line() -> str:
+    """The command as it was given, without the options that only say how to treat the folder."""
+    given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    return shlex.join(["headclip", *given])
+
+
+def resume_line(command: str, words: Sequence[str], options: Mapping[str, Any]) -> str:
+    """A command that goes on with what was interrupted, from what it was called with, whoever called it.
+
+    options: by name; a list is repeated, True a switch, None and False are left out.
+    """
+    given = list(words)
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            given.append(flag)
+        elif value is not None and value is not False:
+            given += [part for item in (value if isinstance(value, list) else [value]) for part in (flag, str(item))]
+    return f"{program()} {shlex.join([command, *given])} --resume"
 
 
 def error_line(message: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from headclip.cli.common import EXIT_FAILED, error_line, output
 
 if TYPE_CHECKING:
+    from headclip.evaluation.comparison import MethodComparison
     from headclip.evaluation.evaluate import Evaluation
     from headclip.evaluation.tables import TableRow
 
@@ -31,30 +32,54 @@ def report(evaluation: Evaluation, as_json: bool, quiet: bool) -> None:
 
 
 def _print(evaluation: Evaluation) -> None:
+    from headclip.evaluation.comparison import compare_results
     from headclip.evaluation.tables import LEGEND, PAPER_METHODS
 
-    console, rows = output(), evaluation.rows
+    console, rows, compared = output(), evaluation.rows, compare_results(evaluation.results)
+    leakage: dict[str, list[str]] = {}
     for result in evaluation.results:
-        if result.leakage:
-            console.print(f"WARNING: {result.leakage}", style="bold red", soft_wrap=True)
+        leakage.setdefault(result.leakage, []).append(result.method)
+    for sentence, names in leakage.items():
+        if sentence:
+            about = f" ({', '.join(dict.fromkeys(names))})" if len(leakage) > 1 else ""
+            console.print(f"WARNING: {sentence}{about}", style="bold red", soft_wrap=True)
     for name in dict.fromkeys(result.name for result in evaluation.results):
         group = [row for row in rows if row.dataset == name]
         own = [row for row in group if row.kind in ("category", "mean")]
-        if sum(row.kind == "category" for row in own) == sum(row.kind == "mean" for row in own):
+        methods = sum(row.kind == "mean" for row in own)
+        if methods > 1 or sum(row.kind == "category" for row in own) == methods:  # categories are in the files
             own = [row for row in own if row.kind == "mean"]
         beside = [row for row in group if row.kind in ("published", "difference") and not row.category]
         paper = [row for row in beside if row.source.startswith("HeadCLIP") and _about(row) in PAPER_METHODS]
+        if methods > 1:  # once, not minus each method
+            paper = list({row.method: row for row in paper if row.kind == "published"}.values())
         counts = next(f"{row.normal:,} normal, {row.anomalous:,} anomalous" for row in own if row.kind == "mean")
         print_table(f"{own[0].title}: {counts}", [*own, *paper])
-    averages = [row for row in rows if row.kind == "average"]
-    if averages:
-        print_table("Averages", averages)
+        differences = [_difference(entry) for entry in compared if entry.dataset == name and entry.metrics]
+        if differences:
+            print_table(f"{own[0].title}, differences over the same bootstrap draws", differences)
+        for entry in compared:
+            if entry.dataset == name and entry.reason:
+                console.print(f"{entry.second} is not compared with {entry.first}: {entry.reason}\n", soft_wrap=True)
+    for title in dict.fromkeys(row.title for row in rows if row.kind == "average"):
+        own = [row for row in rows if row.title == title and row.kind == "average"]
+        paper = [row for row in rows if row.title == title and row.kind in ("published", "difference")]
+        if len(own) > 1:
+            paper = [row for row in paper if row.kind == "published"]
+        print_table(title.capitalize(), [*own, *paper])
+    shared = [entry for entry in compared if not entry.dataset and entry.metrics]
+    for title in dict.fromkeys(entry.title for entry in shared):
+        differences = [_difference(entry) for entry in shared if entry.title == title]
+        print_table(f"{title.capitalize()}, differences over the same bootstrap draws", differences)
     console.print(LEGEND)
+    notes: dict[str, dict[str, None]] = {}
     for result in evaluation.results:
-        for note in result.notes[:8]:
-            console.print(f"{result.dataset.info.title}: {note}", soft_wrap=True)
-        if len(result.notes) > 8:
-            console.print(f"{result.dataset.info.title}: and {len(result.notes) - 8} more notes in tables.md")
+        notes.setdefault(result.dataset.info.title, {}).update(dict.fromkeys(result.notes))
+    for title, found in notes.items():
+        for note in list(found)[:8]:
+            console.print(f"{title}: {note}", soft_wrap=True)
+        if len(found) > 8:
+            console.print(f"{title}: and {len(found) - 8} more notes in tables.md")
     for hint in evaluation.hints:
         console.print(hint, soft_wrap=True)
     console.print(f"Tables: {evaluation.out / 'tables.md'}", soft_wrap=True)
@@ -81,10 +106,11 @@ def print_table(title: str, rows: list[TableRow]) -> None:
         style = "bold" if row.kind in ("mean", "average") else "dim" if row.kind == "published" else None
         values = [cell(row, name) for name in (*image, *pixel)]
         table.add_row(_row_title(row), *values, style=style)
-        if row.kind == "mean" and row.intervals:
+        if row.kind in ("mean", "average", "difference") and row.intervals:
+            sign = "+" if row.kind == "difference" else ""
             for side, label in enumerate(("  95 % low", "  95 % high")):
                 pairs = [row.intervals.get(name) for name in (*image, *pixel)]
-                table.add_row(label, *("" if pair is None else f"{pair[side]:.1f}" for pair in pairs))
+                table.add_row(label, *("" if pair is None else f"{pair[side]:{sign}.1f}" for pair in pairs))
     console = output()
     console.print(title, style="bold", soft_wrap=True)
     console.print(table)
@@ -96,8 +122,24 @@ def print_table(title: str, rows: list[TableRow]) -> None:
 def _row_title(row: TableRow) -> str:
     if row.kind == "category":
         return row.category
-    if row.kind == "mean":
+    if row.kind in ("mean", "average"):
         return row.method
-    if row.kind == "average":
-        return row.title
-    return f"{row.method}, paper" if row.kind == "published" else "  difference"
+    if row.kind == "published":
+        return f"{row.method}, paper"
+    return "  difference" if row.source else row.method
+
+
+def _difference(entry: MethodComparison) -> TableRow:
+    """A comparison of two methods as a row of its own."""
+    from headclip.evaluation.tables import TableRow
+
+    return TableRow(
+        "difference",
+        "",
+        entry.dataset,
+        entry.title,
+        "",
+        f"{entry.second} - {entry.first}",
+        values={name: 100 * value.difference for name, value in entry.metrics.items()},
+        intervals={name: (100 * value.low, 100 * value.high) for name, value in entry.metrics.items()},
+    )

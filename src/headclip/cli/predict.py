@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headclip.cli import judging_options, options
 from headclip.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -19,14 +17,17 @@ from headclip.cli.common import (
     error_line,
     output,
     parse_settings,
-    progress_output,
+    resume_line,
 )
+from headclip.cli.models import lift_pillow_limit, load_detector
+from headclip.cli.progress import run_bars
 
 if TYPE_CHECKING:
-    from headclip.data.discover import ImageSet
+    from headclip.data.discover import ImageFile, ImageSet
     from headclip.inference.predict import Progress, RunSummary
 
 _SHOWN_FAILURES = 10
+FROM_FOLDER = "from-folder"
 
 
 def predict(
@@ -34,66 +35,64 @@ def predict(
         list[str], typer.Argument(metavar="INPUT...", help="Images, folders (with subfolders), quoted globs.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the results.")],
-    backbone: Annotated[
-        str,
-        typer.Option(help="'embedded', a name such as ViT-L-14-336, a hub id, a folder or a checkpoint file."),
-    ] = "embedded",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What headclip train learnt, or a .pth that a method's authors published."),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="See headclip methods.  [default: the checkpoint's, else headclip]"),
-    ] = None,
+    backbone: options.Backbone = "embedded",
+    checkpoint: options.OneCheckpoint = None,
+    method: options.OneMethod = None,
     category: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What the images show, for methods that ask.  [default: object]"),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set alpha=0.5. Repeatable."
+            metavar="NAME",
+            help="What the images show, for methods that ask; from-folder: the name of each image's folder.  "
+            "[default: object]",
         ),
     ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Normal images, for methods with a few-shot variant."),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    precision: Annotated[Precision, typer.Option(help="In which numbers to compute.")] = Precision.auto,
-    image_size: Annotated[
-        int | None, typer.Option(min=32, metavar="N", help="Input size of the model, in pixels.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images at a time.")] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 100000000]")
-    ] = None,
+    setting: options.Settings = None,
+    reference: options.Reference = None,
+    device: options.OnDevice = Device.auto,
+    precision: options.InPrecision = Precision.auto,
+    image_size: options.ImageSize = None,
+    batch_size: options.BatchSize = None,
+    max_pixels: options.MaxPixels = None,
+    tile: Annotated[
+        bool, typer.Option("--tile", help="Judge images larger than the model's input in overlapping tiles.")
+    ] = False,
+    tile_overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.")
+    ] = 0.25,
+    calibration: judging_options.CalibrationFile = None,
+    threshold: judging_options.Threshold = None,
+    pixel_threshold: judging_options.PixelThreshold = None,
+    min_area: judging_options.MinArea = None,
+    ignore_border: judging_options.IgnoreBorder = None,
+    pixel_mm: judging_options.PixelMm = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in RUN.")] = False,
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of the closing table.")] = 10,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Judge images and write tables, maps, overlays and a report.
 
     RUN will hold report.html, results.csv, results.parquet, maps/ (16-bit PNG), overlays/, previews/ and
-    run.json. An image that cannot be read becomes a row with the reason; the others go on.
+    run.json. An image that cannot be read becomes a row with the reason; the others go on. Verdicts and regions
+    come from --calibration or --threshold, else from what ships with the checkpoint.
     """
     from headclip.data.decode import DEFAULT_MAX_PIXELS
     from headclip.data.discover import discover
     from headclip.inference.run import is_run_folder
     from headclip.inference.run_writer import check_output
 
+    judging = judging_options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     images = discover(inputs, skip_folder=is_run_folder)
     check_output(out, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer
-    _lift_pillow_limit(limit)
+    lift_pillow_limit(limit)
     arguments = {
         "inputs": inputs,
         "backbone": backbone,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "method": method,
-        "category": category,
+        "category": None if category == FROM_FOLDER else category,
+        "categories": FROM_FOLDER if category == FROM_FOLDER else None,
         "settings": parse_settings(setting or []),
         "reference": None if reference is None else str(reference),
         "device": device.value,
@@ -101,9 +100,31 @@ def predict(
         "image_size": image_size,
         "batch_size": batch_size,
         "max_pixels": limit,
+        "tile": tile_overlap if tile else None,
     }
-    detector = _load_detector(arguments, quiet)
-    summary = _run(detector, images, out, limit, arguments, resume=resume, overwrite=overwrite, quiet=quiet)
+    again = resume_line(
+        "predict",
+        inputs,
+        {
+            "out": out,
+            "backbone": None if backbone == "embedded" else backbone,
+            **{name: arguments[name] for name in ("checkpoint", "method", "reference", "image_size")},
+            "category": category,
+            "set": setting,
+            "device": None if device is Device.auto else device.value,
+            "precision": None if precision is Precision.auto else precision.value,
+            "batch_size": batch_size,
+            "max_pixels": max_pixels,
+            **({"tile": True, "tile_overlap": tile_overlap} if tile else {}),
+            **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},
+            **{"min_area": min_area, "ignore_border": ignore_border, "pixel_mm": pixel_mm},
+        },
+    )
+    detector = load_detector(arguments, quiet)
+    work = {"resume": resume, "overwrite": overwrite, "max_pixels": limit, "arguments": arguments, "judging": judging}
+    if category == FROM_FOLDER and detector.method.uses_category:
+        work["category_of"] = folder_name
+    summary = _run(detector, images, out, work, again, quiet)
     if not quiet:
         _print_summary(summary, top)
     if not summary.ok:
@@ -111,93 +132,25 @@ def predict(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _load_detector(arguments: dict[str, Any], quiet: bool) -> Any:
-    status: AbstractContextManager[Any] = (
-        nullcontext() if quiet else progress_output().status(f"loading {arguments['backbone']}")
-    )
-    with status:
-        from headclip.data.discover import discover
-        from headclip.inference.detector import Detector
-
-        chosen = {name: arguments[name] for name in ("method", "category", "settings")}
-        chosen = {name: value for name, value in chosen.items() if value not in (None, {})}
-        if arguments["reference"] is not None:
-            chosen["references"] = [image.path for image in discover([arguments["reference"]])]
-        return Detector(
-            arguments["backbone"],
-            arguments["checkpoint"],
-            device=arguments["device"],
-            precision=arguments["precision"],
-            image_size=arguments["image_size"],
-            batch_size=arguments["batch_size"],
-            **chosen,
-        )
+def folder_name(image: ImageFile) -> str:
+    """The category of an image by --category from-folder."""
+    name = image.path.resolve().parent.name
+    return name.strip().replace("{", "").replace("}", "") or "object"
 
 
-def _run(
-    detector: Any,
-    images: ImageSet,
-    out: Path,
-    max_pixels: int,
-    arguments: dict[str, Any],
-    *,
-    resume: bool,
-    overwrite: bool,
-    quiet: bool,
-) -> RunSummary:
+def _run(detector: Any, images: ImageSet, out: Path, work: dict[str, Any], again: str, quiet: bool) -> RunSummary:
+    """again: the command that goes on where an interruption stopped."""
     from headclip.inference.predict import predict_run
 
     last: list[Progress] = []
     try:
-        with _progress_bar(quiet, last) as show:
-            return predict_run(
-                detector,
-                images,
-                out,
-                resume=resume,
-                overwrite=overwrite,
-                max_pixels=max_pixels,
-                arguments=arguments,
-                progress=show,
-            )
+        with run_bars(quiet, last) as show:
+            return predict_run(detector, images, out, progress=show, **work)
     except KeyboardInterrupt:
         done = f"{last[-1].done:,} of {last[-1].total:,}" if last else "no"
-        message = f"interrupted; {done} images are done and kept. To go on: {_resume_command()}"
-        sys.stderr.write(message + "\n")
+        error = f"interrupted; {done} images are done and kept. To go on: {again}"
+        sys.stderr.write(error + "\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-@contextmanager
-def _progress_bar(quiet: bool, last: list[Progress]) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows progress on stderr and leaves the last state of judging in `last`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[failed]}"),
-    )
-    with Bar(*columns, console=progress_output(), disable=quiet) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(progress: Progress) -> None:
-            if progress.stage == "judging":
-                last[:] = [progress]
-            if progress.stage not in tasks:
-                start = progress.done if progress.stage == "judging" else 0
-                tasks[progress.stage] = bar.add_task(
-                    progress.stage, total=progress.total, completed=start, rate="", failed=""
-                )
-            task = tasks[progress.stage]
-            speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
-            failed = f"{progress.failed:,} failed" if progress.failed else ""
-            bar.update(task, completed=progress.done, rate=f"{speed:,.1f} images/s" if speed else "", failed=failed)
-
-        yield show
 
 
 def _print_summary(summary: RunSummary, top: int) -> None:
@@ -217,6 +170,7 @@ def _print_summary(summary: RunSummary, top: int) -> None:
         console.print()
     kept = f", {summary.skipped:,} of them earlier" if summary.skipped else ""
     console.print(f"{len(summary.ok):,} images judged{kept}, {len(summary.failed):,} failed", soft_wrap=True)
+    _print_verdicts(summary)
     for row in summary.failed[:_SHOWN_FAILURES]:
         console.print(f"  {row.path}: {row.reason}", soft_wrap=True)
     if len(summary.failed) > _SHOWN_FAILURES:
@@ -224,14 +178,13 @@ def _print_summary(summary: RunSummary, top: int) -> None:
     console.print(f"Report: {summary.report}", soft_wrap=True)
 
 
-def _lift_pillow_limit(max_pixels: int) -> None:
-    """Some of Pillow's decoders have a fixed limit of their own; the user has just set a larger one."""
-    from PIL import Image
+def _print_verdicts(summary: RunSummary) -> None:
+    from headclip.inference.run import read_facts
 
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = None
-
-
-def _resume_command() -> str:
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("--overwrite", "--resume")]
-    return shlex.join(["headclip", *arguments, "--resume"])
+    judgement = (read_facts(summary.folder) or {}).get("judgement")
+    if judgement is None:
+        output().print("No verdicts: no threshold is known; headclip calibrate finds one", soft_wrap=True)
+        return
+    counts = judgement["verdicts"]
+    text = f"{counts['defect']:,} defect, {counts['review']:,} to review, {counts['ok']:,} ok"
+    output().print(f"{text}. {judgement['note']}", soft_wrap=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli.common import Device, Precision, output
-from headclip.cli.evaluate import Protocol, Scale, command_line, guarded
+from headclip.cli import options
+from headclip.cli.common import Device, Precision, command_line, output
 from headclip.cli.evaluate_report import report
-from headclip.cli.train import _build as build_method
-from headclip.cli.train import _run as run_trainer
+from headclip.cli.models import build_trainable
+from headclip.cli.options import Protocol
+from headclip.cli.progress import guarded, run_trainer
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Options
@@ -29,31 +30,27 @@ def protocol(
     data_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder whose subfolders are named like datasets.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
-    method: Annotated[
-        str, typer.Option(metavar="NAME", help="What to train; headclip methods lists them.")
-    ] = "headclip",
-    epochs: Annotated[int | None, typer.Option(min=1, help="As in headclip train.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a training step.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    backbone: options.Backbone = "embedded",
+    method: options.TrainedMethod = "headclip",
+    epochs: options.Epochs = None,
+    batch_size: options.TrainingBatch = None,
+    rate: options.Rate = None,
     seed: Annotated[int, typer.Option(help="First values, order of images, bootstrap draws.")] = 111,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method. Repeatable.")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(min=32, help="Input size.  [default: the method's]")] = None,
+    setting: options.Settings = None,
+    image_size: options.ImageSize = None,
     metrics: Annotated[Protocol, typer.Option(help="Metric protocol; ader is that of the paper.")] = Protocol.ader,
-    resolution: Annotated[Scale | None, typer.Option(help="As in headclip evaluate.")] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="Draws for the intervals; 0: none.")] = 1000,
-    limit: Annotated[int | None, typer.Option(min=2, metavar="N", help="Test on N images of each category.")] = None,
-    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw ROC, PR and PRO curves.")] = True,
-    allow_leakage: Annotated[bool, typer.Option("--allow-leakage", help="As in headclip evaluate.")] = False,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    precision: Annotated[Precision, typer.Option(help="In which numbers to judge.")] = Precision.auto,
+    resolution: options.Resolution = None,
+    bootstrap: options.Bootstrap = 1000,
+    limit: options.Limit = None,
+    figures: options.Figures = True,
+    allow_leakage: options.AllowLeakage = False,
+    device: options.OnDevice = Device.auto,
+    precision: options.InPrecision = Precision.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read training images.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in DIR.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in DIR.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train on one dataset and test on the others, as in the paper.
 
@@ -62,7 +59,8 @@ def protocol(
     evaluation/.
     """
     from headclip.errors import InputError
-    from headclip.evaluation.evaluate import Options, check_out
+    from headclip.evaluation.checks import check_out
+    from headclip.evaluation.evaluate import Options
     from headclip.evaluation.protocols import find_sources, plans
 
     plan = plans().get(name)
@@ -72,7 +70,7 @@ def protocol(
     remarks = [f"protocol {plan.name}: trained on {sources.train[0]}"]
     if sources.missing:
         remarks.append(f"not tested, since not given: {', '.join(sources.missing)}")
-    options = Options(
+    chosen = Options(
         protocol=metrics.value,
         resolution=None if resolution is None else resolution.value,
         bootstrap=bootstrap,
@@ -84,17 +82,17 @@ def protocol(
         figures=figures,
         remarks=tuple(remarks),
     )
-    check_out(out / "evaluation", options)
+    check_out(out / "evaluation", chosen)
     if not quiet and not as_json:
         for remark in remarks:
             output().print(remark, soft_wrap=True)
     schedule = {"epochs": epochs, "batch_size": batch_size, "rate": rate}
-    built = build_method(method, backbone, device.value, seed, setting or [])
+    built = build_trainable(method, backbone, device.value, seed, setting or [])
     trainer = _trainer(sources, built, seed, image_size, schedule)
     checkpoint = out / "checkpoint.safetensors"
     _train(trainer, checkpoint, workers, resume, overwrite, quiet or as_json)
     arguments = {"backbone": backbone, "device": device.value, "precision": precision.value, "image_size": image_size}
-    evaluation = guarded(_test(sources, checkpoint, out / "evaluation", options, arguments), quiet or as_json)
+    evaluation = guarded(_test(sources, checkpoint, out / "evaluation", chosen, arguments), quiet or as_json)
     report(evaluation, as_json, quiet)
 
 

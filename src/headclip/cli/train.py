@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headclip.cli.common import EXIT_INTERRUPTED, Device, error_line, output, parse_settings, progress_output
-
-__all__ = ["parse_settings", "train"]
+from headclip.cli import options
+from headclip.cli.common import Device, output
+from headclip.cli.models import build_trainable
+from headclip.cli.progress import run_trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from headclip.methods.base import TrainableMethod
     from headclip.training.sets import TrainingSet
-    from headclip.training.trainer import Progress, Trainer
+
+
+class FeatureDtype(StrEnum):
+    """How kept features are written."""
+
+    fp16 = "fp16"
+    int8 = "int8"
 
 
 def train(
@@ -27,35 +30,32 @@ def train(
         typer.Option(metavar="synthetic|FOLDER", help="The rendered auxiliary set, or a labelled folder."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The checkpoint to write.")],
-    method: Annotated[
-        str, typer.Option(metavar="NAME", help="What to train; headclip methods lists them.")
-    ] = "headclip",
-    backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the images.  [default: the method's, mostly 15]")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step.  [default: the method's, mostly 8]")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate.  [default: the method's, mostly 0.001]")] = None,
+    method: options.TrainedMethod = "headclip",
+    backbone: options.Backbone = "embedded",
+    epochs: options.Epochs = None,
+    batch_size: options.TrainingBatch = None,
+    rate: options.Rate = None,
     local_weight: Annotated[
         float | None, typer.Option(help="Weight of the pixel loss.  [default: the method's]")
     ] = None,
     images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
-    image_size: Annotated[int | None, typer.Option(min=32, help="Input size.  [default: the method's]")] = None,
+    image_size: options.ImageSize = None,
     seed: Annotated[int, typer.Option(help="First values, order of images, rendered images.")] = 111,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set sigma=2. Repeatable."),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    setting: options.Settings = None,
+    device: options.OnDevice = Device.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read or render images.")] = 1,
     keep_features: Annotated[
-        bool, typer.Option("--keep-features", help="Run the tower once an image; keep its output in memory (fp16).")
+        bool, typer.Option("--keep-features", help="Run the tower once an image; keep its output in memory.")
     ] = False,
+    features_in: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep features on disk, for later runs too.")
+    ] = None,
+    features_dtype: Annotated[
+        FeatureDtype, typer.Option(help="How features are kept: int8 takes half the room, and rounds more.")
+    ] = FeatureDtype.fp16,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train what a method learns (HeadCLIP: prompts and head weights); the backbone stays as it is.
 
@@ -73,89 +73,24 @@ def train(
         what = "an unfinished run of it exists" if unfinished else "it exists"
         raise InputError(f"{out}: {what}; use --resume to go on, --overwrite to start anew, or another name")
     given = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
-    built = _build(method, backbone, device.value, seed, setting or [])
+    built = build_trainable(method, backbone, device.value, seed, setting or [])
     wanted = {name: value for name, value in given.items() if value is not None}
-    config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, "keep_features": keep_features})
+    kept = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
+    config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
     size = image_size or built.image_size
     trainer = Trainer(built, _open_set(data, images, size, seed), config)
     if resume:
         trainer.restore(state_path(out))
     elif log_path(out).exists():
         log_path(out).unlink()
-    _run(trainer, out, workers, quiet)
+    if trainer.store is not None and not quiet:
+        output().print(f"features: {trainer.store.describe(built, len(trainer.data))}", soft_wrap=True)
+    run_trainer(trainer, out, workers, quiet)
     if not quiet:
         output().print(f"checkpoint: {out}\nlosses: {log_path(out)}", soft_wrap=True)
-
-
-def _build(name: str, backbone: str, device: str, seed: int, settings: list[str]) -> TrainableMethod:
-    from dataclasses import fields
-
-    from headclip.clip.weights import load_backbone
-    from headclip.errors import InputError
-    from headclip.inference.device import choose_device
-    from headclip.methods import TrainableMethod, create_method, list_methods
-    from headclip.methods.base import method_class
-
-    cls = method_class(name)
-    if not issubclass(cls, TrainableMethod):
-        able = [other for other in list_methods() if issubclass(method_class(other), TrainableMethod)]
-        raise InputError(
-            f"{name} learns nothing, so there is nothing to train; use it with `headclip predict --method {name}`. "
-            f"Methods that learn: {', '.join(able)}"
-        )
-    values = parse_settings(settings)
-    if "seed" in {item.name for item in fields(cls.config_class)}:
-        values = {"seed": seed, **values}
-    loaded = load_backbone(backbone, device=choose_device(device))
-    method = create_method(name, loaded, values)
-    assert isinstance(method, TrainableMethod)
-    return method
 
 
 def _open_set(data: str, images: int, size: int, seed: int) -> TrainingSet:
     from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
 
     return SyntheticTrainingSet(seed, images, size) if data == "synthetic" else FolderTrainingSet(Path(data), size)
-
-
-def _run(trainer: Trainer, out: Path, workers: int, quiet: bool) -> None:
-    try:
-        with _progress_bar(trainer, quiet) as show:
-            trainer.run(out, workers=workers, progress=show)
-    except KeyboardInterrupt:
-        error_line("interrupted; the same command with --resume goes on from the last saved step")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-@contextmanager
-def _progress_bar(trainer: Trainer, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar over all epochs, with the losses of the last step and the time left."""
-    if quiet:
-        yield None
-        return
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    total = trainer.config.epochs * trainer.batches
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("local {task.fields[local]:.3f} image {task.fields[image]:.3f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    done = (trainer.epoch - 1) * trainer.batches + trainer.batch
-    with Bar(*columns, console=progress_output()) as bar:
-        task = bar.add_task("", total=total, completed=done, epoch=trainer.epoch, local=0.0, image=0.0)
-
-        def show(at: Progress) -> None:
-            bar.update(
-                task,
-                completed=(at.epoch - 1) * at.batches + at.batch,
-                epoch=f"{at.epoch}/{trainer.config.epochs}",
-                local=float(at.losses.local.detach()),
-                image=float(at.losses.image.detach()),
-            )
-
-        yield show

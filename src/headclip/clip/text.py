@@ -36,6 +36,7 @@ class TextTower(nn.Module):
             (T, E) vectors in the space shared with images, not of unit length.
         """
         deep_tokens = deep_tokens or {}
+        embeddings = embeddings[:, : int(ends.max()) + 1]  # attention is causal: nothing beyond the last end is read
         x = embeddings + self.position_embedding[: embeddings.shape[1]]
         for layer, block in enumerate(self.blocks, start=1):
             if layer in deep_tokens:

@@ -160,6 +160,21 @@ class ClipTokenizer:
         joined: str = self._engine.decode([i for i in text if i != self.sot_id])
         return joined.replace(_END_OF_WORD, " ").strip()
 
+    def symbol(self, number: int) -> tuple[str, bool]:
+        """One token as text, and whether it ends a word; bytes that are no text by themselves read as U+FFFD.
+
+        >>> tokenizer = ClipTokenizer()
+        >>> [tokenizer.symbol(number) for number in tokenizer.encode("photo")]
+        [('photo', True)]
+
+        Raises:
+            InputError: the id is not in the vocabulary.
+        """
+        if not 0 <= number < self.vocab_size:
+            raise InputError(f"token id {number} is not in a vocabulary of {self.vocab_size}")
+        text: str = self._engine.decode([number], skip_special_tokens=False)
+        return text.removesuffix(_END_OF_WORD), text.endswith(_END_OF_WORD)
+
     def save(self, folder: str | Path) -> None:
         """Write vocab.json, merges.txt and the settings from which `transformers.CLIPTokenizer` is built."""
         folder = Path(folder)

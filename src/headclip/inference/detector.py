@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +19,11 @@ from headclip.clip.preprocess import input_size, normalise, resize
 from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.decode import as_rgb
 from headclip.errors import ImageError, InputError
-from headclip.files import file_hash
 from headclip.inference.device import Precision, choose_device, choose_precision, precision_name
 from headclip.inference.prediction import Prediction
-from headclip.methods import TrainableMethod, create_method
+from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
-from headclip.methods.checkpoint import CheckpointInfo, load_checkpoint
+from headclip.methods.checkpoint import CheckpointInfo, learnt_hash, load_checkpoint
 
 DEFAULT_METHOD = "headclip"
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -81,16 +81,14 @@ class Detector:
         self.text = self.text_of(self.category)
         dtype = choose_precision(precision, self.device, self.backbone)
         self.precision = precision_name(dtype)
-        self.backbone.to(dtype)
+        self.backbone.vision.to(dtype)  # the text tower keeps its precision: it runs once, and others may share it
         self.patch = self.backbone.config.vision.patch_size
         self.image_size = self._check_size(image_size or self.method.image_size)
-        self.keep_aspect = self.backbone.config.keep_aspect
+        self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
         self.batch_size = batch_size or default_batch_size((self.image_size // self.patch) ** 2, self.device)
         if self.batch_size < 1:
             raise InputError(f"batch size {self.batch_size}: at least 1 is needed")
-        self.references = [str(item) if isinstance(item, str | Path) else "an array" for item in references or ()]
-        if references is not None:
-            self._remember(references)
+        self.references = [] if references is None else self._remember(references)
 
     def _open_method(self, name: str | None, settings: dict[str, Any]) -> tuple[Method, CheckpointInfo | None]:
         """The method with what its checkpoint holds, or with first values where there is none."""
@@ -121,13 +119,14 @@ class Detector:
                 self._texts[name] = self.method.text_vectors(None if name is None else [name])[0]
         return self._texts[name]
 
-    def _remember(self, references: Sequence[ImageLike]) -> None:
-        """Give the method its normal images, prepared as the images to judge are."""
+    def _remember(self, references: Sequence[ImageLike]) -> list[str]:
+        """Give the method its normal images, prepared as the images to judge are; a hash of the pixels of each."""
         if not len(references):
             raise InputError("no reference images; give at least one image of a normal part")
         arrays = [read(image) for image in references]
         with torch.no_grad():
             self.method.set_references([self.pixels([a], self.input_size(a.shape[0], a.shape[1])) for a in arrays])
+        return [hashlib.sha256(repr(a.shape).encode() + a.tobytes()).hexdigest() for a in arrays]
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower."""
@@ -159,17 +158,12 @@ class Detector:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch."""
         if categories is not None and len(categories) != len(images):
             raise InputError(f"{len(categories)} categories were given for {len(images)} images")
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            groups.setdefault((image.shape[0], image.shape[1]), []).append(index)
         results: list[Prediction | None] = [None] * len(images)
-        for output, indices in groups.items():
-            for start in range(0, len(indices), self.batch_size):
-                chosen = indices[start : start + self.batch_size]
-                names = None if categories is None else [categories[i] for i in chosen]
-                batch = self._batch([images[i] for i in chosen], output, names)
-                for index, prediction in zip(chosen, batch, strict=True):
-                    results[index] = prediction
+        for output, chosen in batches_of_one_size(images, self.batch_size):
+            names = None if categories is None else [categories[i] for i in chosen]
+            batch = self._batch([images[i] for i in chosen], output, names)
+            for index, prediction in zip(chosen, batch, strict=True):
+                results[index] = prediction
         return [result for result in results if result is not None]
 
     @torch.no_grad()  # not inference mode: methods that adapt to an image need gradients of their own
@@ -177,13 +171,16 @@ class Detector:
         self, images: list[np.ndarray], output: tuple[int, int], categories: list[str] | None
     ) -> list[Prediction]:
         pixels = self.pixels(images, self.input_size(*output))
-        scores = self.method.score_pixels(pixels, self._batch_text(categories), output)
+        return self.as_predictions(self.method.score_pixels(pixels, self.batch_text(categories), output))
+
+    def as_predictions(self, scores: Scores) -> list[Prediction]:
+        """What the method says of a batch, brought to [0, 1] and to the CPU."""
         maps = (scores.anomaly_map / self.method.map_maximum).clamp(0, 1).float().cpu().numpy()
         parts = torch.stack([scores.score, scores.global_score, scores.local_score]).clamp(0, 1).float().cpu().tolist()
         return [Prediction(j, g, loc, maps[i]) for i, (j, g, loc) in enumerate(zip(*parts, strict=True))]
 
-    def _batch_text(self, categories: list[str] | None) -> Tensor:
-        """(2, E) where all images of a batch share their category, else (B, 2, E)."""
+    def batch_text(self, categories: Sequence[str] | None) -> Tensor:
+        """(2, E) where all images of a batch share their category, else (B, 2, E). None: the detector's own."""
         if categories is None or not self.method.uses_category or len(set(categories)) == 1:
             return self.text_of(categories[0] if categories else None)
         return torch.stack([self.text_of(name) for name in categories])
@@ -204,7 +201,7 @@ class Detector:
             "backbone": self.backbone.name,
             "backbone_hash": self.backbone.hash,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "checkpoint_hash": file_hash(self.checkpoint) if self.checkpoint else None,
+            "checkpoint_hash": learnt_hash(self.checkpoint) if self.checkpoint else None,
             "checkpoint_data": self.info.data if self.info else None,
             "calibration": self.info.calibration if self.info else None,
             "image_size": self.image_size,
@@ -220,6 +217,16 @@ def read(image: ImageLike) -> np.ndarray:
     except ImageError as error:
         name = str(image) if isinstance(image, str | Path) else "an image"
         raise ImageError(f"{name}: {error}") from error
+
+
+def batches_of_one_size(images: Sequence[np.ndarray], most: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """(height, width) with the indices of at most `most` images of that size, until every image has been named."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault((image.shape[0], image.shape[1]), []).append(index)
+    for size, indices in groups.items():
+        for start in range(0, len(indices), most):
+            yield size, indices[start : start + most]
 
 
 def default_checkpoint(backbone: Backbone, method: str | None = None) -> Path | None:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from headclip.clip.backbone import Backbone
-from headclip.clip.vision import Similarity, VisionRequest, VisionTokens
+from headclip.clip.vision import Similarity, VisionRequest
 from headclip.errors import CheckpointError
 from headclip.methods.base import TrainableMethod, config_from_dict, method_seed, register
+from headclip.methods.ensembles import readable
 from headclip.methods.headclip import proportional_deep_layers
 from headclip.methods.prompts import PromptLearner
 from headclip.methods.similarity import ScoreSettings, SimilarityMethod, check_taps, proportional_taps
@@ -32,6 +33,8 @@ class AnomalyClipConfig(ScoreSettings):
 
     preset: which layers make a map: the last of 24, or 6, 12, 18 and 24, whose maps are added.
     deep_half: round the deep tokens to fp16 as the published code does.
+    words: what follows the context, normal and abnormal; {} stands for what the image shows, which makes the prompts
+        class-aware.
     """
 
     cls_norm: bool = False
@@ -72,12 +75,15 @@ class AnomalyClip(SimilarityMethod, TrainableMethod):
         check_taps("AnomalyCLIP", self._taps, layers)
         self.request.check(layers)
         deep = self.config.deep_layers
+        if any("{}" in word for word in self.config.words):
+            object.__setattr__(self, "uses_category", True)  # of this instance: the class itself names no object
+        normal, abnormal = (word.replace("{}", "object") for word in self.config.words)
         self.prompts = PromptLearner(
             backbone,
             n_context=self.config.n_context,
             n_deep=self.config.n_deep,
             deep_layers=proportional_deep_layers(text.layers) if deep is None else deep,
-            words=self.config.words,
+            words=(normal, abnormal),
             deep_half=self.config.deep_half,
             generator=method_seed(self.config.seed),
         )
@@ -100,11 +106,14 @@ class AnomalyClip(SimilarityMethod, TrainableMethod):
         return 4.0 if len(self.taps) == 1 else 1.0
 
     def text_vectors(self, categories: Sequence[str] | None = None) -> Tensor:
-        """(1, 2, E): the learnt prompts name no object, so categories are not used."""
-        return self.prompts(self.backbone)[None]
-
-    def tokens_from_kept(self, kept: VisionTokens) -> VisionTokens:
-        return self.backbone.vision.accumulate(kept, self.request)
+        """(1, 2, E): the learnt prompts name no object. Class-aware ones: (C, 2, E), a pair for each category."""
+        if not self.uses_category or categories is None:
+            return self.prompts(self.backbone)[None]
+        names = [readable(name) for name in categories]
+        distinct = list(dict.fromkeys(names))
+        words = [word.replace("{}", name) for name in distinct for word in self.config.words]
+        vectors = self.prompts(self.backbone, words).unflatten(0, (len(distinct), 2))  # (distinct, 2, E)
+        return vectors[[distinct.index(name) for name in names]]
 
     @classmethod
     def from_official(

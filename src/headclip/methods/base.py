@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.streams import Stream
 from headclip.clip.vision import VisionRequest, VisionTokens
 from headclip.errors import InputError
+from headclip.methods.settings import check_kinds
 
 
 @dataclass
@@ -66,6 +69,11 @@ class Method(nn.Module, ABC):
         """Side in pixels at which images enter the tower unless the user asks for another."""
 
     @property
+    def keep_aspect(self) -> bool:
+        """Whether an image should keep its aspect ratio on the way to the tower, whatever the backbone prefers."""
+        return False
+
+    @property
     def map_maximum(self) -> float:
         """Largest value that the method's map can take; detectors divide by it."""
         return 1.0
@@ -81,6 +89,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def tokens(self, pixels: Tensor) -> VisionTokens:
         """One vision pass over normalised pixels (B, 3, H, W), in the method's own settings."""
+
+    def stream(self) -> Stream | None:
+        """What `tokens` takes of a single vision pass, so that several methods can share one; None where it needs
+        more than that and the method has to run by itself."""
+        return None
 
     @abstractmethod
     def score(
@@ -142,11 +155,13 @@ class Method(nn.Module, ABC):
 class TrainableMethod(Method):
     """A method that `headclip train` can train: it gives logits and maps, the trainer makes losses of them.
 
-    image_loss: of the image logits. training_defaults: settings of the run (fields of `TrainConfig`) that the
+    image_loss: of the image logits. learns_maps: False where `pixel_maps` is empty, so that training reads the class
+    token alone. training_defaults: settings of the run (fields of `TrainConfig`) that the
     method was published with, where they are not AnomalyCLIP's.
     """
 
     image_loss: ClassVar[Literal["cross_entropy", "focal"]] = "cross_entropy"
+    learns_maps: ClassVar[bool] = True
     training_defaults: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
@@ -159,14 +174,6 @@ class TrainableMethod(Method):
 
         An empty list where the method learns from image labels alone.
         """
-
-    def tokens_from_kept(self, kept: VisionTokens) -> VisionTokens:
-        """Tokens from features that were kept of an earlier pass, with what is learnt applied anew.
-
-        Raises:
-            InputError: what the method learns reaches into the tower, so that nothing can be kept.
-        """
-        raise InputError(f"{self.name} cannot train from kept features; leave --keep-features out")
 
     @property
     def local_weight(self) -> float:
@@ -209,7 +216,7 @@ def method_class(name: str) -> type[Method]:
         InputError: unknown name; the message lists what exists.
     """
     if name not in _REGISTRY:
-        raise InputError(f"unknown method '{name}'; known: {', '.join(list_methods())}")
+        raise InputError(f"unknown method '{name}'{_meant(name, _REGISTRY)}; known: {', '.join(list_methods())}")
     return _REGISTRY[name]
 
 
@@ -235,11 +242,22 @@ def config_from_dict(cls: type, values: dict[str, Any]) -> Any:
     known = {item.name for item in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise InputError(f"unknown setting {', '.join(unknown)}; {cls.__name__} has {', '.join(sorted(known))}")
+        meant = _meant(unknown[0], known)
+        raise InputError(f"unknown setting {', '.join(unknown)}{meant}; {cls.__name__} has {', '.join(sorted(known))}")
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     try:
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        built = cls(**given)  # what a class says itself of a wrong value is more to the point
     except TypeError as error:
+        check_kinds(cls, given)
         raise InputError(f"a setting of {cls.__name__} has a value of the wrong kind: {error}") from error
+    check_kinds(cls, given)
+    return built
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """A guess at what a wrong name should have been; "" without one."""
+    close = get_close_matches(name.lower().replace("-", "_"), list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def pick_text(vectors: Tensor, batch: int) -> Tensor:

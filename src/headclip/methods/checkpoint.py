@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save
 
 from headclip.clip.backbone import Backbone
 from headclip.errors import CheckpointError, InputError
-from headclip.files import write_atomically
+from headclip.files import file_hash, write_atomically
 from headclip.methods.base import Method, create_method, list_methods, method_class
 from headclip.version import __version__
 
@@ -74,6 +75,33 @@ def save_checkpoint(
     content = save(tensors, metadata={"format": FORMAT, "headclip": json.dumps(asdict(info), sort_keys=True)})
     write_atomically(path, content)
     return info
+
+
+def write_calibration(path: Path, calibration: Mapping[str, Any]) -> CheckpointInfo:
+    """Put a calibration into the metadata of a checkpoint, atomically; all else stays as it is.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint of this project, or damaged.
+    """
+    info, tensors = _open(path)
+    info = replace(info, calibration=dict(calibration))
+    write_atomically(
+        path, save(tensors, metadata={"format": FORMAT, "headclip": json.dumps(asdict(info), sort_keys=True)})
+    )
+    return info
+
+
+def learnt_hash(path: Path) -> str:
+    """SHA-256 (hex) of a checkpoint without its calibration: thresholds that are put into it later do not change it.
+
+    Other files than those of this project are hashed as they are.
+    """
+    try:
+        info, tensors = _open(path)
+    except CheckpointError:
+        return file_hash(path)
+    facts = {key: value for key, value in asdict(info).items() if key != "calibration"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + save(tensors)).hexdigest()
 
 
 def read_info(path: Path) -> CheckpointInfo:

@@ -56,6 +56,7 @@ class CoOp(SimilarityMethod, TrainableMethod):
     config: CoOpConfig
     summary: ClassVar[str] = "CLIP with learnt context words, trained on image labels"
     learns: ClassVar[str] = "prompt context"
+    learns_maps: ClassVar[bool] = False
     uses_category: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, config: CoOpConfig | None = None) -> None:
@@ -97,7 +98,7 @@ class CoOp(SimilarityMethod, TrainableMethod):
         words = text.token_embedding(ids).float()  # (T, L, W)
         pairs = self.context.expand(2, -1, -1).repeat(len(endings) // 2, 1, 1)  # (T, n, W)
         prompts = torch.cat([words[:, :1], pairs, words[:, 1 + count :]], dim=1)
-        vectors = text.encode(prompts.to(self.backbone.dtype), end_positions(ids))
+        vectors = text.encode(prompts.to(text.projection.dtype), end_positions(ids))
         return nn.functional.normalize(vectors.float(), dim=-1)
 
     def pixel_maps(self, tokens: VisionTokens, text: Tensor, size: tuple[int, int]) -> list[Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, Similarity, VisionRequest, VisionTokens
 from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
@@ -168,5 +169,5 @@ class HeadClip(SimilarityMethod, TrainableMethod):
     def tokens(self, pixels: Tensor) -> VisionTokens:
         return self.backbone.vision(pixels, self.request, self.effective_head_weights())
 
-    def tokens_from_kept(self, kept: VisionTokens) -> VisionTokens:
-        return self.backbone.vision.accumulate(kept, self.request, self.effective_head_weights())
+    def stream(self) -> Stream:
+        return Stream(self.request, self.effective_head_weights())

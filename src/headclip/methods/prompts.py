@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,11 +48,8 @@ class PromptLearner(nn.Module):
             raise InputError(f"deep prompt layers {wrong} do not exist: the text tower has {layers} (from 1)")
         if n_deep > n_context:
             raise InputError(f"{n_deep} deep tokens do not fit over {n_context} context tokens")
-        self.deep_layers, self.deep_half = deep_layers, deep_half
-        sentences = [" ".join([PLACEHOLDER] * n_context + [word]) for word in words]
-        ids = backbone.tokenizer(sentences).to(backbone.device)
-        with torch.no_grad():
-            embedded = text.token_embedding(ids).float()  # (2, L, W)
+        self.deep_layers, self.deep_half, self.n_context = deep_layers, deep_half, n_context
+        embedded, ids = self._embed(backbone, words)  # (2, L, W), (2, L)
         self.register_buffer("prefix", embedded[:, :1], persistent=False)
         self.register_buffer("suffix", embedded[:, 1 + n_context :], persistent=False)
         self.register_buffer("ends", end_positions(ids), persistent=False)
@@ -68,12 +67,29 @@ class PromptLearner(nn.Module):
         context = torch.stack([self.normal_context, self.abnormal_context])
         return torch.cat([self.prefix, context, self.suffix], dim=1)
 
-    def forward(self, backbone: Backbone) -> Tensor:
-        """Unit text vectors (2, E), order normal, abnormal, float32."""
+    def _embed(self, backbone: Backbone, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Word embeddings (T, L, W) of sentences with placeholders before the words, and their token ids (T, L)."""
+        assert backbone.tokenizer is not None
+        sentences = [" ".join([PLACEHOLDER] * self.n_context + [word]) for word in words]
+        ids = backbone.tokenizer(sentences).to(backbone.device)
+        with torch.no_grad():
+            return backbone.require_text().token_embedding(ids).float(), ids
+
+    def forward(self, backbone: Backbone, words: Sequence[str] | None = None) -> Tensor:
+        """Unit text vectors (2, E), order normal, abnormal, float32.
+
+        words: other endings of the sentences, alternating normal and abnormal -> (len(words), E).
+        """
         text = backbone.require_text()
+        prompts, ends = self.prompts(), self.ends
+        if words is not None:
+            embedded, ids = self._embed(backbone, words)
+            context = torch.stack([self.normal_context, self.abnormal_context]).repeat(len(words) // 2, 1, 1)
+            prompts = torch.cat([embedded[:, :1], context, embedded[:, 1 + self.n_context :]], dim=1)  # (T, L, W)
+            ends = end_positions(ids)
         deep = {
             layer: tokens.half().to(tokens.dtype) if self.deep_half else tokens
             for layer, tokens in zip(self.deep_layers, self.deep_tokens, strict=True)
         }
-        vectors = text.encode(self.prompts().to(backbone.dtype), self.ends, deep)
+        vectors = text.encode(prompts.to(text.projection.dtype), ends, deep)
         return F.normalize(vectors.float(), dim=-1)

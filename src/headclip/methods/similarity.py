@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, VisionTokens
 from headclip.errors import InputError
 from headclip.methods.base import Method, Scores, method_seed
@@ -83,6 +84,10 @@ class SimilarityMethod(Method):
 
     def tokens(self, pixels: Tensor) -> VisionTokens:
         return self.backbone.vision(pixels, self.request)
+
+    def stream(self) -> Stream | None:
+        plain = type(self).tokens is SimilarityMethod.tokens
+        return Stream(self.request) if plain else None  # a method with a pass of its own has to say what it is
 
     def patch_probabilities(self, tokens: VisionTokens, text: Tensor) -> list[Tensor]:
         """For each tap, (B, 2, rows, columns) probabilities of normal and abnormal: equation 9."""

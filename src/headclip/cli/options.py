@@ -1,0 +1,114 @@
+"""Options that several commands have, so that each is named, explained and checked in one way."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headclip.cli.common import Device, Precision
+
+
+class Protocol(StrEnum):
+    """How the pixel metrics are computed."""
+
+    exact = "exact"
+    ader = "ader"
+
+
+class Scale(StrEnum):
+    """At which resolution maps and masks meet."""
+
+    image = "image"
+    tower = "tower"
+
+
+# --- the model
+
+Backbone = Annotated[
+    str, typer.Option(help="'embedded', a name such as ViT-L-14-336, a hub id, a folder or a checkpoint file.")
+]
+OneCheckpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", metavar="FILE", help="What headclip train learnt, or a .pth that a method's authors published."
+    ),
+]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="[NAME=]FILE",
+        help="What headclip train learnt, or a published .pth; NAME is its method, or what tables shall call it. "
+        "Repeatable.",
+    ),
+]
+OneMethod = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", help="See headclip methods.  [default: the checkpoint's, else headclip]"),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME[,NAME...]",
+        help="See headclip methods; several share the vision pass.  [default: the checkpoints', else headclip]",
+    ),
+]
+TrainedMethod = Annotated[
+    str, typer.Option("--method", metavar="NAME", help="What to train; headclip methods lists them.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method, e.g. --set alpha=0.5. Repeatable."),
+]
+SettingsOfMany = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="[METHOD.]NAME=VALUE",
+        help="Any setting of the method, e.g. --set alpha=0.5, or of one of several. Repeatable.",
+    ),
+]
+Reference = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Normal images, for methods with a few-shot variant.")
+]
+
+# --- the computation
+
+OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+InPrecision = Annotated[Precision, typer.Option("--precision", help="In which numbers to compute.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=32, metavar="N", help="Input size of the model, in pixels.  [default: the method's]"),
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images at a time.")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 100000000]")]
+
+# --- training
+
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the images.  [default: the method's, mostly 15]")]
+TrainingBatch = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images a step.  [default: the method's, mostly 8]")
+]
+Rate = Annotated[float | None, typer.Option(help="Learning rate.  [default: the method's, mostly 0.001]")]
+
+# --- evaluation
+
+Resolution = Annotated[
+    Scale | None,
+    typer.Option(help="Where maps and masks meet.  [default: image; tower with the metrics of ader]"),
+]
+Bootstrap = Annotated[int, typer.Option(min=0, metavar="N", help="Draws for the intervals; 0: none.")]
+Limit = Annotated[int | None, typer.Option(min=2, metavar="N", help="A first look at N images of each category.")]
+Figures = Annotated[bool, typer.Option("--figures/--no-figures", help="Draw ROC, PR and PRO curves.")]
+AllowLeakage = Annotated[
+    bool, typer.Option("--allow-leakage", help="Score even images of the training set; marks every table.")
+]
+
+# --- output
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

@@ -1,0 +1,148 @@
+"""Several detectors on one backbone: what they have in common of the vision pass is computed once an image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from headclip.clip.streams import Stream, run_streams
+from headclip.errors import InputError
+from headclip.inference.detector import Detector, batches_of_one_size
+from headclip.inference.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Predictions of one detector for some of the images given.
+
+    indices: which of them; seconds: what they took, a shared pass counting for each detector in equal parts.
+    """
+
+    label: str
+    indices: list[int]
+    predictions: list[Prediction]
+    seconds: float
+
+
+class PassGroup:
+    """Detectors whose methods are served by one vision pass, or a single one that runs by itself.
+
+    Results equal those of each detector alone, to rounding: the pass is the same, but for the order of some sums.
+    """
+
+    def __init__(self, detectors: Mapping[str, Detector]) -> None:
+        self.detectors = dict(detectors)
+        self.first = next(iter(self.detectors.values()))
+
+    @property
+    def batch_size(self) -> int:
+        """Images a pass."""
+        return min(detector.batch_size for detector in self.detectors.values())
+
+    def pieces(
+        self,
+        images: Sequence[np.ndarray],
+        categories: Sequence[str] | None = None,
+        labels: Collection[str] | None = None,
+    ) -> Iterator[Piece]:
+        """Decoded images, (H, W, 3) uint8 -> the predictions of each detector, batch by batch as they are made.
+
+        labels: the detectors that are wanted; None means all.
+        """
+        wanted = {name: detector for name, detector in self.detectors.items() if labels is None or name in labels}
+        if len(wanted) == 1:
+            ((label, alone),) = wanted.items()
+            started = time.perf_counter()
+            given = () if categories is None else (categories,)
+            predictions = alone.predict_arrays(images, *given)
+            yield Piece(label, list(range(len(images))), predictions, time.perf_counter() - started)
+            return
+        for output, chosen in batches_of_one_size(images, self.batch_size):
+            names = None if categories is None else [categories[i] for i in chosen]
+            yield from self._batch([images[i] for i in chosen], output, names, chosen, wanted)
+
+    def _batch(
+        self,
+        images: list[np.ndarray],
+        output: tuple[int, int],
+        names: list[str] | None,
+        indices: list[int],
+        wanted: Mapping[str, Detector],
+    ) -> Iterator[Piece]:
+        size, started = self.first.input_size(*output), time.perf_counter()
+        with torch.no_grad():
+            pixels = self.first.pixels(images, size)
+            found = run_streams(self.first.backbone.vision, pixels, [_stream(d) for d in wanted.values()])
+        if self.first.device.type == "cuda":
+            torch.cuda.synchronize(self.first.device)  # else the first method would be charged for the pass
+        share = (time.perf_counter() - started) / len(wanted)
+        for (label, detector), tokens in zip(wanted.items(), found, strict=True):
+            started = time.perf_counter()
+            with torch.no_grad():  # not around the yield: what runs in between is somebody else's
+                scores = detector.method.score(tokens, detector.batch_text(names), size, output)
+                predictions = detector.as_predictions(scores)
+            yield Piece(label, indices, predictions, share + time.perf_counter() - started)
+
+
+def group_by_pass(detectors: Mapping[str, Detector]) -> list[PassGroup]:
+    """Detectors by what they need of the vision pass, in order; the labels tell them apart.
+
+    Together run those that share a loaded backbone (the same object), input size and the way position embeddings
+    are resized, if all that their methods need is a single pass: CSA layers, taps and head weights may differ.
+
+    Raises:
+        InputError: no detector; two that share a backbone want it in different precision.
+    """
+    if not detectors:
+        raise InputError("no method to run; name at least one")
+    if len(detectors) == 1:
+        return [PassGroup(detectors)]
+    precision: dict[int, tuple[str, str]] = {}
+    groups: dict[tuple[object, ...], dict[str, Detector]] = {}
+    for label, detector in detectors.items():
+        other, taken = precision.setdefault(id(detector.backbone), (label, detector.precision))
+        if taken != detector.precision:
+            raise InputError(
+                f"{other} runs in {taken} and {label} in {detector.precision} on one loaded backbone; "
+                "give both the same precision, or load the backbone twice"
+            )
+        groups.setdefault(_needs(label, detector), {})[label] = detector
+    return [PassGroup(group) for group in groups.values()]
+
+
+def predict_methods(
+    detectors: Mapping[str, Detector], images: Sequence[np.ndarray], categories: Sequence[str] | None = None
+) -> dict[str, list[Prediction]]:
+    """Decoded images, (H, W, 3) uint8 -> for each detector one prediction each, in order.
+
+    Raises:
+        InputError: as `group_by_pass`; as many categories as images are needed, or none.
+    """
+    if categories is not None and len(categories) != len(images):
+        raise InputError(f"{len(categories)} categories were given for {len(images)} images")
+    results: dict[str, dict[int, Prediction]] = {label: {} for label in detectors}
+    for group in group_by_pass(detectors):
+        for piece in group.pieces(images, categories):
+            results[piece.label].update(zip(piece.indices, piece.predictions, strict=True))
+    return {label: [found[index] for index in range(len(images))] for label, found in results.items()}
+
+
+def _needs(label: str, detector: Detector) -> tuple[object, ...]:
+    """Equal for detectors that one pass can serve."""
+    stream = detector.method.stream()
+    if stream is None:
+        return ("alone", label)
+    side = detector.backbone.config.vision.image_size
+    native = not detector.keep_aspect and detector.input_size(1, 1) == (side, side)  # no embedding is resized
+    interpolation = None if native else stream.request.interpolation
+    return (id(detector.backbone), detector.image_size, detector.keep_aspect, interpolation)
+
+
+def _stream(detector: Detector) -> Stream:
+    stream = detector.method.stream()
+    assert stream is not None
+    return stream

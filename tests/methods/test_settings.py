@@ -1,0 +1,49 @@
+"""Kinds of settings: what fits, and what is said of what does not."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from headclip.errors import InputError
+from headclip.methods import list_methods
+from headclip.methods.base import config_from_dict, method_class
+from headclip.methods.headclip import HeadClipConfig
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_every_default_is_of_the_kind_that_its_field_declares(name):
+    cls = method_class(name).config_class
+    config = cls()
+    assert config_from_dict(cls, {item.name: getattr(config, item.name) for item in fields(cls)}) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"taps": "6, 12"},
+            r"taps of HeadClipConfig takes a list of whole numbers such as \[6, 12\], or null; '6, 12'",
+        ),
+        ({"taps": [6, "12"]}, r"\[6, '12'\] is something else"),
+        ({"taps": 6}, "list of whole numbers"),
+        ({"csa_layers": [1, 2, 3]}, r"a list of 2 whole numbers such as \[6, 12\], or null"),
+        ({"words": "good"}, "a list of 2 texts"),
+        ({"sigma": "4"}, "takes a number; '4'"),
+        ({"sigma": True}, "takes a number; True"),
+        ({"n_context": 1.5}, "takes a whole number; 1.5"),
+        ({"patch_norm": "yes"}, "takes true or false; 'yes'"),
+        ({"similarity": "v-v"}, "takes vv or qq or kk; 'v-v'"),
+        ({"head_init": "gauss"}, "takes a number or gaussian; 'gauss'"),
+        ({"simgma": 1}, r"unknown setting simgma \(did you mean sigma\?\); HeadClipConfig has aggregation, alpha"),
+    ],
+)
+def test_a_wrong_kind_is_named_with_what_is_right(values, words):
+    with pytest.raises(InputError, match=words):
+        config_from_dict(HeadClipConfig, values)
+
+
+def test_whole_numbers_are_numbers_and_lists_become_tuples():
+    config = config_from_dict(HeadClipConfig, {"sigma": 2, "taps": [6, 12], "seed": None, "head_init": "gaussian"})
+    assert (config.sigma, config.taps, config.seed, config.head_init) == (2, (6, 12), None, "gaussian")
