@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from headclip.cli.app import app
+from headclip.clip.weights import save_backbone
 from headclip.errors import InputError
-from headclip.methods.checkpoint import load_checkpoint
+from headclip.methods import create_method
+from headclip.methods.checkpoint import load_checkpoint, read_info
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from headclip.training.losses import joint_loss, local_loss
 from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
@@ -54,26 +60,136 @@ def test_losses_fall(backbone, rendered, tmp_path):
     assert log[-1]["total"] < log[0]["total"]
 
 
-def test_kept_features_train_to_nearly_the_same(rendered, tmp_path):
-    plain = trainer(make_backbone(make_config()), rendered, epochs=3)
-    kept = trainer(make_backbone(make_config()), rendered, epochs=3, keep_features=True)
-    passes = []
-    vision = kept.method.backbone.vision
-    forward = vision.forward
-    vision.forward = lambda *arguments: passes.append(1) or forward(*arguments)
-    plain.run(tmp_path / "plain.safetensors")
-    kept.run(tmp_path / "kept.safetensors")
-    assert len(passes) == kept.batches, "the tower must run once an image"
-    for name, value in plain.method.state_dict().items():
-        torch.testing.assert_close(kept.method.state_dict()[name], value, atol=3e-3, rtol=0.02)
-    first, other = (
-        json.loads(log_path(tmp_path / f"{n}.safetensors").read_text().splitlines()[-1]) for n in ("plain", "kept")
-    )
-    assert other["total"] == pytest.approx(first["total"], rel=1e-3)
-
-
 class StopError(Exception):
     pass
+
+
+def last_loss(out):
+    return json.loads(log_path(out).read_text().splitlines()[-1])["total"]
+
+
+def kept_trainer(data, method="headclip", seed=111, **changes):
+    """A trainer of any method on a backbone of its own, and a list that grows by the images of each tower pass."""
+    backbone, seen = make_backbone(make_config()), []
+    forward = backbone.vision.forward
+    backbone.vision.forward = lambda pixels, *rest: seen.append(len(pixels)) or forward(pixels, *rest)
+    config = TrainConfig(**{"epochs": 3, "seed": seed, **changes})
+    return Trainer(create_method(method, backbone, {"sigma": 1.0, "seed": seed}), data, config), seen
+
+
+@pytest.mark.parametrize(("dtype", "loss", "moved"), [("fp16", 1e-4, 0.05), ("int8", 5e-3, 0.5)])
+@pytest.mark.parametrize("method", ["headclip", "anomalyclip", "coop", "linear_heads"])
+def test_kept_features_train_to_nearly_the_same(rendered, tmp_path, method, dtype, loss, moved):
+    """The losses agree to `loss`, and the parameters to a share `moved` of the way that they went."""
+    plain, _ = kept_trainer(rendered, method)
+    kept, seen = kept_trainer(rendered, method, keep_features=str(tmp_path / "features"), features_dtype=dtype)
+    first = {name: value.clone() for name, value in plain.method.state_dict().items()}
+    plain.run(tmp_path / "plain.safetensors")
+    kept.run(tmp_path / "kept.safetensors")
+    assert sum(seen) == len(rendered), "the tower must run once an image"
+    assert last_loss(tmp_path / "kept.safetensors") == pytest.approx(
+        last_loss(tmp_path / "plain.safetensors"), rel=loss
+    )
+    for name, value in plain.method.state_dict().items():
+        way = (value - first[name]).norm()
+        assert (kept.method.state_dict()[name] - value).norm() < moved * way, name
+
+
+def test_a_second_seed_and_another_method_never_run_the_tower(rendered, tmp_path):
+    place = tmp_path / "features"
+    first, seen = kept_trainer(rendered, epochs=1, keep_features=place)
+    first.run(tmp_path / "first.safetensors")
+    assert sum(seen) == len(rendered)
+    for number, changes in enumerate(({"seed": 7}, {"batch_size": 3, "rate": 0.1}, {"method": "coop"})):
+        again, seen = kept_trainer(rendered, epochs=2, keep_features=place, **changes)
+        again.run(tmp_path / f"{number}.safetensors")
+        assert not seen, changes
+    again, _ = kept_trainer(rendered, epochs=1, keep_features=str(place))
+    again.run(tmp_path / "again.safetensors")
+    for name, value in first.method.state_dict().items():
+        assert torch.equal(value, again.method.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("place", ["memory", "folder"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_stopped_run_with_kept_features_resumes_to_the_same(rendered, tmp_path, place, steps):
+    def run(name):
+        place_ = "memory" if place == "memory" else tmp_path / name
+        return kept_trainer(rendered, keep_features=place_, epochs=2)
+
+    whole, _ = run("one")
+    whole.run(tmp_path / "whole.safetensors")
+    out, seen = tmp_path / "cut.safetensors", []
+
+    def stop(progress):
+        seen.append(progress)
+        if len(seen) > steps:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run("two")[0].run(out, save_seconds=0, progress=stop)
+    resumed, passes = run("two" if steps == 4 else "moved")  # where they lie makes no difference
+    resumed.restore(state_path(out))
+    resumed.run(out)
+    assert sum(passes) == {("folder", 4): 0, ("memory", 4): 12}.get((place, steps), len(rendered))
+    for name, value in whole.method.state_dict().items():  # a pass over other images together rounds in another way
+        torch.testing.assert_close(resumed.method.state_dict()[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_a_row_that_is_damaged_meanwhile_is_computed_anew(rendered, tmp_path):
+    place = tmp_path / "features"
+    kept_trainer(rendered, epochs=1, keep_features=place)[0].run(tmp_path / "a.safetensors")
+    for path in place.rglob("heads-*.rows"):
+        content = bytearray(path.read_bytes())
+        content[10] ^= 1
+        path.write_bytes(content)
+    again, seen = kept_trainer(rendered, epochs=1, keep_features=place)
+    again.run(tmp_path / "b.safetensors")
+    assert seen == [1]
+    assert last_loss(tmp_path / "b.safetensors") == last_loss(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_without_room_the_tower_runs_in_every_epoch(rendered, tmp_path, monkeypatch, when):
+    usage = namedtuple("usage", "total used free")
+    asked = []
+
+    def disk_usage(path):
+        asked.append(path)
+        return usage(0, 0, 0 if when == "at once" or len(asked) > 2 else 2**40)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    plain, _ = kept_trainer(rendered, epochs=2)
+    plain.run(tmp_path / "plain.safetensors")
+
+    def run():
+        kept, seen = kept_trainer(rendered, epochs=2, keep_features=tmp_path / "features")
+        kept.run(tmp_path / "kept.safetensors")
+        return seen
+
+    with pytest.warns(UserWarning, match=r"kept features need .* are free; the tower runs in every epoch instead"):
+        seen = run()
+    assert sum(seen) == 2 * len(rendered)
+    assert last_loss(tmp_path / "kept.safetensors") == pytest.approx(
+        last_loss(tmp_path / "plain.safetensors"), rel=1e-3
+    )
+
+
+def test_masks_come_back_as_they_were(rendered):
+    run, _ = kept_trainer(rendered, keep_features=True, epochs=1)
+    first = {number: batch for batch in run.loader(0) for number in [tuple(batch.numbers)] if run.remember(batch)}
+    for batch in run.loader(0):
+        assert batch.images is None
+        assert torch.equal(batch.masks, first[tuple(batch.numbers)].masks)
+        assert batch.categories == first[tuple(batch.numbers)].categories
+        assert torch.equal(run.images(batch, [0]), first[tuple(batch.numbers)].images[:1])
+
+
+def test_methods_inside_the_tower_cannot_keep_anything(rendered):
+    with pytest.raises(InputError, match="adaclip needs the tower anew"):
+        Trainer(create_method("adaclip", make_backbone(make_config())), rendered, TrainConfig(keep_features=True))
+    with pytest.raises(InputError, match="fp16 or int8"):
+        TrainConfig(features_dtype="fp8")
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
@@ -187,3 +303,15 @@ def test_local_weight_and_taps():
     expected = sum(local_loss(p, masks) for p in pairs)
     torch.testing.assert_close(loss.total, 4 * expected + loss.image)
     torch.testing.assert_close(joint_loss(torch.zeros(2, 2), pairs, labels, masks, 4.0, True).local, expected / 2)
+
+
+def test_the_command_keeps_features_on_disk(tmp_path):
+    save_backbone(make_backbone(make_config()), tmp_path / "tiny")
+    words = ["train", "--data", "synthetic", "--images", "4", "--image-size", "42", "--workers", "0", "--epochs", "2"]
+    words += ["--device", "cpu", "--backbone", str(tmp_path / "tiny"), "--features-in", str(tmp_path / "features")]
+    done = CliRunner().invoke(app, [*words, "--features-dtype", "int8", "--out", str(tmp_path / "a.safetensors")])
+    assert done.exit_code == 0, done.output
+    assert "int8" in done.output
+    assert "an image" in done.output
+    assert list((tmp_path / "features").rglob("heads-*.int8.rows"))
+    assert str(tmp_path) not in json.dumps(read_info(tmp_path / "a.safetensors").training)

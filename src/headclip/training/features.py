@@ -1,85 +1,298 @@
-"""Frozen features kept in memory, so that the tower runs once an image rather than once an epoch.
+"""Features of the frozen tower that are kept, so that it runs once an image rather than once an epoch.
 
 What a method learns comes after the head outputs of the CSA layers (HeadCLIP 3.3: the local stream is linear in the
-head weights, the global one never sees them), so they, the stream that enters the first CSA layer and the CLS token
-are all that later epochs need.
+head weights, the global one never sees them), or, where it has no head weights, after the tokens that it taps. So
+these and the class token are all that later epochs, other seeds and other settings need. Each tensor is kept by
+itself, under the hash of the image: what two methods have in common is kept once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from headclip.clip.backbone import Backbone
+from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionRequest, VisionTokens, VisionTower
+from headclip.errors import InputError
+from headclip.files import write_atomically
+from headclip.methods.base import Method, TrainableMethod
+from headclip.training.feature_codec import FeatureDtype, Plane
+from headclip.training.feature_files import FileRows, MemoryRows, Rows
+
+FORMAT = 1
+SPARE_BYTES = 1 << 30  # what must stay free on the disk or in memory beside the features
 
 
-class FeatureStore:
-    """Features of images by their number in the training set, in half precision on the CPU.
+def image_key(image: Tensor) -> str:
+    """Key of an image as it enters the tower, before normalisation: SHA-256 (hex) of its size and pixels.
 
-    Half precision keeps three decimals: training from the store agrees with training without it to that, not to the
-    last bit.
+    image: (3, H, W) uint8. Resizing is done by then, so that it is part of the key.
     """
+    pixels = image.contiguous().cpu().numpy()
+    return hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.tobytes()).hexdigest()
 
-    def __init__(self, dtype: torch.dtype = torch.float16) -> None:
-        self.dtype = dtype
-        self._kept: dict[int, VisionTokens] = {}
 
-    def has(self, numbers: list[int]) -> bool:
-        """Whether all these images are kept."""
-        return all(number in self._kept for number in numbers)
+def kept_request(method: Method) -> VisionRequest:
+    """What has to be kept of a pass so that the method can go on without the tower.
 
-    def put(self, numbers: list[int], tokens: VisionTokens) -> None:
-        """Keep each image of a batch; `tokens` come from a pass with `keep_heads`."""
-        for row, number in enumerate(numbers):
-            self._kept[number] = each_tensor(tokens, self._row(row))
-
-    def _row(self, row: int) -> Callable[[Tensor], Tensor]:
-        return lambda tensor: tensor[row].to("cpu", self.dtype)
-
-    def get(self, numbers: list[int], device: torch.device, dtype: torch.dtype) -> VisionTokens:
-        """A batch of kept images."""
-        rows = [self._kept[number] for number in numbers]
-        first = rows[0]
-
-        def stack(tensors: list[Tensor]) -> Tensor:
-            return torch.stack(tensors).to(device, dtype)
-
-        return replace(
-            first,
-            cls=stack([row.cls for row in rows]),
-            local={tap: stack([row.local[tap] for row in rows]) for tap in first.local},
-            heads={layer: stack([row.heads[layer] for row in rows]) for layer in first.heads},
-            base=None if first.base is None else stack([row.base for row in rows if row.base is not None]),
+    Raises:
+        InputError: what the method learns reaches into the tower, or it needs more than one pass.
+    """
+    stream = method.stream()
+    if stream is None:
+        raise InputError(
+            f"{method.name} needs the tower anew in every step, because what it learns works inside the tower; "
+            "train it without kept features"
         )
-
-    @property
-    def bytes(self) -> int:
-        """Memory in use."""
-        total = 0
-        for row in self._kept.values():
-            tensors = [row.cls, *row.local.values(), *row.heads.values(), *([] if row.base is None else [row.base])]
-            total += sum(tensor.nbytes for tensor in tensors)
-        return total
-
-
-def each_tensor(tokens: VisionTokens, change: Callable[[Tensor], Tensor]) -> VisionTokens:
-    """The same tokens with `change` applied to every tensor."""
-    return replace(
-        tokens,
-        cls=change(tokens.cls),
-        local={tap: change(value) for tap, value in tokens.local.items()},
-        heads={layer: change(value) for layer, value in tokens.heads.items()},
-        base=None if tokens.base is None else change(tokens.base),
-    )
+    request = stream.request
+    if isinstance(method, TrainableMethod) and not method.learns_maps:
+        return replace(request, csa=None, taps=())
+    if request.csa is None or stream.head_weights is None:
+        return request
+    return replace(request, keep_heads=True, taps=tuple(tap for tap in request.taps if tap < request.csa[0]))
 
 
 def frozen_pass(tower: VisionTower, pixels: Tensor, request: VisionRequest) -> VisionTokens:
-    """One pass without gradients that keeps what `VisionTower.accumulate` needs, and nothing that it makes anew."""
-    assert request.csa is not None
-    first = request.csa[0]
+    """One pass without gradients over normalised pixels (B, 3, H, W), for a request made by `kept_request`."""
     with torch.no_grad():
-        tokens = tower(pixels, replace(request, keep_heads=True))
-    return replace(tokens, local={tap: value for tap, value in tokens.local.items() if tap < first})
+        return tower(pixels, request)
+
+
+def tokens_from_kept(method: Method, kept: VisionTokens) -> VisionTokens:
+    """The method's tokens from those of an earlier pass, with its head weights, where it has any, applied anew."""
+    stream = method.stream()
+    assert stream is not None
+    if stream.head_weights is None:
+        return kept
+    return method.backbone.vision.accumulate(kept, stream.request, stream.head_weights)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a tensor of a pass lies: kind "cls", "base", "local" or "heads", and its layer."""
+
+    kind: str
+    layer: int = 0
+
+    def of(self, tokens: VisionTokens) -> Tensor:
+        """(B, tokens, width)."""
+        if self.kind == "cls":
+            return tokens.cls[:, None]
+        if self.kind == "base":
+            assert tokens.base is not None
+            return tokens.base
+        return (tokens.local if self.kind == "local" else tokens.heads)[self.layer]
+
+
+class FeatureStore:
+    """Kept features of images of one size on one backbone, by `image_key`, for any method.
+
+    Half precision ("fp16") keeps three decimals of every value; "int8" two, in half the room: 8 bits with a scale for
+    every token and head. The class token is always kept as it is. Several processes may use one folder at a time.
+
+    Args:
+        size: height and width of the images in pixels, multiples of the patch size.
+        folder: where to keep them; None keeps them in memory.
+        dtype: how to keep them.
+        arithmetic: in which numbers head outputs are given back and projected; None takes the backbone's, or bf16 for
+            "int8" where the device is faster with it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: tuple[int, int],
+        *,
+        folder: Path | None = None,
+        dtype: FeatureDtype = "fp16",
+        arithmetic: torch.dtype | None = None,
+    ) -> None:
+        self.backbone, self.size, self.dtype = backbone, size, dtype
+        quick = dtype == "int8" and has_fast_bf16(backbone.device)  # rounds less than the 8 bits have done
+        self.arithmetic = arithmetic or (torch.bfloat16 if quick else backbone.dtype)
+        patch = backbone.config.vision.patch_size
+        self.grid = (size[0] // patch, size[1] // patch)
+        self.folder: Path | None = None
+        if folder is not None:
+            facts = self._facts()
+            name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+            self.folder = folder / f"{size[0]}x{size[1]}-{name}"
+            about = self.folder / "about.json"
+            if not about.exists():  # for people; the name of the folder says it all
+                write_atomically(about, json.dumps({"backbone": backbone.name, **facts}, indent=2) + "\n")
+        self._rows: dict[str, Rows] = {}
+
+    def _facts(self) -> dict[str, Any]:
+        """What must be equal for features to be the same, besides the image and the tensor."""
+        config = self.backbone.config
+        return {
+            "format": FORMAT,
+            "backbone_hash": self.backbone.hash,
+            "computed_in": str(self.backbone.dtype).removeprefix("torch."),
+            "size": self.size,
+            "mean": config.mean,
+            "std": config.std,
+        }
+
+    # --- what is kept
+
+    def missing(self, method: Method, keys: Sequence[str]) -> list[str]:
+        """Those of the keys, each once, for which something that the method needs is not kept or damaged."""
+        rows = [self._open(plane) for plane in self._planes(kept_request(method)).values()]
+        return [key for key in dict.fromkeys(keys) if not all(part.has(key) for part in rows)]
+
+    def add(self, method: Method, keys: Sequence[str], images: Tensor) -> None:
+        """Run the tower over images (B, 3, H, W) uint8 and keep what the method needs of it.
+
+        Raises:
+            OSError: there is no room.
+            InputError: a value is beyond half precision.
+        """
+        backbone, request = self.backbone, kept_request(method)
+        planes = self._planes(request)
+        if room := self._no_room(len(keys) * self.bytes_per_image(method)):
+            raise OSError(room)
+        mean, std = backbone.config.mean, backbone.config.std
+        tokens = frozen_pass(backbone.vision, normalise(images.to(backbone.device), mean, std, backbone.dtype), request)
+        for plane, part in {plane: part for part, plane in planes.items()}.items():
+            self._open(plane).write(dict(zip(keys, plane.encode(part.of(tokens)), strict=True)))
+
+    def tokens(self, method: Method, keys: Sequence[str]) -> VisionTokens:
+        """What `method.tokens` gives for these images, gradients to head weights included, without the tower.
+
+        Patch tokens are left out where training does not read them (`TrainableMethod.learns_maps`).
+
+        Raises:
+            KeyError: an image is not kept, or damaged; see `missing`.
+        """
+        if lost := self.missing(method, keys):
+            raise KeyError(f"features of {len(lost)} of these images are not kept")
+        kept = VisionTokens(torch.empty(0), {}, self.grid)
+        for part, plane in self._planes(kept_request(method)).items():
+            rows, dtype = self._open(plane), self.arithmetic if part.kind == "heads" else self.backbone.dtype
+            values = plane.decode([rows.read(key) for key in keys], self.backbone.device, dtype)
+            if part.kind == "cls":
+                kept.cls = values[:, 0]
+            elif part.kind == "base":
+                kept.base = values
+            else:
+                (kept.local if part.kind == "local" else kept.heads)[part.layer] = values
+        return tokens_from_kept(method, kept)
+
+    # --- room
+
+    def bytes_per_image(self, method: Method) -> int:
+        """Bytes that are kept of one image."""
+        return sum(plane.bytes for plane in set(self._planes(kept_request(method)).values()))
+
+    def describe(self, method: Method, images: int) -> str:
+        """Where features lie and how much room those of so many images take, in a line."""
+        one = self.bytes_per_image(method)
+        place = "in memory" if self.folder is None else f"in {self.folder}"
+        return f"{readable_bytes(one)} an image, {readable_bytes(one * images)} for {images:,}, {place} ({self.dtype})"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in use, of what this store has touched."""
+        return sum(rows.in_use for rows in self._rows.values())
+
+    def shortage(self, method: Method, images: int) -> str | None:
+        """What to say where so many images will not fit, beside those that are kept; None where they will.
+
+        Which images are kept already is not known before they are read: every row there is counts as one of them.
+        """
+        planes = set(self._planes(kept_request(method)).values())
+        return self._no_room(sum(max(0, images * plane.bytes - self._open(plane).in_use) for plane in planes))
+
+    def _no_room(self, wanted: int) -> str | None:
+        if self.folder is None:
+            free, where = free_memory(), "in memory"
+        else:
+            free, where = shutil.disk_usage(self.folder).free, f"on the disk of {self.folder.parent}"
+        if not wanted or free is None or wanted + SPARE_BYTES <= free:
+            return None
+        return f"kept features need {readable_bytes(wanted)} {where}, where {readable_bytes(free)} are free"
+
+    # --- tensors
+
+    def _open(self, plane: Plane) -> Rows:
+        name = f"{plane.name}.{plane.code}"
+        if name not in self._rows:
+            rows: Rows = MemoryRows() if self.folder is None else FileRows(self.folder / name, plane.bytes)
+            self._rows[name] = rows
+        return self._rows[name]
+
+    def _planes(self, request: VisionRequest) -> dict[Part, Plane]:
+        """Every tensor that a request keeps. Equal tensors, of one request or of several, have equal planes."""
+        config = self.backbone.config.vision
+        resized = self.grid != (config.grid, config.grid) and request.interpolation != "bilinear"
+        ending = f"-{request.interpolation}" if resized else ""
+        csa = request.similarity + ("" if request.scale is None else f"-scale{request.scale!r}")
+        first = request.csa[0] if request.csa else config.layers + 1
+
+        def plane(name: str) -> Plane:
+            return Plane(name + ending, 1 + self.grid[0] * self.grid[1], config.width, config.head_dim, self.dtype)
+
+        found = {Part("cls"): Plane("cls" + ending, 1, config.width, config.head_dim, "fp32")}
+        for tap in request.taps:
+            local = f"local-{csa}-{first}-{tap}" + ("" if request.with_base else "-sum")
+            found[Part("local", tap)] = plane(f"stream-{tap}" if tap < first else local)
+        if request.keep_heads and request.csa:
+            found[Part("base")] = plane(f"stream-{first - 1}")
+            found |= {Part("heads", layer): plane(f"heads-{csa}-{layer}") for layer in range(first, request.csa[1] + 1)}
+        return found
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def readable_bytes(count: int) -> str:
+    """
+    >>> readable_bytes(44_900_000)
+    '44.9 MB'
+    """
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1000:.1f} kB"
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free or can be made free; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+Images = Callable[[Sequence[int]], Tensor]
+"""Rows of a batch -> those images, (n, 3, H, W) uint8."""
+
+
+def kept_or_computed(store: FeatureStore, method: Method, keys: Sequence[str], images: Images) -> VisionTokens:
+    """`store.tokens`, after the tower has run over those images that are not kept.
+
+    Raises:
+        OSError: there is no room to keep them.
+        InputError: a value is beyond half precision.
+    """
+    missing = store.missing(method, keys)
+    if missing:
+        store.add(method, missing, images([list(keys).index(key) for key in missing]))
+    return store.tokens(method, keys)

@@ -60,7 +60,7 @@ class SyntheticTrainingSet(Dataset[TrainingItem]):
 
     def __getitem__(self, index: int) -> TrainingItem:
         sample = self.rendered[index]
-        return TrainingItem(sample.image, sample.mask, sample.label, True)
+        return TrainingItem(sample.image, sample.mask, sample.label, True, sample.noun)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
-from headclip.training.features import FeatureStore, frozen_pass
+from headclip.training.batches import Batch, SeenItem, collate, remember, seen_batch
+from headclip.training.feature_codec import FeatureDtype
+from headclip.training.features import FeatureStore, image_key, kept_or_computed, kept_request
 from headclip.training.files import append_json_line, save_torch, trim_log
 from headclip.training.losses import LossParts, joint_loss
-from headclip.training.sets import TrainingItem, TrainingSet
+from headclip.training.sets import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -37,25 +40,18 @@ class TrainConfig:
     local_weight: float | None = None  # A18: None takes 4 for a single map, 1 with several taps
     tap_mean: bool = False  # A2
     seed: int = 111
-    keep_features: bool = False  # run the tower once an image and keep its features in memory, in half precision
+    keep_features: bool | Literal["memory"] | str | Path = False  # run the tower once an image; a path: a folder
+    features_dtype: FeatureDtype = "fp16"  # how features are kept: see `FeatureStore`
 
     def __post_init__(self) -> None:
+        if self.features_dtype not in ("fp16", "int8"):
+            raise InputError(f"features are kept as fp16 or int8, not as {self.features_dtype}")
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
             raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")
 
-
-@dataclass
-class Batch:
-    """images (B, 3, S, S) uint8, masks (B, S, S) bool, labels (B,), has_mask (B,) bool, categories B names; numbers
-    of the images in the set; kept: their features, where the tower has seen them before."""
-
-    images: Tensor
-    masks: Tensor
-    labels: Tensor
-    has_mask: Tensor
-    categories: list[str]
-    numbers: list[int] = field(default_factory=list)
-    kept: VisionTokens | None = None
+    def facts(self) -> dict[str, Any]:
+        """The settings as a checkpoint keeps them: where features lie makes no difference, how they are kept does."""
+        return {**asdict(self), "keep_features": bool(self.keep_features)}
 
 
 @dataclass
@@ -84,16 +80,6 @@ class EpochSums:
         return {name: round(value / max(1, self.batches), 6) for name, value in self.values.items()}
 
 
-def collate(items: list[TrainingItem]) -> Batch:
-    return Batch(
-        torch.stack([item.image for item in items]),
-        torch.stack([item.mask for item in items]),
-        torch.tensor([item.label for item in items]),
-        torch.tensor([item.has_mask for item in items]),
-        [item.category for item in items],
-    )
-
-
 class Trainer:
     """Trains a method's own parameters; the backbone's stay as they are, to the bit.
 
@@ -110,11 +96,22 @@ class Trainer:
             groups.append({"params": parameters, "lr": rate})
         self.optimiser = method.optimiser(groups, config.rate, config.betas)
         self.local_weight = method.local_weight if config.local_weight is None else config.local_weight
-        if config.keep_features and method.request.csa is None:
-            raise InputError(f"{method.name} with these settings has nothing to keep; leave --keep-features out")
-        self.store = FeatureStore() if config.keep_features else None
-        self.items: dict[int, TrainingItem] = {}
+        self.store = self._open_store() if config.keep_features else None
+        self.items: dict[int, SeenItem] = {}
         self.epoch, self.batch, self.sums = 1, 0, EpochSums()
+
+    def _open_store(self) -> FeatureStore | None:
+        """Where features are kept; None, with a word, where there is no room for those of all images."""
+        place = self.config.keep_features
+        kept_request(self.method)  # refuses before the first image is made
+        height, width = self.data[0].image.shape[-2:]
+        folder = None if place in (True, "memory") else Path(place)  # type: ignore[arg-type]
+        store = FeatureStore(self.method.backbone, (height, width), folder=folder, dtype=self.config.features_dtype)
+        shortage = store.shortage(self.method, len(self.data))
+        if shortage is not None:
+            warnings.warn(f"{shortage}; the tower runs in every epoch instead", stacklevel=3)
+            return None
+        return store
 
     @property
     def batches(self) -> int:
@@ -129,8 +126,8 @@ class Trainer:
         """What is left of the current epoch."""
         order, size = self.order(self.epoch), self.config.batch_size
         chunks = [order[start : start + size] for start in range(self.batch * size, len(order), size)]
-        if self.store is not None and self.store.has(order):
-            yield from (self.kept_batch(numbers) for numbers in chunks)
+        if self.store is not None and len(self.items) == len(self.data):
+            yield from (seen_batch([self.items[number] for number in numbers], numbers) for numbers in chunks)
             return
         loader: DataLoader[Any] = DataLoader(
             self.data,  # type: ignore[arg-type]
@@ -142,28 +139,31 @@ class Trainer:
         for numbers, batch in zip(chunks, loader, strict=True):
             yield replace(batch, numbers=numbers)
 
-    def kept_batch(self, numbers: list[int]) -> Batch:
-        """A batch of images that the tower has seen."""
-        assert self.store is not None
-        backbone = self.method.backbone
-        batch = collate([self.items[number] for number in numbers])
-        return replace(batch, numbers=numbers, kept=self.store.get(numbers, backbone.device, backbone.dtype))
+    def images(self, batch: Batch, rows: Sequence[int]) -> Tensor:
+        """Rows of a batch as images (n, 3, S, S) uint8, made or read again where the batch came without."""
+        if batch.images is not None:
+            return batch.images[list(rows)]
+        return torch.stack([self.data[batch.numbers[row]].image for row in rows])
 
     def tokens(self, batch: Batch) -> VisionTokens:
         """Tokens of a batch: from the tower, or from kept features."""
         method, backbone = self.method, self.method.backbone
-        if batch.kept is not None:
-            return method.tokens_from_kept(batch.kept)
-        pixels = normalise(batch.images.to(backbone.device), backbone.config.mean, backbone.config.std, backbone.dtype)
-        if self.store is None:
-            return method.tokens(pixels)
-        kept = frozen_pass(backbone.vision, pixels, method.request)
-        self.store.put(batch.numbers, kept)
-        for row, number in enumerate(batch.numbers):
-            label, marked = int(batch.labels[row]), bool(batch.has_mask[row])
-            nothing = batch.images[row, :, :0, :0]
-            self.items[number] = TrainingItem(nothing, batch.masks[row], label, marked, batch.categories[row])
-        return method.tokens_from_kept(kept)
+        if self.store is not None:
+            keys = batch.keys or self.remember(batch)
+            try:
+                return kept_or_computed(self.store, method, keys, lambda rows: self.images(batch, rows))
+            except OSError as error:
+                warnings.warn(f"{error}; the tower runs in every epoch instead", stacklevel=2)
+                self.store = None
+        images = self.images(batch, range(len(batch.labels))).to(backbone.device)
+        return method.tokens(normalise(images, backbone.config.mean, backbone.config.std, backbone.dtype))
+
+    def remember(self, batch: Batch) -> list[str]:
+        """Keep what later epochs need beside the features; returns the images' keys."""
+        assert batch.images is not None
+        keys = [image_key(image) for image in batch.images]
+        self.items.update(remember(batch, keys))
+        return keys
 
     def losses(self, batch: Batch) -> LossParts:
         """Equation 11 on one batch."""
@@ -194,7 +194,7 @@ class Trainer:
         facts = {
             "method": self.method.name,
             "method_config": self.method.config_dict(),
-            "training": asdict(self.config),
+            "training": self.config.facts(),
             "backbone_hash": self.method.backbone.hash,
             "data": self.data.describe(),
         }
@@ -264,7 +264,7 @@ class Trainer:
             append_json_line(log, entry)
             self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
             save_torch(self.state(), state)
-        info = save_checkpoint(out, self.method, training=asdict(self.config), data=self.data.describe())
+        info = save_checkpoint(out, self.method, training=self.config.facts(), data=self.data.describe())
         state.unlink(missing_ok=True)
         return info
 
