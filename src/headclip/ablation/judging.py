@@ -1,0 +1,190 @@
+"""Running every detector of a plan over the test sets, and what is kept of it: a small file each, written at once.
+
+A record holds the figures under both protocols and, for every image, the image score and its two parts, so that any
+joint score ratio follows without the model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headclip.ablation.models import Progress, Workshop
+from headclip.ablation.plan import Judge, Plan
+from headclip.data.datasets import Dataset
+from headclip.errors import InputError
+from headclip.evaluation.evaluate import RUNS, Options, evaluate_methods
+from headclip.evaluation.judged import choose, dataset_key, name_images
+from headclip.evaluation.metrics import PROTOCOLS
+from headclip.evaluation.outputs import FORMAT as EVALUATION
+from headclip.evaluation.outputs import RESULTS as EVALUATION_RESULTS
+from headclip.evaluation.scoring import DatasetResult
+from headclip.files import write_atomically
+from headclip.inference.detector import Detector
+from headclip.inference.run import Run
+
+RECORDS, SCRATCH = "records", "scratch"
+JUDGED_AT_ONCE = 8_000
+"""Detectors times images of one pass: each keeps up to 0.5 MB of pixel counts on disk until the pass is over."""
+
+
+@dataclass(frozen=True)
+class JudgingSettings:
+    """How detectors run and are scored; fields as in `headclip.evaluation.evaluate.Options` and `Detector`."""
+
+    protocol: str = "ader"
+    resolution: str | None = None
+    limit: int | None = None
+    allow_leakage: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+
+    @property
+    def options(self) -> Options:
+        return Options(
+            protocol=self.protocol,
+            resolution=self.resolution,  # type: ignore[arg-type]
+            bootstrap=0,
+            limit=self.limit,
+            resume=True,
+            allow_leakage=self.allow_leakage,
+            figures=False,
+            worst=0,
+        )
+
+
+def useful(datasets: Sequence[Dataset], levels: Sequence[str]) -> tuple[list[Dataset], list[str]]:
+    """The datasets that have something of the wanted levels, without the parts that are not asked for, and notes.
+
+    Raises:
+        InputError: none has.
+    """
+    found, notes = [], []
+    for dataset in datasets:
+        level = dataset.info.level
+        if level != "both" and level not in levels:
+            notes.append(f"{dataset.info.title} has {level} metrics only, which this ablation is not about: left out")
+        elif levels == ("image",) and level == "both":
+            found.append(replace(dataset, info=replace(dataset.info, level="image")))  # no pixels are counted
+        else:
+            found.append(dataset)
+    if not found:
+        raise InputError(f"{'; '.join(notes)}. Give a dataset with {' or '.join(levels)} labels by --eval NAME=PATH")
+    return found, notes
+
+
+class Court:
+    """Judges datasets with the detectors of a plan and keeps a record of each."""
+
+    def __init__(self, workshop: Workshop, settings: JudgingSettings) -> None:
+        self.workshop, self.settings, self.out = workshop, settings, workshop.out
+
+    def record_path(self, judge: Judge, seed: int, dataset: Dataset) -> Path:
+        """Where the record of a detector on a dataset lies."""
+        name = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in dataset_key(dataset))
+        return self.out / RECORDS / name / f"{judge.key}-seed{seed}.json"
+
+    def record(self, judge: Judge, seed: int, dataset: Dataset) -> dict[str, Any] | None:
+        """What is on record, None where nothing is or the dataset has other images by now."""
+        try:
+            found = json.loads(self.record_path(judge, seed, dataset).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        same = found["listed"] == len(choose(dataset, self.settings.limit)) and found["level"] == dataset.info.level
+        return found if same and found["scale"] == self.settings.options.scale else None
+
+    def judge(self, plan: Plan, seeds: tuple[int, ...], datasets: Sequence[Dataset], progress: Progress) -> None:
+        """Judge what is not on record; every image is decoded once for all detectors that are left."""
+        for dataset in datasets:
+            todo = [
+                (judge, seed)
+                for judge in plan.judges
+                for seed in judge.seeds(seeds)
+                if self.record(judge, seed, dataset) is None
+            ]
+            size = max(1, JUDGED_AT_ONCE // max(1, len(choose(dataset, self.settings.limit))))
+            for start in range(0, len(todo), size):
+                self._judge(todo[start : start + size], dataset, progress)
+
+    def _judge(self, pairs: list[tuple[Judge, int]], dataset: Dataset, progress: Progress) -> None:
+        scratch = self.out / SCRATCH / self.record_path(*pairs[0], dataset).parent.name
+        if scratch.exists() and not _is_evaluation(scratch):
+            shutil.rmtree(scratch)
+        named = {f"{judge.key}-seed{seed}": (judge, seed) for judge, seed in pairs}
+        detectors = {label: self._detector(*pair) for label, pair in named.items()}
+        results = evaluate_methods(detectors, [dataset], scratch, self.settings.options, progress=_no_scoring(progress))
+        records = choose(dataset, self.settings.limit)
+        for result in results:
+            judge, seed = named[result.method]
+            run = Run.open(scratch / RUNS / dataset_key(dataset) / result.method)
+            content = _content(result, run, judge, seed, len(records), self.settings.options.scale)
+            write_atomically(self.record_path(judge, seed, dataset), json.dumps(content) + "\n")
+        shutil.rmtree(scratch.parent)
+
+    def _detector(self, judge: Judge, seed: int) -> Detector:
+        settings, model = self.settings, judge.model
+        common: dict[str, Any] = {
+            "device": settings.device,
+            "precision": settings.precision,
+            "batch_size": settings.batch_size,
+            "image_size": self.workshop.image_size,
+        }
+        if not model.trained:
+            config = {**model.config, **judge.scoring}
+            return Detector(self.workshop.backbone, method=model.method, settings=config, **common)
+        checkpoint = self.workshop.path(model, seed)
+        return Detector(self.workshop.backbone, checkpoint, settings=judge.scoring, **common)
+
+
+def _no_scoring(progress: Progress) -> Progress:
+    """Without the many short stages that score a single detector."""
+
+    def show(stage: str, done: int, total: int, failed: int) -> None:
+        if not stage.startswith("scoring"):
+            progress(stage, done, total, failed)
+
+    return show
+
+
+def _is_evaluation(folder: Path) -> bool:
+    try:
+        found = json.loads((folder / EVALUATION_RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("format") == EVALUATION
+
+
+def _content(result: DatasetResult, run: Run, judge: Judge, seed: int, listed: int, scale: str) -> dict[str, Any]:
+    info = result.dataset.info
+    parts = {row.path: row for row in run.rows}
+    names = name_images([image.record for image in result.images], result.dataset.root)
+    images = []
+    for image, file in zip(result.images, names.files, strict=True):
+        row = parts.get(file.name)
+        if image.ok and row is not None:
+            label = int(image.record.label or 0)
+            images.append([image.record.category, label, row.score, row.global_score, row.local_score])
+    return {
+        "dataset": result.name,
+        "title": info.title,
+        "domain": info.domain,
+        "family": info.family,
+        "level": info.level,
+        "scale": scale,
+        "listed": listed,
+        "method": judge.model.method,
+        "seed": seed,
+        "alpha": judge.alpha,
+        "figures": {
+            category.name: {protocol: dict(category.figures[protocol]) for protocol in PROTOCOLS}
+            for category in result.categories
+        },
+        "images": images,
+        "notes": list(result.notes),
+        "leakage": result.leakage,
+    }

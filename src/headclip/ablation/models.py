@@ -1,0 +1,154 @@
+"""Training every model of a plan, once for each seed, from features that models with equal needs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headclip.ablation.plan import Model, Plan
+from headclip.clip.backbone import Backbone
+from headclip.errors import InputError
+from headclip.methods import TrainableMethod, create_method
+from headclip.methods.base import Method
+from headclip.training.features import kept_request
+from headclip.training.sets import (
+    DatasetTrainingSet,
+    FolderTrainingSet,
+    SyntheticTrainingSet,
+    TrainingItem,
+    TrainingSet,
+)
+from headclip.training.trainer import Progress as Step
+from headclip.training.trainer import TrainConfig, Trainer, state_path
+
+MODELS = "models"
+Progress = Callable[[str, int, int, int], None]
+"""Called with what is being done, how much of it is done, of how much, and how many images failed."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What to train on: the rendered set (`images` of them from `seed`), a labelled folder, or a dataset NAME=PATH."""
+
+    source: str = "synthetic"
+    images: int = 500
+    seed: int = 111
+
+    def open(self, size: int) -> TrainingSet:
+        """The set at `size` px; each image is made or read once and kept in memory.
+
+        Raises:
+            InputError: no such folder or dataset, or nothing in it to learn from.
+        """
+        if self.source == "synthetic":
+            return RememberedSet(SyntheticTrainingSet(self.seed, self.images, size))
+        if "=" in self.source and not Path(self.source).exists():
+            from headclip.data.datasets import open_spec
+
+            return RememberedSet(DatasetTrainingSet(open_spec(self.source), size))
+        if not Path(self.source).is_dir():
+            raise InputError(f"--data {self.source}: write synthetic, a labelled folder, or NAME=PATH of a dataset")
+        return RememberedSet(FolderTrainingSet(Path(self.source), size))
+
+
+class RememberedSet:
+    """A training set that makes or reads every image once."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        self.data = data
+        self._items: dict[int, TrainingItem] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        if index not in self._items:
+            self._items[index] = self.data[index]
+        return self._items[index]
+
+    def describe(self) -> dict[str, Any]:
+        return self.data.describe()
+
+
+@dataclass
+class Workshop:
+    """What trains the models of a plan.
+
+    features: where features of the frozen tower are kept: True in memory, a folder on disk, False nowhere, so that the
+        tower runs in every epoch.
+    """
+
+    backbone: Backbone
+    data: TrainingData
+    out: Path
+    image_size: int | None = None
+    features: bool | Path = True
+    _sets: dict[int, TrainingSet] = field(default_factory=dict)
+    _kept: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def path(self, model: Model, seed: int) -> Path:
+        """The checkpoint of a model."""
+        return self.out / MODELS / model.file(seed)
+
+    def check(self, plan: Plan) -> None:
+        """Build every method once.
+
+        Raises:
+            InputError: settings that do not fit the backbone, before hours are spent on those that do.
+        """
+        for judge in plan.judges:
+            try:
+                method = create_method(judge.model.method, self.backbone, judge.model.method_config(0))
+                method.request.check(self.backbone.config.vision.layers)
+            except InputError as error:
+                raise InputError(f"{judge.model.label}: {error}") from error
+
+    def train(self, plan: Plan, seeds: tuple[int, ...], progress: Progress) -> None:
+        """Train what is not there yet; a run that was stopped goes on from its last saved step."""
+        jobs = [(model, seed) for model in plan.models for seed in seeds if not self._is_done(model, seed)]
+        images = len(self._trainer(*jobs[0]).data) if jobs else 0
+        steps = [model.train["epochs"] * -(-images // model.train["batch_size"]) for model, _ in jobs]
+        title = f"training {len(jobs)} model{'s' if len(jobs) > 1 else ''}"
+        for number, (model, seed) in enumerate(jobs):
+            self._train(model, seed, partial(_show, progress, title, sum(steps[:number]), sum(steps)))
+        self._kept.clear()
+        self._sets.clear()
+
+    def _is_done(self, model: Model, seed: int) -> bool:
+        path = self.path(model, seed)
+        return path.is_file() and not state_path(path).exists()
+
+    def _train(self, model: Model, seed: int, show: Callable[[Step], None]) -> None:
+        trainer, path = self._trainer(model, seed), self.path(model, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if state_path(path).exists():
+            trainer.restore(state_path(path))
+        trainer.run(path, progress=show)
+
+    def _trainer(self, model: Model, seed: int) -> Trainer:
+        method = create_method(model.method, self.backbone, model.method_config(seed))
+        assert isinstance(method, TrainableMethod)
+        size = self.image_size or method.image_size
+        if size not in self._sets:
+            self._sets[size] = self.data.open(size)
+        keep = self.features if can_keep(method) else False
+        trainer = Trainer(method, self._sets[size], TrainConfig(**model.train, seed=seed, keep_features=keep))
+        if trainer.store is not None:  # what earlier trainers have kept, and what they know of the images
+            trainer.store, trainer.items = self._kept.setdefault(size, (trainer.store, trainer.items))
+        return trainer
+
+
+def can_keep(method: Method) -> bool:
+    """Whether a method can train from kept features."""
+    try:
+        kept_request(method)
+    except InputError:
+        return False
+    return True
+
+
+def _show(progress: Progress, title: str, before: int, total: int, step: Step) -> None:
+    progress(title, before + (step.epoch - 1) * step.batches + step.batch, total, 0)

@@ -1,0 +1,197 @@
+"""Ablations from beginning to end on a tiny CLIP: the files, the sharing, and going on after a stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ablation.ablation_files import SIZE, datasets, run
+from headclip.ablation.models import MODELS, TrainingData
+from headclip.errors import InputError
+from headclip.evaluation.evaluate import Options, evaluate
+from headclip.inference.detector import Detector
+from tiny_clip import make_backbone, make_config
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return datasets(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory, data):
+    return run("modules", tmp_path_factory.mktemp("modules") / "out", data)
+
+
+def cell(outcome, label, dataset="average"):
+    return next(c for c in outcome.cells if c.variant.label == label and c.dataset == dataset)
+
+
+def test_files_and_rows(modules):
+    names = {path.name for path in modules.out.iterdir()}
+    assert names == {"models", "records", "table.md", "table.csv", "results.json"}
+    assert len(list((modules.out / MODELS).glob("*.safetensors"))) == 4  # two models, two seeds
+    table = (modules.out / "table.md").read_text()
+    assert "image mAD, own data" in table
+    assert "*89.7*" in table  # the paper's row beside ours
+    results = json.loads((modules.out / "results.json").read_text())
+    assert results["status"] == "finished"
+    assert [row["label"] for row in results["rows"]] == ["LHW and JAS", "LHW", "neither", "JAS"]
+    lines = list(csv.DictReader((modules.out / "table.csv").open()))
+    ours = [line for line in lines if line["label"] == "LHW and JAS" and line["kind"] == "average"]
+    mean, spread = cell(modules, "LHW and JAS").mean("image_mad"), cell(modules, "LHW and JAS").spread("image_mad")
+    assert (float(ours[0]["image_mad"]), float(ours[0]["image_mad_std"])) == pytest.approx((mean, spread), abs=1e-4)
+
+
+def test_the_map_ignores_the_joint_score_and_the_image_score_does_not(modules):
+    both, alone = cell(modules, "LHW and JAS"), cell(modules, "LHW")
+    assert both.by_seed[1]["pixel_ap"] == alone.by_seed[1]["pixel_ap"]
+    assert both.by_seed[1]["image_ap"] != alone.by_seed[1]["image_ap"]
+    assert both.by_seed[1]["pixel_ap"] != cell(modules, "neither").by_seed[1]["pixel_ap"]
+
+
+@pytest.mark.parametrize(("label", "alpha"), [("LHW and JAS", 0.5), ("LHW", 0.0)])
+def test_figures_are_those_of_an_evaluation(modules, data, tmp_path, label, alpha):
+    results = json.loads((modules.out / "results.json").read_text())
+    key = next(row["model"] for row in results["rows"] if row["label"] == label)
+    checkpoint = modules.out / MODELS / f"{key}-seed2.safetensors"
+    detector = Detector(
+        make_backbone(make_config()), checkpoint, device="cpu", image_size=SIZE, settings={"alpha": alpha}
+    )
+    found = evaluate(detector, data, tmp_path / "e", Options("ader", bootstrap=0, figures=False, worst=0))
+    mean = found.results[0].mean["ader"]
+    ours = cell(modules, label, data[0].info.family).by_seed[2]
+    assert ours == pytest.approx({name: 100 * value for name, value in mean.items()}, abs=1e-4)
+
+
+def test_a_finished_ablation_is_not_done_again(modules, data):
+    before = {path: path.stat().st_mtime_ns for path in modules.out.rglob("*seed*") if path.is_file()}
+    table = (modules.out / "table.md").read_text()
+    stages = []
+    again = run("modules", modules.out, data, resume=True, progress=lambda *at: stages.append(at))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not stages
+    assert (again.out / "table.md").read_text() == table
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("stage", "number"), [("training", 3), ("judging", 4)])
+def test_a_stopped_ablation_goes_on_to_the_same_table(modules, data, tmp_path, stage, number):
+    seen = []
+
+    def stop(name, done, total, failed):
+        seen.append(name)
+        if sum(s.startswith(stage) for s in seen) == number:
+            raise StopError
+
+    out = tmp_path / "out"
+    with pytest.raises(StopError):
+        run("modules", out, data, progress=stop)
+    assert json.loads((out / "results.json").read_text())["status"] == "running"
+    with pytest.raises(InputError, match="unfinished ablation; add --resume"):
+        run("modules", out, data)
+    made = {path: path.stat().st_mtime_ns for path in (out / MODELS).glob("*.safetensors")}
+    assert made
+    run("modules", out, data, resume=True)
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    assert (out / "table.md").read_text() == (modules.out / "table.md").read_text()
+    assert not (out / "scratch").exists()
+
+
+def test_more_seeds_and_sets_on_resume_but_no_other_settings(data, tmp_path):
+    two = datasets(tmp_path / "more", 2)
+    run("lhw", tmp_path / "out", two[:1], seeds=(1,))
+    grown = run("lhw", tmp_path / "out", two, resume=True)
+    assert len(grown.cells[0].by_seed) == 2
+    assert {c.dataset for c in grown.cells} == {"set0", "set1", "average"}
+    table = (grown.out / "table.md").read_text()
+    assert "average of 2 datasets" in table
+    with pytest.raises(InputError, match=r"cannot be resumed: it was made with other settings \(.*sigma"):
+        run("lhw", grown.out, two, settings={"sigma": 2.0}, resume=True)
+    other = run("lhw", grown.out, two, seeds=(1,), settings={"sigma": 2.0}, overwrite=True)
+    assert len(list((other.out / MODELS).glob("*.safetensors"))) == 2
+
+
+def test_the_tower_runs_once_for_models_with_equal_needs(data, tmp_path):
+    backbone = make_backbone(make_config())
+    passes = []
+    forward = backbone.vision.forward
+    backbone.vision.forward = lambda *given: passes.append(1) or forward(*given)
+    changes = {"train": {"epochs": 2, "batch_size": 4}, "seeds": (1, 2)}
+    run("init", tmp_path / "kept", data, backbone=backbone, **changes)
+    training = 8 // 4  # one pass over the images for four models and two seeds
+    assert len(passes) == training
+    passes.clear()
+    run("init", tmp_path / "anew", data, backbone=backbone, features=False, **changes)
+    assert len(passes) == 4 * 2 * 2 * training
+
+
+def test_ratios_come_from_one_model_and_equal_the_methods_own_scores(data, tmp_path):
+    jas = run("jas", tmp_path / "out", data, only=["alpha 0", "alpha 0.3", "alpha 1", "top 10 %"], seeds=(1,))
+    (checkpoint,) = (jas.out / MODELS).glob("*.safetensors")
+    for label, settings in (("alpha 0.3", {"alpha": 0.3}), ("top 10 %", {"top_share": 0.1})):
+        detector = Detector(make_backbone(make_config()), checkpoint, device="cpu", settings=settings, image_size=SIZE)
+        folder = tmp_path / label.replace(" ", "")
+        found = evaluate(detector, data, folder, Options("ader", bootstrap=0, figures=False, worst=0))
+        mean = found.results[0].mean["ader"]
+        ours = cell(jas, label).by_seed[1]
+        assert set(ours) == {"image_auroc", "image_ap", "image_f1", "image_mad"}  # no pixels were counted
+        assert all(ours[name] == pytest.approx(100 * mean[name], abs=1e-4) for name in ours)
+    assert cell(jas, "alpha 0").by_seed[1] != cell(jas, "alpha 1").by_seed[1]
+
+
+def test_class_aware_prompts_hear_the_category(data, tmp_path):
+    outcome = run("prompts", tmp_path / "out", data, only=["words", "base: CLIP"], seeds=(1,))
+    agnostic, aware = cell(outcome, "object-agnostic"), cell(outcome, "class-aware")
+    assert agnostic.by_seed[1] != aware.by_seed[1]
+    assert cell(outcome, "base: CLIP").spread("pixel_ap") is None
+
+
+def test_every_method_runs_and_has_a_curve(data, tmp_path):
+    pytest.importorskip("matplotlib")
+    only = ["headclip", "clip", "coop", "linear_heads", "winclip"]
+    outcome = run("methods", tmp_path / "out", data, only=only, seeds=(1,), figures=True)
+    series = {c.variant.series for c in outcome.report.ratio_cells}
+    assert series == {"HeadCLIP", "WinCLIP", "CLIP", "CoOp", "linear heads"}
+    assert "Image mAD over the joint score ratio" in (outcome.out / "table.md").read_text()
+    assert {"figure.png", "figure.svg", "ratio.png", "ratio.svg"} <= {path.name for path in outcome.out.iterdir()}
+    own = next(c for c in outcome.report.ratio_cells if c.variant.label == "HeadCLIP, alpha 0.5")
+    assert own.by_seed[1]["image_auroc"] == cell(outcome, "HeadCLIP", own.dataset).by_seed[1]["image_auroc"]
+
+
+def test_training_on_what_is_tested_is_refused(data, tmp_path):
+    train = TrainingData(str(data[0].root))
+    with pytest.raises(InputError, match="Figures on images seen in training mean nothing"):
+        run("lhw", tmp_path / "out", data, seeds=(1,), data_=train)
+    with pytest.raises(InputError, match="write synthetic, a labelled folder, or NAME=PATH"):
+        run("lhw", tmp_path / "other", data, seeds=(1,), data_=TrainingData("nowhere"))
+
+
+def test_what_cannot_be_used_is_refused_before_training(data, tmp_path):
+    backbone = make_backbone(make_config())
+    images = [replace(data[0], info=replace(data[0].info, level="image"))]
+    with pytest.raises(InputError, match="set0 has image metrics only"):
+        run("init", tmp_path / "a", images, backbone=backbone)
+    with pytest.raises(InputError, match=r"CSA layers 2-9 do not fit a tower of 3 layers"):
+        run("init", tmp_path / "b", data, backbone=backbone, settings={"csa_layers": [2, 9]})
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="holds no ablation"):
+        run("init", tmp_path / "c", data, backbone=backbone)
+    assert not (tmp_path / "b").exists()
+
+
+def test_scores_on_record_give_any_ratio(modules, data):
+    path = next((modules.out / "records").rglob("*seed1.json"))
+    record = json.loads(path.read_text())
+    rows = np.array([image[2:] for image in record["images"]])
+    assert len(rows) == len(data[0])
+    alpha = record["alpha"]
+    np.testing.assert_allclose(rows[:, 0], (1 - alpha) * rows[:, 1] + alpha * rows[:, 2], atol=1e-6)

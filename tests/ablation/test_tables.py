@@ -1,0 +1,141 @@
+"""Means, spreads, averages, differences and layouts, on figures made up here."""
+
+from __future__ import annotations
+
+import pytest
+
+from headclip.ablation.cells import MEAN_OF, Cell, averages, differences, make_cells
+from headclip.ablation.definitions import find_ablation
+from headclip.ablation.plan import Settings, make_plan
+from headclip.ablation.plots import panels
+from headclip.ablation.tables import Report, csv_table, markdown, show
+from headclip.clip.config import ClipConfig, TextConfig, VisionConfig
+
+CONFIG = ClipConfig("paper", 768, VisionConfig(1024, 24, 16, 14, 336), TextConfig(768, 12, 12))
+SETS = {"sdd": "industrial", "mvtec": "industrial", "kvasir": "medical", "brainmri": "medical"}
+LEVEL = {"sdd": "both", "mvtec": "both", "kvasir": "pixel", "brainmri": "image"}
+
+
+def record(row, seed, key):
+    """Figures that tell row, seed and dataset apart."""
+    number = len(row.variant.label) + 3 * seed + len(key)
+    image = dict.fromkeys(("image_auroc", "image_ap", "image_f1"), (50 + number) / 100)
+    pixel = {f"pixel_{name}": (30 + number) / 100 for name in ("auroc", "aupro", "ap", "f1", "iou")}
+    values = {**(image if LEVEL[key] != "pixel" else {}), **(pixel if LEVEL[key] != "image" else {})}
+    return {
+        "title": key.upper(),
+        "domain": SETS[key],
+        "level": LEVEL[key],
+        "alpha": row.alpha,
+        "figures": {"all": {"ader": values, "exact": values}},
+        "images": [],
+    }
+
+
+def report(name, keys=tuple(SETS), seeds=(1, 2, 3), notes=()):
+    plan = make_plan(find_ablation(name), CONFIG, Settings(), Settings())
+    cells = make_cells(plan, seeds, list(keys), record, "ader")
+    return Report(plan, cells, {key: key for key in keys}, {"tested on": "figures made up"}, notes)
+
+
+def test_mean_and_spread_over_seeds():
+    found = report("lhw").cells[0]
+    assert found.values("image_ap") == pytest.approx([50 + 11 + 3 * seed + 3 for seed in (1, 2, 3)])
+    assert (found.mean("image_ap"), found.spread("image_ap")) == pytest.approx((70.0, 3.0))
+    assert show(found, "image_ap") == "70.0 ± 3.0"
+    one = report("lhw", seeds=(2,)).cells[0]
+    assert show(one, "image_ap") == "70.0"
+    assert one.spread("image_ap") is None
+    assert show(report("lhw", ["kvasir"]).cells[0], "image_ap") == "-"
+
+
+def test_averages_are_by_domain_and_leave_out_what_is_not_defined():
+    cells = [c for c in report("lhw").cells if c.variant.label == "with LHW"]
+    by_domain = {c.domain: c for c in cells if c.dataset == MEAN_OF}
+    assert list(by_domain) == ["industrial", "medical", "all"]
+    assert by_domain["medical"].mean("image_ap") == cells[3].mean("image_ap")  # of brainmri alone
+    assert by_domain["industrial"].mean("image_ap") == pytest.approx(
+        (cells[0].mean("image_ap") + cells[1].mean("image_ap")) / 2
+    )
+
+
+def test_a_seed_that_was_not_everywhere_is_in_no_average():
+    variant = find_ablation("lhw").variants[0]
+    first = Cell(variant, "a", "A", "any", {1: {"image_ap": 50.0}, 2: {"image_ap": 60.0}})
+    other = Cell(variant, "b", "B", "any", {1: {"image_ap": 70.0}})
+    (average,) = averages([first, other])
+    assert average.values("image_ap") == [60.0]
+
+
+def test_differences_are_taken_seed_by_seed():
+    layers = [c for c in report("layers").cells if c.dataset == MEAN_OF and c.domain == "industrial"]
+    found = differences(layers, "pixel_mad")
+    assert len(found) == 8  # with against without head weights, for each choice of layers
+    assert all(d.reference.variant.at == d.cell.variant.at for d in found)
+    assert all(d.reference.variant.series == "without LHW" for d in found)
+    assert all(d.mean == pytest.approx(-3.0) and d.spread == pytest.approx(0.0) for d in found)  # "out" is 3 letters
+    init = [c for c in report("init").cells if c.dataset == MEAN_OF and c.domain == "industrial"]
+    assert {d.reference.variant.label for d in differences(init, "pixel_mad")} == {"Gaussian"}
+
+
+def test_a_method_without_training_is_the_same_for_every_seed():
+    cells = [c for c in report("prompts").cells if c.dataset == MEAN_OF and c.domain == "industrial"]
+    found = {d.cell.variant.label: d for d in differences(cells, "pixel_mad")}
+    base = next(c for c in cells if c.variant.label == "base: CLIP")
+    assert len(base.by_seed) == 1
+    assert [len(found[name].by_seed) for name in ("T1: v-v attention", "T3: deep tokens")] == [1, 3]
+    assert found["T3: deep tokens"].spread == pytest.approx(3.0)
+
+
+def test_layout_of_tables_4_to_6():
+    text = markdown(report("lhw", notes=["something odd"]))
+    head = next(line for line in text.splitlines() if line.startswith("| dataset"))
+    assert head.count("image ") == 4
+    assert head.count("pixel ") == 6
+    assert "*with LHW: HeadCLIP (Jeong et al.), Table 4* | *87.0* | *84.8* | *80.3* | *84.1* | *91.3*" in text
+    assert "*without LHW: HeadCLIP (Jeong et al.), Table 6* | *93.0* | *94.3* | *90.7* | *92.7* | - |" in text
+    assert "average of 2 industrial datasets" in text
+    assert text.rstrip().endswith("- something odd")
+
+
+def test_layout_of_table_7_has_the_columns_in_their_true_order():
+    text = markdown(report("layers"))
+    lines = text.splitlines()
+    head = next(line for line in lines if line.startswith("|  | image mAD"))
+    assert [cell.strip() for cell in head.strip("|").split("|")][1:] == [
+        "image mAD, industrial", "image mAD, medical", "pixel mAD, industrial", "pixel mAD, medical",
+        "*ind. image, paper*", "*med. image, paper*", "*ind. pixel, paper*", "*med. pixel, paper*",
+    ]  # fmt: skip
+    row = next(line for line in lines if line.startswith("| 24, with LHW"))
+    assert row.endswith("| *88.1* | *86.2* | *60.3* | *57.4* |")
+    row = next(line for line in lines if line.startswith("| 5-19 (default), without LHW"))
+    assert row.endswith("| *88.1* | *85.4* | *58.3* | *55.5* |")
+
+
+def test_init_shows_pixels_only():
+    text = markdown(report("init"))
+    assert "image mAD" not in text
+    assert "| Gaussian | " in text
+    assert "*59.6*" in text
+
+
+def test_csv_has_every_figure_and_its_source():
+    lines = csv_table(report("lhw")).splitlines()
+    kinds = [line.split(",")[0] for line in lines[1:]]
+    assert kinds.count("dataset") == 8
+    assert kinds.count("average") == 6
+    assert kinds.count("published") == 2 * (4 + 2)  # each dataset, and the averages of two domains
+    assert all(line.count('"HeadCLIP (Jeong et al.), Table') == 1 for line in lines if line.startswith("published"))
+
+
+def test_panels_of_the_figure():
+    rows = panels(report("jas").cells, ("image",))
+    assert [row[0].axis for row in rows] == ["joint score ratio", "top-k share, in percent"]
+    assert [panel.domain for panel in rows[0]] == ["industrial", "medical"]
+    assert all(panel.numeric for row in rows for panel in row)
+    layers = panels(report("layers").cells, ("image", "pixel"))
+    assert [panel.title for panel in layers[0]] == [
+        "image mAD, industrial", "image mAD, medical", "pixel mAD, industrial", "pixel mAD, medical",
+    ]  # fmt: skip
+    assert not layers[0][0].numeric
+    assert layers[0][0].series == ["without LHW", "with LHW"]
