@@ -1,0 +1,284 @@
+"""`headclip compare`: methods or runs side by side in one figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headclip.cli.common import Device, Precision, output, progress_output
+
+if TYPE_CHECKING:
+    from headclip.data.discover import ImageFile
+    from headclip.inference.detector import Detector
+    from headclip.inspection.choosing import Rule
+    from headclip.inspection.comparison import Comparison
+    from headclip.inspection.truth import TruthFinder
+
+
+class Choice(StrEnum):
+    """Which images of many are shown."""
+
+    first = "first"
+    anomalous = "anomalous"
+    different = "different"
+    even = "even"
+
+
+class ScaleKind(StrEnum):
+    """What colours stand for."""
+
+    value = "value"
+    rank = "rank"
+    method = "method"
+
+
+class Style(StrEnum):
+    """How maps are shown."""
+
+    overlay = "overlay"
+    map = "map"
+
+
+def compare(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FIGURE", help="A .png, .pdf or .svg file.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[INPUT...]", help="Images, folders, quoted globs; or folders of headclip predict."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Methods, one column each.  [default: the checkpoints', else headclip]"),
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[METHOD=]FILE", help="What headclip train learnt, for its method. Repeatable."),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the images show, for methods that ask.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", "-d", metavar="NAME=PATH", help="A labelled dataset, for ground truth. Repeatable."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Masks with the images' names, for ground truth.")
+    ] = None,
+    choose: Annotated[
+        Choice | None,
+        typer.Option(
+            help="Images to show: the first, the most anomalous, those that methods rank most differently, or from "
+            "high to low in even steps.  [default: first; different for several runs, anomalous for one]"
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=40, metavar="N", help="Images to show.")] = 6,
+    scale: Annotated[
+        ScaleKind | None,
+        typer.Option(
+            help="Colours: map values, on one range for all; ranks of each method's values, one scale for all; or "
+            "values on a range for each method.  [default: value if all columns are one method's, else rank]"
+        ),
+    ] = None,
+    limits: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--range", metavar="LOW HIGH", help="Map values of the first and the last colour."),
+    ] = None,
+    style: Annotated[Style, typer.Option(help="Maps over the image, or alone.")] = Style.overlay,
+    outline: Annotated[
+        bool, typer.Option("--outline", help="Draw the edge of the ground truth over the maps.")
+    ] = False,
+    titles: Annotated[str | None, typer.Option(metavar="A,B,...", help="Titles of the columns.")] = None,
+    names: Annotated[bool, typer.Option("--names/--no-names", help="File names on the left.")] = True,
+    width: Annotated[
+        float | None, typer.Option(min=1.0, max=40.0, metavar="INCHES", help="Of the figure.  [default: at most 7.16]")
+    ] = None,
+    dpi: Annotated[int, typer.Option(min=50, max=1200, metavar="N", help="Dots per inch.")] = 300,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    precision: Annotated[Precision, typer.Option(help="In which numbers to compute.")] = Precision.auto,
+    image_size: Annotated[
+        int | None, typer.Option(min=32, metavar="N", help="Input size of the model, in pixels.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Draw images, ground truth and the maps of several methods, or of finished runs, in one figure.
+
+    Beside FIGURE lies a .json file with the scores and settings behind it.
+    """
+    from headclip.data.datasets import open_spec
+    from headclip.figures.canvas import check_path, draw, need_matplotlib
+    from headclip.figures.compare import Options, compare_figure
+    from headclip.inference.run import is_run_folder
+    from headclip.inspection.truth import TruthFinder
+
+    check_path(out)
+    need_matplotlib()
+    truths = TruthFinder([open_spec(spec) for spec in data or []], masks)
+    folders = [entry for entry in inputs or [] if is_run_folder(Path(entry))]
+    shared = {"count": count, "scale": scale.value if scale else None, "limits": limits}
+    with progress_bar(quiet) as show:
+        if folders:
+            found, facts = _of_runs(inputs or [], folders, method, checkpoint, truths, choose, shared, show)
+        else:
+            model = {"backbone": backbone, "category": category, "device": device.value, "precision": precision.value}
+            found, facts = _of_methods(
+                inputs or [], method, checkpoint, {**model, "image_size": image_size}, truths, choose, shared, show
+            )
+    found = _retitle(found, titles)
+    options = Options(style=style.value, outline=outline, names=names, width=width)
+    draw(lambda: compare_figure(found, options), out, dpi)
+    _write_facts(out.with_suffix(".json"), found, facts)
+    if not quiet:
+        _report(out, found)
+
+
+def _of_runs(
+    inputs: Sequence[str],
+    folders: Sequence[str],
+    method: str | None,
+    checkpoint: Sequence[str] | None,
+    truths: TruthFinder,
+    choose: Choice | None,
+    shared: dict[str, Any],
+    show: Callable[[str, int, int], None],
+) -> tuple[Comparison, dict[str, Any]]:
+    from headclip.errors import InputError
+    from headclip.figures.canvas import NAMES
+    from headclip.inference.run import Run
+    from headclip.inspection.comparison import compare_runs, run_titles
+
+    if len(folders) < len(inputs):
+        other = next(entry for entry in inputs if entry not in folders)
+        raise InputError(f"{folders[0]} is a run folder and {other} is not; compare runs, or images, not both at once")
+    if method or checkpoint:
+        raise InputError("--method and --checkpoint are for images; the runs say themselves what made them")
+    runs = [Run.open(folder) for folder in folders]
+    titles = run_titles([Path(folder) for folder in folders], runs, NAMES)
+    rule: Rule = choose.value if choose else ("different" if len(runs) > 1 else "anomalous")
+    found = compare_runs(dict(zip(titles, runs, strict=True)), truths, rule=rule, progress=show, **shared)
+    return found, {"runs": dict(zip(titles, map(str, folders), strict=True))}
+
+
+def _of_methods(
+    inputs: Sequence[str],
+    method: str | None,
+    checkpoints: Sequence[str] | None,
+    model: dict[str, Any],
+    truths: TruthFinder,
+    choose: Choice | None,
+    shared: dict[str, Any],
+    show: Callable[[str, int, int], None],
+) -> tuple[Comparison, dict[str, Any]]:
+    from headclip.cli.figures_models import open_columns
+    from headclip.inspection.comparison import compare_methods
+
+    images = _images(inputs, truths)
+    detectors: dict[str, Detector] = open_columns(method, list(checkpoints or []), **model)
+    rule: Rule = choose.value if choose else "first"
+    found = compare_methods(detectors, images, truths, rule=rule, progress=show, **shared)
+    return found, {"methods": {title: detector.describe() for title, detector in detectors.items()}}
+
+
+def _images(inputs: Sequence[str], truths: TruthFinder) -> list[ImageFile]:
+    """The images named, without masks that lie among them; those of the datasets where none is named."""
+    from headclip.data.discover import discover
+    from headclip.errors import InputError
+    from headclip.inference.run import is_run_folder
+    from headclip.inspection.truth import without_masks
+
+    if not inputs and not truths.images:
+        raise InputError("nothing to show; name images, run folders, or a dataset with --data NAME=PATH")
+    images = without_masks(list(discover(inputs, skip_folder=is_run_folder))) if inputs else truths.images
+    if truths and not any(truths.knows(image) for image in images):
+        where = truths.folder or "the dataset"
+        raise InputError(f"{where} has ground truth for none of the {len(images)} image(s); names must agree")
+    return images
+
+
+def _retitle(found: Comparison, titles: str | None) -> Comparison:
+    from dataclasses import replace
+
+    from headclip.errors import InputError
+
+    if titles is None:
+        return found
+    given = [title.strip() for title in titles.split(",")]
+    if len(given) != len(found.columns):
+        columns = ", ".join(found.columns)
+        raise InputError(f"--titles has {len(given)} titles for {len(found.columns)} columns: {columns}")
+    return replace(found, columns=tuple(given))
+
+
+def _write_facts(path: Path, found: Comparison, facts: dict[str, Any]) -> None:
+    """What the figure does not say: whole names, all digits, how the images were chosen, what made the maps."""
+    from headclip.files import write_atomically
+    from headclip.inspection import plain
+    from headclip.version import __version__
+
+    images = [
+        {
+            "name": image.name,
+            "height": image.size[0],
+            "width": image.size[1],
+            "label": image.truth.label,
+            "category": image.truth.category,
+            "scores": dict(zip(found.columns, image.scores, strict=True)),
+        }
+        for image in found.images
+    ]
+    content = {
+        "headclip": __version__,
+        "columns": list(found.columns),
+        "chosen": {"rule": found.rule, "of": found.candidates},
+        "colours": {"kind": found.kind, **_colour_facts(found)},
+        "images": images,
+        "left_out": [{"name": name, "reason": reason} for name, reason in found.left_out],
+        **facts,
+    }
+    write_atomically(path, json.dumps(plain(content), indent=2, default=str) + "\n")
+
+
+def _colour_facts(found: Comparison) -> dict[str, Any]:
+    """For each column, the map values that colours stand for."""
+    from headclip.inference.overlay import Scale
+    from headclip.inspection.scales import TAIL, RankScale
+
+    facts: dict[str, Any] = {}
+    for title, colours in zip(found.columns, found.colours, strict=True):
+        if isinstance(colours, Scale):
+            facts[title] = {"first": colours.low, "last": colours.high}
+        elif isinstance(colours, RankScale):
+            facts[title] = {f"highest {100 * tail:g} %": at for tail, at in zip(TAIL, colours.thresholds, strict=True)}
+    return facts
+
+
+def _report(out: Path, found: Comparison) -> None:
+    console = output()
+    for name, reason in found.left_out:
+        console.print(f"left out {name}: {reason}", soft_wrap=True)
+    for title, facts in _colour_facts(found).items():
+        values = ", ".join(f"{name} {value:.4f}" for name, value in facts.items())
+        console.print(f"colours of {title} in map values: {values}", soft_wrap=True)
+    console.print(f"{len(found.images)} of {found.candidates} images ({found.rule}): {out}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows each stage of the work on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=progress_output(), disable=quiet) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
