@@ -16,6 +16,9 @@ from PIL import Image
 from headclip.inference import report
 from headclip.inference.predict import predict_run
 from headclip.inference.run import Row, Run
+from headclip.judgement import Criteria, find_regions
+from headclip.judgement.choosing import Judging
+from headclip.judgement.rejudge import rejudge
 from inference.fake_detector import FakeDetector
 
 EVIL = "</script><img src=x onerror=alert(1)>&amp;\"'{{7*7}}#?%.png".replace("/", "\u2215")
@@ -147,3 +150,42 @@ def test_histogram_counts_every_score():
     assert max(bar.share for bar in bars) == 1.0
     for bar in bars[:-1]:
         assert bar.count == sum(bar.low <= score < bar.high for score in scores)
+
+
+def test_verdicts_regions_and_labels_are_on_the_page(pictures, tmp_path):
+    judging = Judging(threshold=0.2, pixel_threshold=0.5)
+    predict_run(FakeDetector(), [pictures], tmp_path / "run", judging=judging)
+    names = [row.path for row in Run.open(tmp_path / "run").ok]
+    rejudge(tmp_path / "run", Criteria.manual(0.2, 0.5, low=0.1, high=0.3), labels={names[0]: 0, names[-1]: 1})
+    run = Run.open(tmp_path / "run")
+    page = Page(run.report.read_text())
+    images = {image["n"]: image for image in page.data["images"]}
+    assert {name: image["v"] for name, image in images.items()} == {row.path: row.verdict for row in run.ok}
+    assert {row.verdict for row in run.ok} == {"ok", "review", "defect"}
+    assert {name: image.get("k", 0) for name, image in images.items()} == {row.path: row.regions for row in run.ok}
+    for path, regions in run.load_regions().items():
+        outlines = [[[*map(float, ring)] for ring in rings] for rings in images[path]["c"]]
+        assert [rings[0] for rings in outlines] == [[v for p in region.polygon for v in p] for region in regions]
+    assert {name: image["y"] for name, image in images.items() if "y" in image} == {names[0]: 0, names[-1]: 1}
+    marks = [attributes for _, attributes in page.tags if (attributes.get("class") or "").startswith("mark")]
+    assert [mark["data-text"] for mark in marks] == ["review from 0.1000", "threshold 0.2000", "defect from 0.3000"]
+    bars = [attributes["class"] for _, attributes in page.tags if (attributes.get("class") or "").startswith("bin")]
+    assert {name.split()[1] for name in bars} == {"ok", "review", "defect"}
+    options = {attributes.get("value") for tag, attributes in page.tags if tag == "option"}
+    assert {"defect", "review", "alarm", "verdict-ok", "missed", "false"} <= options
+
+
+def test_a_page_without_thresholds_has_no_verdicts(finished):
+    page = Page(finished.report.read_text())
+    assert not any("v" in image for image in page.data["images"])
+    assert not {"defect", "review"} & {attributes.get("value") for tag, attributes in page.tags if tag == "option"}
+
+
+def test_outlines_of_endless_regions_are_left_out(finished, monkeypatch, tmp_path):
+    row = Row("a.png", "ok", score=0.5, height=9, width=9, global_score=0, local_score=0, verdict="ok", regions=2)
+    square = find_regions(np.pad(np.ones((3, 3)), 3), 0.5)
+    page = report.render_report([row], finished.facts, {}, tmp_path, {"a.png": square})
+    assert Page(page).data["images"][0]["c"] == [[[3, 3, 6, 3, 6, 6, 3, 6]]]
+    monkeypatch.setattr(report, "MAX_POINTS", 3)
+    page = report.render_report([row], finished.facts, {}, tmp_path, {"a.png": square})
+    assert "c" not in Page(page).data["images"][0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +22,11 @@ from headclip.data.discover import ImageFile, ImageSet, discover, printable
 from headclip.inference.overlay import LevelHistogram
 from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.inference.report import render_report, thumbnail_names
-from headclip.inference.run import Entry, Row, is_run_folder
+from headclip.inference.run import Entry, Row, is_run_folder, read_facts
 from headclip.inference.run_files import (
+    MAP_MAXIMUM,
+    MASKS,
+    REGIONS,
     REPORT,
     RunFileNameError,
     RunFolderError,
@@ -34,6 +39,9 @@ from headclip.inference.run_files import (
 )
 from headclip.inference.run_render import count_sound, render_overlays
 from headclip.inference.run_writer import RunWriter
+from headclip.judgement.choosing import Chosen, Judging, choose
+from headclip.judgement.labels import read_labels
+from headclip.judgement.run_judging import judge_rows, judgement_facts
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +72,7 @@ class Judge(Protocol):
 class Progress:
     """How far a run is. done counts the images of this stage, failed ones included."""
 
-    stage: Literal["judging", "rendering"]
+    stage: Literal["judging", "rendering", "regions"]
     done: int
     total: int
     failed: int
@@ -108,9 +116,11 @@ def predict_run(
     resume: bool = False,
     overwrite: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    judging: Judging | None = None,
     arguments: dict[str, Any] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
     refresh_seconds: float = 10.0,
+    category_of: Callable[[ImageFile], str] | None = None,
 ) -> RunSummary:
     """Judge all images that `inputs` name and write the run folder `out`.
 
@@ -122,29 +132,52 @@ def predict_run(
         detector: a `Detector`, or anything with its `predict_arrays`, `describe` and `batch_size`.
         inputs: files, folders and globs, or what `discover` made of them.
         max_pixels: larger images are refused, each with a row that says so.
+        judging: thresholds for verdicts and regions; by default those of the run that is resumed, else the
+            checkpoint's, else none.
         arguments: kept in run.json.
         progress: called in this thread after every batch and every overlay.
         refresh_seconds: how often results.csv is brought up to date on the way.
+        category_of: what an image shows, for methods that put it into words; None leaves it at the detector's.
 
     Raises:
         InputError: an input does not exist or holds no image.
+        CalibrationError: the calibration belongs to another model.
         RunFolderError: `out` cannot be used or written.
         KeyboardInterrupt: passed on, with the folder left ready for `resume`.
     """
     started = time.perf_counter()
     images = inputs if isinstance(inputs, ImageSet) else discover(inputs, skip_folder=is_run_folder)
-    writer = RunWriter(out, images, detector.describe(), arguments=arguments, resume=resume, overwrite=overwrite)
+    settings = detector.describe() | ({} if category_of is None else {"category": "each image's own"})
+    earlier = (read_facts(Path(out)) or {}).get("judgement") if resume else None
+    chosen = choose(judging or Judging(), settings, earlier)
+    writer = RunWriter(out, images, settings, arguments=arguments, resume=resume, overwrite=overwrite)
     with writer:
         histogram = LevelHistogram()
         todo = _still_to_judge(writer, images, histogram)
         skipped = len(images) - len(todo)
         session = _Session(detector, writer, histogram, progress, len(images), skipped, refresh_seconds)
+        session.category_of = category_of
         ahead = max(4, 2 * detector.batch_size)
         with closing(decode_ahead(todo, max_pixels=max_pixels, max_images=ahead)) as decoded:
             session.judge(decoded)
-        _finish(writer, histogram, progress)
-        rows = tuple(writer.rows())
+        rows = _finish(writer, histogram, chosen, progress)
     return RunSummary(writer.folder, rows, len(todo), skipped, time.perf_counter() - started)
+
+
+def judge_more(
+    detector: Judge, writer: RunWriter, files: Sequence[ImageFile], *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> None:
+    """Add images to a run that stays open, and bring its table up to date; overlays and report are not made.
+
+    For files that appear one by one; `predict_run` is for those that are all there, and finishes such a run too.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
+    session = _Session(detector, writer, LevelHistogram(), lambda progress: None, len(files), 0, float("inf"))
+    with closing(decode_ahead(files, max_pixels=max_pixels, max_images=max(4, detector.batch_size))) as decoded:
+        session.judge(decoded)
+    writer.refresh_table()
 
 
 def _still_to_judge(writer: RunWriter, images: ImageSet, histogram: LevelHistogram) -> list[ImageFile]:
@@ -181,6 +214,7 @@ class _Session:
         self._refresh_seconds = refresh_seconds
         self._refreshed = time.monotonic()
         self._batch_size = detector.batch_size
+        self.category_of: Callable[[ImageFile], str] | None = None
 
     def judge(self, decoded: Iterator[Decoded]) -> None:
         """Files of one batch are written while the model works on the next; the journal follows them."""
@@ -204,7 +238,9 @@ class _Session:
         """Every image with its judgement, or the reason for none, and its share of the batch's seconds."""
         started = time.perf_counter()
         try:
-            judgements = self._detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
+            predict: Callable[..., Sequence[Judgement]] = self._detector.predict_arrays  # categories only if asked for
+            categories = () if self.category_of is None else ([self.category_of(item.file) for item in batch],)
+            judgements = predict([item.pixels for item in batch if item.pixels is not None], *categories)
             if len(judgements) != len(batch):
                 raise ValueError(f"{len(judgements)} results for {len(batch)} images")
         except Exception as error:
@@ -253,6 +289,7 @@ class _Session:
             local_score=float(judgement.local_score),
             map=map_file(name),
             seconds=seconds,
+            peak=int(levels.max()) / MAP_MAXIMUM,
         )
         self._histogram.update(levels)
         return Entry(row, item.size, item.mtime_ns)
@@ -273,22 +310,34 @@ class _Session:
         self._progress(Progress("judging", self._done, self._total, self._failed))
 
 
-def _finish(writer: RunWriter, histogram: LevelHistogram, progress: Callable[[Progress], None]) -> None:
-    """Overlays, tables and report. The scale needs all maps of the run, so this comes last."""
+def _finish(
+    writer: RunWriter, histogram: LevelHistogram, chosen: Chosen, progress: Callable[[Progress], None]
+) -> tuple[Row, ...]:
+    """Overlays, regions, tables and report. The scale needs all maps of the run, so this comes last."""
     writer.refresh_table()
     rows = writer.rows()
     ok = [row for row in rows if row.status == "ok"]
     scale = histogram.scale()
-    done = 0
 
-    def count(name: str) -> None:
-        nonlocal done
-        done += 1
-        progress(Progress("rendering", done, len(ok), len(rows) - len(ok)))
+    def count(stage: Literal["rendering", "regions"]) -> Callable[[str], None]:
+        numbers = itertools.count(1)
+        total = len(ok) if stage == "rendering" else len(rows)
+        return lambda name: progress(Progress(stage, next(numbers), total, len(rows) - len(ok)))
 
-    thumbnails = render_overlays(writer.folder, ok, scale, thumbnail_names(ok), count)
-    facts = {"scale": {"low": round(scale.low, 6), "high": round(scale.high, 6)}}
-    writer.finish(render_report(rows, writer.facts | facts, thumbnails, writer.folder), facts)
+    thumbnails = render_overlays(writer.folder, ok, scale, thumbnail_names(ok), count("rendering"))
+    shutil.rmtree(writer.folder / MASKS, ignore_errors=True)
+    (writer.folder / REGIONS).unlink(missing_ok=True)
+    target = None if chosen.criteria is None else writer.folder
+    on_judged = count("regions") if chosen.criteria is not None else lambda name: None
+    judged = judge_rows(writer.folder, rows, chosen.criteria, target, on_judged)
+    labels = read_labels(writer.folder)
+    facts = {
+        "scale": {"low": round(scale.low, 6), "high": round(scale.high, 6)},
+        "judgement": judgement_facts(judged.rows, chosen.criteria, chosen.calibration, chosen.note, labels),
+    }
+    page = render_report(judged.rows, writer.facts | facts, thumbnails, writer.folder, judged.regions, labels)
+    writer.finish(page, facts, judged.rows)
+    return judged.rows
 
 
 def _failed(item: Decoded, reason: str) -> Entry:

@@ -9,20 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from headclip.inference.overlay import colour_table
+from headclip.inference.overlay import Scale, colour_table
 from headclip.inference.run import Row
 from headclip.inference.run_files import overlay_file, preview_file
-from headclip.inference.run_render import Thumbnail
+from headclip.inference.run_render import Thumbnail, make_thumbnails
+from headclip.judgement.regions import Region
+from headclip.judgement.verdicts import Criteria
 
 MAX_THUMBNAILS = 2000
 MAX_THUMBNAIL_BYTES = 45_000_000
+MAX_POINTS = 400_000
 BINS = 48
+_DATA_TAG = '<script id="data" type="application/json">'
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,31 @@ def thumbnail_names(rows: Iterable[Row]) -> set[str]:
 
 
 def render_report(
-    rows: Sequence[Row], facts: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail], folder: Path
+    rows: Sequence[Row],
+    facts: Mapping[str, Any],
+    thumbnails: Mapping[str, Thumbnail],
+    folder: Path,
+    regions: Mapping[str, Sequence[Region]] = MappingProxyType({}),
+    labels: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
     """The page as text.
 
     Args:
         rows: the table of the run.
-        facts: run.json, with `scale`.
+        facts: run.json, with `scale`, and with `judgement` where thresholds were applied.
         thumbnails: pictures to embed, by image name; at most MAX_THUMBNAIL_BYTES of them are.
         folder: the run folder, for links to files beside the page.
+        regions: by image name; outlines of at most MAX_POINTS corners are drawn.
+        labels: 0 normal, 1 anomalous, by image name, where known.
     """
     ok = sorted((row for row in rows if row.status == "ok"), key=_score, reverse=True)
     failed = [row for row in rows if row.status == "failed"]
     scores = [_score(row) for row in ok]
     low, high = min(scores, default=0.0), max(scores, default=1.0)
-    images = _images(ok, thumbnails) + [{"n": row.path, "r": row.reason} for row in failed]
+    judgement = facts.get("judgement")
+    images = _images(ok, thumbnails, regions, labels if judgement else {}) + [
+        {"n": row.path, "r": row.reason} for row in failed
+    ]
     data = {
         "images": images,
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
@@ -69,6 +84,9 @@ def render_report(
         data=_script_json(data),
         ok=ok,
         failed=failed,
+        judgement=judgement,
+        marks=_marks(judgement, low, high),
+        bar_verdicts=_bar_verdicts(histogram(scores), judgement),
         median=scores[len(scores) // 2] if scores else None,
         bars=histogram(scores),
         low=low,
@@ -102,10 +120,18 @@ def histogram(scores: Sequence[float], bins: int = BINS) -> list[Bar]:
     ]
 
 
-def _images(rows: Iterable[Row], thumbnails: Mapping[str, Thumbnail]) -> list[dict[str, Any]]:
-    """What the page's script needs of each image, under one-letter names: there may be many thousands."""
+def _images(
+    rows: Iterable[Row],
+    thumbnails: Mapping[str, Thumbnail],
+    regions: Mapping[str, Sequence[Region]],
+    labels: Mapping[str, int],
+) -> list[dict[str, Any]]:
+    """What the page's script needs of each image, under one-letter names: there may be many thousands.
+
+    v: verdict, k: number of regions, c: their outlines, y: label; each absent where not known.
+    """
     images: list[dict[str, Any]] = []
-    room = MAX_THUMBNAIL_BYTES
+    room, points = MAX_THUMBNAIL_BYTES, MAX_POINTS
     for row in rows:
         image: dict[str, Any] = {
             "n": row.path,
@@ -117,6 +143,13 @@ def _images(rows: Iterable[Row], thumbnails: Mapping[str, Thumbnail]) -> list[di
             "o": _link(overlay_file(row.path)),
             "p": _link(preview_file(row.path)),
         }
+        image |= {"v": row.verdict} if row.verdict else {}
+        image |= {"k": row.regions} if row.regions else {}
+        image |= {"y": labels[row.path]} if row.path in labels else {}
+        drawn = [_outline(region) for region in regions.get(row.path, ())]
+        points -= sum(len(ring) // 2 for rings in drawn for ring in rings)
+        if drawn and points >= 0:
+            image["c"] = drawn
         thumbnail = thumbnails.get(row.path)
         if thumbnail is not None:
             room -= len(thumbnail.image) + len(thumbnail.map)
@@ -124,6 +157,57 @@ def _images(rows: Iterable[Row], thumbnails: Mapping[str, Thumbnail]) -> list[di
                 image |= {"t": thumbnail.image, "m": thumbnail.map}
         images.append(image)
     return images
+
+
+def _outline(region: Region) -> list[list[float]]:
+    """The rings of a region, each as x, y, x, y, ... in pixels of the image."""
+    return [[_whole(value) for point in ring for value in point] for ring in (region.polygon, *region.holes)]
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else round(value, 2)
+
+
+def _marks(judgement: Mapping[str, Any] | None, low: float, high: float) -> list[tuple[float, str]]:
+    """Thresholds within the histogram: where, as a share of its width, and what."""
+    if judgement is None or high <= low:
+        return []
+    criteria = judgement["criteria"]
+    names = {"threshold": "threshold", "low": "review from", "high": "defect from"}
+    at = {criteria[key]: name for key, name in reversed(names.items()) if criteria[key] is not None}
+    return [
+        ((value - low) / (high - low), f"{name} {value:.4f}")
+        for value, name in sorted(at.items())
+        if low < value < high
+    ]
+
+
+def _bar_verdicts(bars: Sequence[Bar], judgement: Mapping[str, Any] | None) -> list[str]:
+    """The verdict on the middle of each bar."""
+    if judgement is None:
+        return []
+    criteria = Criteria.from_json(judgement["criteria"])
+    return [criteria.verdict((bar.low + bar.high) / 2).value for bar in bars]
+
+
+def report_thumbnails(
+    page: Path, folder: Path, rows: Sequence[Row], scale: Mapping[str, float]
+) -> dict[str, Thumbnail]:
+    """The pictures that an earlier page of the same run holds; made anew where it cannot be read.
+
+    Raises:
+        RunFolderError: they have to be made anew, and a map or preview is missing or damaged.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+        start = text.index(_DATA_TAG) + len(_DATA_TAG)
+        images = json.loads(text[start : text.index("</script>", start)])["images"]
+        return {image["n"]: Thumbnail(image["t"], image["m"]) for image in images if "t" in image}
+    except (OSError, ValueError, KeyError, TypeError):
+        ok = [row for row in rows if row.status == "ok"]
+        names = thumbnail_names(ok)
+        chosen = [row for row in ok if row.path in names]
+        return make_thumbnails(folder, chosen, Scale(scale["low"], scale["high"]))
 
 
 def _score(row: Row) -> float:
@@ -158,9 +242,14 @@ def _fact_groups(facts: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, st
         "failed": f"{counts['failed']:,}",
         "images from": facts["root"],
     }
+    settings = {key: value for key, value in facts["settings"].items() if key != "calibration"}
+    judgement = facts.get("judgement") or {}
+    calibration = judgement.get("calibration") or {}
     groups = {
         "Run": run,
-        "Model": facts["settings"],
+        "Thresholds": judgement.get("criteria"),
+        "Calibration": {key: value for key, value in calibration.items() if key not in ("model", "format")},
+        "Model": settings,
         "Options": facts["arguments"],
         "Versions": facts["versions"],
     }

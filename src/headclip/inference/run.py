@@ -8,23 +8,29 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from headclip.inference.run_commit import settle
 from headclip.inference.run_files import (
     JOURNAL,
     PARQUET_TABLE,
     REPORT,
     RUN_JSON,
     RunFolderError,
+    mask_file,
     overlay_file,
     preview_file,
     read_map,
 )
+
+if TYPE_CHECKING:
+    from headclip.judgement.regions import Region
+    from headclip.judgement.verdicts import Criteria
 
 FORMAT = "headclip-run"
 FORMAT_VERSION = 1
@@ -35,10 +41,13 @@ Status = Literal["ok", "failed"]
 class Row:
     """One image of a run.
 
-    path: name relative to the run's root; reason: why it failed, else None; score, global_score, local_score:
-        in
+    path: name relative to the run's root; reason: why it failed, else None; score, global_score, local_score: in
     [0, 1]; height, width: pixels of the image; map: map file relative to the run folder; seconds: time in the
-    model (a batch's time shared equally). A failed image has only path, status and reason.
+    model (a batch's time shared equally); peak: highest value of the map. A failed image has only path, status and
+    reason.
+
+    verdict, regions: what judging adds: "ok", "review" or "defect", and the number of regions; None where no
+    threshold has been applied.
     """
 
     path: str
@@ -51,6 +60,9 @@ class Row:
     local_score: float | None = None
     map: str | None = None
     seconds: float | None = None
+    peak: float | None = None
+    verdict: str | None = None
+    regions: int | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -66,6 +78,9 @@ _SCHEMA = pa.schema(
         ("local_score", pa.float64()),
         ("map", pa.string()),
         ("seconds", pa.float64()),
+        ("peak", pa.float64()),
+        ("verdict", pa.string()),
+        ("regions", pa.int32()),
     ]
 )
 
@@ -95,6 +110,7 @@ class Run:
             RunFolderError: the folder holds no run, or a run of a newer format.
         """
         folder = Path(folder)
+        settle(folder)
         facts = read_facts(folder)
         if facts is None:
             raise RunFolderError(f"{folder} holds no run (no readable {RUN_JSON}); name a folder of headclip predict")
@@ -102,7 +118,7 @@ class Run:
             raise RunFolderError(f"{folder} was written by a newer headclip; update to read it")
         table = folder / PARQUET_TABLE
         if facts["status"] == "finished" and table.is_file():
-            rows = [Row(**line) for line in pq.read_table(table, columns=list(COLUMNS)).to_pylist()]
+            rows = _read_table(table)
         else:
             rows = [entry.row for entry in read_journal(folder / JOURNAL)[0].values()]
         return cls(folder, tuple(rows), facts)
@@ -126,6 +142,34 @@ class Run:
     def failed(self) -> list[Row]:
         """The images that could not be judged, each with its reason."""
         return [row for row in self.rows if row.status == "failed"]
+
+    @property
+    def judgement(self) -> dict[str, Any] | None:
+        """What was judged by: criteria, calibration, counts of verdicts; None where no threshold was applied."""
+        return self.facts.get("judgement")
+
+    @property
+    def criteria(self) -> Criteria | None:
+        """The thresholds in force."""
+        from headclip.judgement.verdicts import Criteria
+
+        return None if self.judgement is None else Criteria.from_json(self.judgement["criteria"])
+
+    def load_regions(self) -> dict[str, tuple[Region, ...]]:
+        """The regions of the images that have any, by the images' names."""
+        from headclip.judgement.run_judging import read_regions
+
+        return read_regions(self.folder)
+
+    def load_labels(self) -> dict[str, int]:
+        """The labels known of images, by their names: 0 normal, 1 anomalous. Empty where none were given."""
+        from headclip.judgement.labels import read_labels
+
+        return read_labels(self.folder)
+
+    def mask_path(self, row: Row) -> Path:
+        """The mask of the regions; exists where the row has any."""
+        return self.folder / mask_file(row.path)
 
     @property
     def report(self) -> Path:
@@ -153,6 +197,13 @@ class Run:
     def preview_path(self, row: Row) -> Path:
         """The reduced picture without it."""
         return self.folder / preview_file(row.path)
+
+
+def _read_table(table: Path) -> list[Row]:
+    """The rows of results.parquet; columns that an older headclip did not write are None."""
+    present = set(pq.read_schema(table).names)
+    lines = pq.read_table(table, columns=[name for name in COLUMNS if name in present]).to_pylist()
+    return [Row(**line) for line in lines]
 
 
 def is_run_folder(folder: Path) -> bool:

@@ -21,10 +21,12 @@ JOURNAL = "progress.jsonl"
 CSV_TABLE = "results.csv"
 PARQUET_TABLE = "results.parquet"
 REPORT = "report.html"
-MAPS, OVERLAYS, PREVIEWS, TEMPORARY = "maps", "overlays", "previews", ".tmp"
+REGIONS = "regions.jsonl"
+LABELS = "labels.csv"
+MAPS, OVERLAYS, PREVIEWS, MASKS, TEMPORARY = "maps", "overlays", "previews", "masks", ".tmp"
 PREVIEW_SIDE = 1024  # pixels of the longest side of previews and overlays
 
-_MAP_MAXIMUM = 65535
+MAP_MAXIMUM = 65535
 _NAME_BYTES = 255  # longest file name of the common file systems
 _counter = itertools.count()
 
@@ -58,6 +60,11 @@ def preview_file(name: str) -> str:
     return _placed(PREVIEWS, name, ".jpg")
 
 
+def mask_file(name: str) -> str:
+    """Where the mask of the regions of the image `name` lies below the run folder, if it has any."""
+    return _placed(MASKS, name, ".png")
+
+
 def write_atomic(folder: Path, name: str, content: bytes) -> None:
     """Put `content` at `folder / name`. Even after a kill, there is the old file, the new one, or none.
 
@@ -81,7 +88,7 @@ def write_atomic(folder: Path, name: str, content: bytes) -> None:
 
 def quantise(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Map values in [0, 1] to [0, 65535]; what lies outside is clipped. Error at most 0.5 / 65535."""
-    return np.rint(np.clip(anomaly_map, 0.0, 1.0) * np.float64(_MAP_MAXIMUM)).astype(np.uint16)
+    return np.rint(np.clip(anomaly_map, 0.0, 1.0) * np.float64(MAP_MAXIMUM)).astype(np.uint16)
 
 
 def encode_map(levels: NDArray[np.uint16]) -> bytes:
@@ -109,7 +116,7 @@ def read_map(path: Path) -> NDArray[np.float32]:
     Raises:
         RunFolderError: the file is missing or damaged.
     """
-    return (read_levels(path) / np.float64(_MAP_MAXIMUM)).astype(np.float32)
+    return (read_levels(path) / np.float64(MAP_MAXIMUM)).astype(np.float32)
 
 
 def encode_preview(pixels: NDArray[np.uint8]) -> bytes:
@@ -117,6 +124,11 @@ def encode_preview(pixels: NDArray[np.uint8]) -> bytes:
     image = Image.fromarray(pixels)
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     return _encode(image, "JPEG", quality=90)
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """A (H, W) mask as a PNG of one bit: white inside."""
+    return _encode(Image.fromarray(mask), "PNG")
 
 
 def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:

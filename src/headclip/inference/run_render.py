@@ -84,12 +84,27 @@ def render_overlays(
     return thumbnails
 
 
-def _render(folder: Path, scale: Scale, with_thumbnail: set[str], row: Row) -> Thumbnail | None:
+def make_thumbnails(folder: Path, rows: Sequence[Row], scale: Scale) -> dict[str, Thumbnail]:
+    """The small pictures of `rows` alone; no file is written.
+
+    Raises:
+        RunFolderError: a map or preview is missing or damaged.
+    """
+    pictures = _in_threads(partial(_open, folder, scale), rows)
+    return {row.path: _thumbnail(*pair) for row, pair in zip(rows, pictures, strict=True)}
+
+
+def _open(folder: Path, scale: Scale, row: Row) -> tuple[Image.Image, NDArray[np.float32]]:
+    """The preview, and the map on the run's scale, (H, W) in [0, 1]."""
     if row.map is None:
         raise RunFolderError(f"{row.path} has no map: {row.reason}")
     levels = read_levels(folder / row.map)
-    normalised = scale.normalise((levels / np.float32(65535.0)).astype(np.float32))  # (H, W)
-    preview = _read_preview(folder / preview_file(row.path))
+    normalised = scale.normalise((levels / np.float32(65535.0)).astype(np.float32))
+    return _read_preview(folder / preview_file(row.path)), normalised
+
+
+def _render(folder: Path, scale: Scale, with_thumbnail: set[str], row: Row) -> Thumbnail | None:
+    preview, normalised = _open(folder, scale, row)
     write_atomic(folder, overlay_file(row.path), _jpeg(tint(preview, normalised), 88))
     return _thumbnail(preview, normalised) if row.path in with_thumbnail else None
 

@@ -33,13 +33,17 @@ from headclip.inference.run import (
     read_facts,
     read_journal,
 )
+from headclip.inference.run_commit import settle
 from headclip.inference.run_files import (
     CSV_TABLE,
     JOURNAL,
+    LABELS,
     MAPS,
+    MASKS,
     OVERLAYS,
     PARQUET_TABLE,
     PREVIEWS,
+    REGIONS,
     REPORT,
     RUN_JSON,
     TEMPORARY,
@@ -48,8 +52,8 @@ from headclip.inference.run_files import (
 )
 from headclip.version import __version__
 
-# Where and in what portions images were judged does not change what they are worth.
-_FREE_SETTINGS = frozenset({"checkpoint", "device", "device_name", "batch_size", "threads", "versions"})
+# Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
+_FREE_SETTINGS = frozenset({"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions"})
 _PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 
 
@@ -103,13 +107,14 @@ class RunWriter:
         """
         check_output(out, resume=resume, overwrite=overwrite)
         self.folder = Path(out)
+        settle(self.folder)
         self._images = images
         self._started = time.perf_counter()
         old = read_facts(self.folder)
         settings = json.loads(json.dumps(settings))
         if old is not None and not overwrite:
             _check_same(old, settings, images, self.folder)
-        self._journal = _lock_journal(self.folder)
+        self._journal = lock_journal(self.folder)
         if old is not None and overwrite:
             self._journal.truncate(0)
             _remove_results(self.folder)
@@ -172,9 +177,12 @@ class RunWriter:
         """Bring results.csv up to date, so that an unfinished run can be read by anything."""
         write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
 
-    def finish(self, report: str, facts: dict[str, Any]) -> None:
-        """Write tables and report, add `facts` to run.json and mark the run finished."""
-        rows = self.rows()
+    def finish(self, report: str, facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
+        """Write tables and report, add `facts` to run.json and mark the run finished.
+
+        rows: `rows()` with what judging adds; without it, no threshold is applied.
+        """
+        rows = self.rows() if rows is None else rows
         write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows))
         write_atomic(self.folder, CSV_TABLE, csv_bytes(rows))
         write_atomic(self.folder, REPORT, report.encode())
@@ -202,7 +210,8 @@ def _new_facts(
     images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
 ) -> dict[str, Any]:
     earlier = old["timing"]["seconds"] if old else 0.0
-    return {
+    judgement = {"judgement": old["judgement"]} if old and old.get("judgement") else {}
+    return judgement | {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "status": "running",
@@ -254,7 +263,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _lock_journal(folder: Path) -> BinaryIO:
+def lock_journal(folder: Path) -> BinaryIO:
     """Open the journal and hold it against a second writer; the lock ends with the process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -272,9 +281,9 @@ def _remove_results(folder: Path) -> None:
 
     run.json stays until it is replaced: a kill in between leaves a folder that is still known as ours.
     """
-    for name in (REPORT, PARQUET_TABLE, CSV_TABLE):
+    for name in (REPORT, PARQUET_TABLE, CSV_TABLE, REGIONS, LABELS):
         (folder / name).unlink(missing_ok=True)
-    for name in (MAPS, OVERLAYS, PREVIEWS):
+    for name in (MAPS, OVERLAYS, PREVIEWS, MASKS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -1,0 +1,115 @@
+"""`headclip rejudge`: other thresholds for a finished run, without the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headclip.cli import judging_options as options
+from headclip.cli.common import output, progress_output
+from headclip.cli.options import Quiet
+
+if TYPE_CHECKING:
+    from headclip.inference.run import Run
+
+
+def rejudge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of headclip predict.")],
+    calibration: options.CalibrationFile = None,
+    threshold: options.Threshold = None,
+    pixel_threshold: options.PixelThreshold = None,
+    min_area: options.MinArea = None,
+    ignore_border: options.IgnoreBorder = None,
+    pixel_mm: options.PixelMm = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME=]PATH",
+            help="What is known of the images: a labelled folder, a list (CSV, JSON), or a dataset by name.",
+        ),
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Take verdicts and regions away.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a finished run again: verdicts, regions, masks, tables and report change, scores and maps stay.
+
+    What is not given stays as it is in RUN. Stopped at any moment, RUN is as before or as after.
+    """
+    from headclip.inference.run import Run
+    from headclip.judgement.choosing import Judging, choose
+    from headclip.judgement.rejudge import rejudge as judge_again
+
+    judging = options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
+    if not none and labels is None and judging == Judging():
+        raise typer.BadParameter("say what to change: --calibration FILE, --threshold X, or another option below")
+    opened = Run.open(run)
+    chosen = choose(Judging(none=True) if none else judging, opened.settings, opened.judgement)
+    if chosen.criteria is None and not none:
+        from headclip.errors import InputError
+
+        raise InputError(
+            f"{run} has no thresholds yet; give --calibration FILE or --threshold X"
+            + (f" ({chosen.note})" if chosen.note else "")
+        )
+    known = _labels(opened, labels)
+    with _bar(quiet, len(opened.rows)) as advance:
+        done = judge_again(
+            run, chosen.criteria, calibration=chosen.calibration, note=chosen.note, labels=known, on_done=advance
+        )
+    if not quiet:
+        _print(done.run, len(done.changed))
+
+
+def _labels(run: Run, spec: str | None) -> dict[str, int] | None:
+    """Labels by the names in the run."""
+    if spec is None:
+        return None
+    from headclip.data.datasets import open_spec
+    from headclip.errors import InputError
+    from headclip.judgement.labels import match_labels
+
+    dataset = open_spec(spec, lenient=True)
+    known = match_labels(run, dataset.records, dataset.root)
+    if not known:
+        raise InputError(f"{spec} has no label for any image of {run.folder}")
+    return known
+
+
+def _bar(quiet: bool, total: int) -> Any:
+    """A context whose value counts one image at a time."""
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    @contextmanager
+    def show() -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=progress_output(), disable=quiet) as bar:
+            task = bar.add_task("judging again", total=total)
+            yield lambda name: bar.advance(task)
+
+    return show()
+
+
+def _print(run: Run, changed: int) -> None:
+    console = output()
+    if run.judgement is None:
+        console.print(f"No thresholds any more in {run.folder}", soft_wrap=True)
+        return
+    counts, known = run.judgement["verdicts"], run.judgement["labelled"]
+    console.print(run.judgement["note"], soft_wrap=True)
+    console.print(
+        f"{counts['defect']:,} defect, {counts['review']:,} to review, {counts['ok']:,} ok; "
+        f"{run.judgement['regions']:,} regions; {changed:,} verdicts are new",
+        soft_wrap=True,
+    )
+    if known:
+        shares = {
+            name: "not defined" if known[key] is None else f"{known[key]:.1%}"
+            for name, key in (("recall", "recall"), ("precision", "precision"), ("false alarms", "false_alarm_rate"))
+        }
+        text = ", ".join(f"{name} {value}" for name, value in shares.items())
+        console.print(f"Against {known['images']:,} labels: {text}", soft_wrap=True)
+    console.print(f"Report: {run.report}", soft_wrap=True)

@@ -1,0 +1,242 @@
+"""A calibration: thresholds, what they promise, and for which model; a small JSON file.
+
+It travels on its own (`headclip calibrate --out`), in run.json of the run it judged, or in the metadata of a
+checkpoint. It holds for one model alone: the hashes of backbone and checkpoint, the method's configuration and the
+input size are in it, and another model is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headclip.errors import InputError
+from headclip.files import write_atomically
+from headclip.judgement.conformal import share_text
+from headclip.judgement.regions import RegionRules
+from headclip.judgement.verdicts import Criteria
+from headclip.version import __version__
+
+FORMAT = "headclip-calibration"
+FORMAT_VERSION = 1
+# What does not change scores, or changes them in the last digits only.
+_FREE = frozenset(
+    {
+        "backbone",  # the name; the hash counts
+        "batch_size",
+        "calibration",
+        "checkpoint",
+        "checkpoint_data",
+        "device",
+        "device_name",
+        "engine",  # an exported model was checked against the one that it was made of
+        "evaluation",
+        "export",
+        "precision",
+        "threads",
+        "versions",
+    }
+)
+
+
+class CalibrationError(InputError):
+    """A calibration cannot be read, or belongs to another model."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Threshold(_Frozen):
+    """One threshold with its review band; a value above a number is on its far side."""
+
+    threshold: float = Field(description="Alarms are raised above this value.")
+    low: float = Field(description="Lower end of the review band; ok up to here.")
+    high: float | None = Field(description="Upper end of the review band; null: the images are too few to know it.")
+    images: int = Field(ge=1, description="Images that it was calibrated on.")
+    expected: float | None = Field(
+        default=None, description="Promised share of normal images above the threshold, on average; null: none."
+    )
+
+
+class Terms(_Frozen):
+    """What was asked for."""
+
+    false_alarms: float | None = Field(default=None, description="Promised share of false alarms.")
+    confidence: float | None = Field(default=None, description="null: the expected rate is promised.")
+    contaminated: float = Field(default=0.0, description="Share of the images that may not be normal.")
+    objective: Literal["f1", "cost"] | None = Field(default=None, description="What labelled thresholds optimise.")
+    cost_miss: float | None = Field(default=None, description="Cost of a missed defect.")
+    cost_false_alarm: float | None = Field(default=None, description="Cost of a false alarm.")
+    prevalence: float | None = Field(default=None, description="Share of defects on the line; null: of the images.")
+
+
+class Calibration(_Frozen):
+    """Thresholds for one model. Build them with `headclip.judgement.calibrate`."""
+
+    format: Literal["headclip-calibration"] = "headclip-calibration"
+    version: int = FORMAT_VERSION
+    kind: Literal["conformal", "labelled", "synthetic"] = Field(
+        description="conformal: promises hold for images like the calibration's. labelled: optimal on labels, no "
+        "promise. synthetic: from rendered normal images; a starting point that promises nothing on real ones."
+    )
+    terms: Terms
+    image: Threshold = Field(description="On image scores, in [0, 1].")
+    pixel: Threshold | None = Field(
+        default=None,
+        description="On map values, in [0, 1]: the promise is that no more than its share of normal images shows any "
+        "region. null: no maps were at hand.",
+    )
+    min_area: int = Field(default=1, ge=1, description="Smallest region in pixels that the pixel threshold assumes.")
+    ignore_border: int = Field(default=0, ge=0, description="Frame in pixels that is not looked at.")
+    model: dict[str, Any] = Field(description="What the detector says of itself; see `Detector.describe`.")
+    data: dict[str, Any] = Field(default_factory=dict, description="Which images: source, count, failed, labels.")
+    created: str = Field(default_factory=lambda: datetime.now().astimezone().isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=lambda: {"headclip": __version__})
+
+    @model_validator(mode="after")
+    def _known_version(self) -> Calibration:
+        if self.version > FORMAT_VERSION:
+            raise ValueError(f"version {self.version} was written by a newer headclip; update to read it")
+        return self
+
+    @property
+    def rules(self) -> RegionRules:
+        """Which regions the pixel threshold assumes to count."""
+        return RegionRules(self.min_area, self.ignore_border)
+
+    def criteria(self, *, pixel_mm: float | None = None) -> Criteria:
+        """The thresholds to judge by."""
+        pixel = None if self.pixel is None else self.pixel.threshold
+        image = self.image
+        return Criteria(image.threshold, image.low, image.high, pixel, self.rules, pixel_mm, self.kind)
+
+    def mismatch(self, settings: Mapping[str, Any]) -> list[str]:
+        """In what a detector (`Detector.describe()`) differs from the one calibrated, a phrase each; [] if it fits."""
+        before, now = _flat(self.model), _flat(model_facts(settings))
+        return [
+            f"{key.replace('_', ' ')} {_short(before.get(key))} there, {_short(now.get(key))} here"
+            for key in sorted(before | now)
+            if before.get(key) != now.get(key)
+        ]
+
+    def check_fits(self, settings: Mapping[str, Any], name: str = "the calibration") -> None:
+        """Raise CalibrationError where it was made for another model."""
+        changed = self.mismatch(settings)
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise CalibrationError(
+                f"{name} was made for another model ({'; '.join(changed[:3])}{more}); "
+                "calibrate this one with `headclip calibrate`"
+            )
+
+    def describe(self) -> str:
+        """One sentence on what the thresholds are worth."""
+        return _SENTENCES[self.kind](self)
+
+    def to_json(self) -> str:
+        """The content of a calibration file."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        write_atomically(Path(path), self.to_json())
+
+    @classmethod
+    def from_values(cls, values: Any, name: str = "the calibration") -> Calibration:
+        """From parsed JSON.
+
+        Raises:
+            CalibrationError: not a calibration, or one of a newer format.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise CalibrationError(f"{name} is not a calibration; `headclip calibrate --out FILE.json` writes them")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise CalibrationError(f"{name} is damaged{f' at {where}' if where else ''}: {first['msg']}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read a calibration file.
+
+        Raises:
+            CalibrationError: it is missing, unreadable or not a calibration.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CalibrationError(f"cannot read the calibration {path}: {error.strerror}; check the path") from error
+        except ValueError as error:
+            raise CalibrationError(
+                f"{path} is not a calibration; `headclip calibrate --out FILE.json` writes them"
+            ) from error
+        return cls.from_values(values, str(path))
+
+
+def model_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a calibration keeps of `Detector.describe()`: all but what another calibration would change."""
+    kept = {key: value for key, value in settings.items() if key not in ("calibration", "evaluation")}
+    for key in ("backbone", "checkpoint"):
+        if isinstance(kept.get(key), str):
+            kept[key] = _placeless(kept[key])
+    if isinstance(kept.get("references"), list):
+        kept["references"] = sorted(_placeless(str(item)) for item in kept["references"])
+    return json.loads(json.dumps(kept))
+
+
+def _placeless(name: str) -> str:
+    """A file's name alone: calibrations travel, and folders differ."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names, those that change scores alone."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            if prefix or key not in _FREE or key == "backbone":
+                flat |= _flat(value, f"{prefix}{key}.")
+        elif prefix or key not in _FREE:
+            flat[prefix + key] = value
+    return json.loads(json.dumps(flat))
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 20 else text[:12] + "..."
+
+
+def _conformal(calibration: Calibration) -> str:
+    terms, images = calibration.terms, calibration.image.images
+    rate = share_text(terms.false_alarms or 0.0)
+    sure = "on average" if terms.confidence is None else f"with {terms.confidence:.0%} confidence"
+    impure = f", of which up to {share_text(terms.contaminated)} may not be" if terms.contaminated else ""
+    band = (
+        "" if calibration.image.high is not None else "; too few images for a verdict of defect: all alarms are review"
+    )
+    return (
+        f"At most {rate} of normal images raise an alarm, {sure}; calibrated on {images:,} normal images{impure}{band}."
+    )
+
+
+def _labelled(calibration: Calibration) -> str:
+    goal = "F1" if calibration.terms.objective == "f1" else "expected cost"
+    return f"Best {goal} on {calibration.image.images:,} labelled images; no promise on others."
+
+
+def _synthetic(calibration: Calibration) -> str:
+    return (
+        f"Default from {calibration.image.images:,} rendered normal images: a starting point that promises nothing on "
+        "real ones. Calibrate on your own with `headclip calibrate`."
+    )
+
+
+_SENTENCES = {"conformal": _conformal, "labelled": _labelled, "synthetic": _synthetic}

@@ -1,0 +1,135 @@
+"""Judging the rows of a run from what is on disk: verdicts from scores, regions and masks from maps. No model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headclip.inference.run import Row
+from headclip.inference.run_files import REGIONS, RunFolderError, encode_mask, mask_file, read_levels, write_atomic
+from headclip.judgement.calibration import Calibration
+from headclip.judgement.regions import MAXIMUM, Region, find_regions, region_mask
+from headclip.judgement.verdicts import Criteria, Verdict
+
+_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class JudgedRows:
+    """rows: those given, in order, with verdict and regions; regions: by image name, of the images that have any."""
+
+    rows: tuple[Row, ...]
+    regions: dict[str, tuple[Region, ...]]
+
+
+def judge_rows(
+    folder: Path,
+    rows: Sequence[Row],
+    criteria: Criteria | None,
+    target: Path | None = None,
+    on_done: Callable[[str], None] = lambda name: None,
+) -> JudgedRows:
+    """Judge the rows of a run by thresholds; None takes verdicts and regions away.
+
+    A map is read only where its highest value is above the pixel threshold.
+
+    Args:
+        folder: the run, which holds the maps.
+        target: where masks and the list of regions are written; None writes nothing.
+
+    Raises:
+        RunFolderError: a map is missing or damaged, or a file cannot be written.
+    """
+    if criteria is None:
+        return JudgedRows(tuple(replace(row, verdict=None, regions=None) for row in rows), {})
+    regions: dict[str, tuple[Region, ...]] = {}
+    judged = []
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="headclip-regions") as pool:
+        for row, found in zip(rows, pool.map(partial(_judge_row, folder, criteria, target), rows), strict=True):
+            judged.append(found[0])
+            if found[1]:
+                regions[row.path] = found[1]
+            on_done(row.path)
+    if target is not None:
+        write_atomic(target, REGIONS, regions_bytes(regions))
+    return JudgedRows(tuple(judged), regions)
+
+
+def _judge_row(folder: Path, criteria: Criteria, target: Path | None, row: Row) -> tuple[Row, tuple[Region, ...]]:
+    if row.status != "ok" or row.score is None:
+        return replace(row, verdict=None, regions=None), ()
+    verdict = criteria.verdict(row.score).value
+    if criteria.pixel is None or row.map is None:
+        return replace(row, verdict=verdict, regions=None), ()
+    if row.peak is not None and row.peak <= criteria.pixel:
+        return replace(row, verdict=verdict, regions=0), ()
+    levels = read_levels(folder / row.map)
+    regions = find_regions(levels, criteria.pixel, criteria.rules, pixel_mm=criteria.pixel_mm)
+    if regions and target is not None:
+        mask = region_mask(levels, criteria.pixel, criteria.rules)
+        write_atomic(target, mask_file(row.path), encode_mask(mask))
+    peak = int(levels.max()) / MAXIMUM if row.peak is None else row.peak
+    return replace(row, verdict=verdict, regions=len(regions), peak=peak), regions
+
+
+def judgement_facts(
+    rows: Iterable[Row],
+    criteria: Criteria | None,
+    calibration: Calibration | None = None,
+    note: str | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> dict[str, Any] | None:
+    """What run.json says of the thresholds in force; None without any.
+
+    criteria, calibration: JSON-able; note: what they are worth, one sentence; verdicts, alarms, regions: counts over
+    the images; labelled: `labels.label_figures` where labels are known.
+    """
+    if criteria is None:
+        return None
+    from headclip.judgement.labels import label_figures
+
+    ok = [row for row in rows if row.status == "ok"]
+    verdicts = Counter(row.verdict for row in ok)
+    if note is None:
+        note = "Thresholds set by hand; no promise." if calibration is None else calibration.describe()
+    return {
+        "criteria": criteria.to_json(),
+        "calibration": None if calibration is None else json.loads(calibration.to_json()),
+        "note": note,
+        "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
+        "alarms": sum(criteria.alarm(row.score or 0.0) for row in ok),
+        "regions": sum(row.regions or 0 for row in ok),
+        "labelled": label_figures(ok, criteria, labels) if labels else None,
+    }
+
+
+def regions_bytes(regions: Mapping[str, Sequence[Region]]) -> bytes:
+    """regions.jsonl: one line for each image with regions."""
+    lines = (
+        json.dumps({"path": path, "regions": [region.to_json() for region in found]}, separators=(",", ":"))
+        for path, found in regions.items()
+    )
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def read_regions(folder: Path) -> dict[str, tuple[Region, ...]]:
+    """What `regions_bytes` wrote into a run folder; {} where there is none.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    try:
+        content = (folder / REGIONS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    try:
+        lines = [json.loads(line) for line in content.splitlines()]
+        return {line["path"]: tuple(map(Region.from_json, line["regions"])) for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder / REGIONS} is damaged; `headclip rejudge` makes it again") from error

@@ -1,0 +1,176 @@
+"""What a calibration needs of images: a score each, and the level at which each shows its first region.
+
+From images (with a model), from a finished run (without), or from rendered normal images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.data.decode import DEFAULT_MAX_PIXELS
+from headclip.data.discover import ImageFile
+from headclip.errors import InputError
+from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
+from headclip.inference.run import Run
+from headclip.inference.run_files import read_levels
+from headclip.judgement.regions import RegionRules, region_level
+
+RENDER_SIZE = 320  # pixels; about what the embedded model is fed
+
+
+class Judgement(Protocol):
+    """What is needed of a `Prediction`."""
+
+    @property
+    def score(self) -> float: ...
+    @property
+    def anomaly_map(self) -> NDArray[np.float32]: ...
+
+
+class Judge(Protocol):
+    """What is needed of a `Detector`."""
+
+    @property
+    def batch_size(self) -> int: ...
+    def predict_arrays(self, images: list[NDArray[np.uint8]], /) -> Sequence[Judgement]: ...
+
+
+@dataclass
+class Scored:
+    """Scores of images; all lists in one order.
+
+    names: of the images; scores: in [0, 1]; levels: `regions.region_level` of each map by `rules`, None where maps are
+    not at hand; failed: images without a score, with the reason; source: facts for the calibration's `data`.
+    """
+
+    names: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    levels: list[float] | None = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    rules: RegionRules = field(default_factory=RegionRules)
+
+    def add(self, name: str, judgement: Judgement) -> None:
+        """Put one image on the list."""
+        self.names.append(name)
+        self.scores.append(float(judgement.score))
+        if self.levels is not None:
+            self.levels.append(region_level(judgement.anomaly_map, self.rules))
+
+    def select(self, wanted: Callable[[str], bool]) -> Scored:
+        """The images whose names are wanted."""
+        kept = [index for index, name in enumerate(self.names) if wanted(name)]
+        return Scored(
+            [self.names[index] for index in kept],
+            [self.scores[index] for index in kept],
+            None if self.levels is None else [self.levels[index] for index in kept],
+            self.failed,
+            self.source,
+            self.rules,
+        )
+
+    def highest(self, count: int) -> list[tuple[str, float]]:
+        """The images with the highest scores, highest first."""
+        order = sorted(range(len(self.scores)), key=lambda index: -self.scores[index])
+        return [(self.names[index], self.scores[index]) for index in order[:count]]
+
+
+Progress = Callable[[int, int, int], None]
+"""Called with the images done, their number, and how many of them failed."""
+
+
+def _silent(done: int, total: int, failed: int) -> None:
+    """No progress."""
+
+
+def score_images(
+    detector: Judge,
+    files: Sequence[ImageFile],
+    rules: RegionRules,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: Progress = _silent,
+) -> Scored:
+    """Judge image files; broken ones go to `failed`. Maps are dropped as soon as their level is known."""
+    found = Scored(source={"kind": "images", "images": len(files)}, rules=rules)
+
+    def refuse(item: Decoded) -> None:
+        found.failed[item.file.name] = item.reason or "unknown reason"
+
+    ahead = max(4, 2 * detector.batch_size)
+    with closing(decode_ahead(files, max_pixels=max_pixels, max_images=ahead)) as decoded:
+        for batch in readable_batches(decoded, lambda: detector.batch_size, refuse):
+            judged = detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
+            for item, judgement in zip(batch, judged, strict=True):
+                found.add(item.file.name, judgement)
+            progress(len(found.names) + len(found.failed), len(files), len(found.failed))
+    return found
+
+
+def score_run(run: Run, rules: RegionRules, *, progress: Progress = _silent) -> Scored:
+    """The scores of a run, and the levels of its maps; no model.
+
+    Raises:
+        RunFolderError: a map is missing or damaged.
+    """
+    found = Scored(source={"kind": "run", "images": len(run.rows)}, rules=rules)
+    found.failed = {row.path: row.reason or "unknown reason" for row in run.failed}
+    simple = rules == RegionRules()
+    levels: list[float] = []
+    for number, row in enumerate(run.ok, start=1):
+        found.names.append(row.path)
+        found.scores.append(float(row.score or 0.0))
+        if simple and row.peak is not None:
+            levels.append(row.peak)
+        elif row.map is not None:
+            levels.append(region_level(read_levels(run.folder / row.map), rules))
+        progress(number, len(run.ok), len(found.failed))
+    found.levels = levels if len(levels) == len(found.names) else None
+    return found
+
+
+def score_rendered(
+    detector: Judge,
+    count: int,
+    rules: RegionRules,
+    *,
+    seed: int = 0,
+    size: int = RENDER_SIZE,
+    progress: Progress = _silent,
+) -> Scored:
+    """Judge `count` rendered normal images of `size` pixels, those of the seeds `item_seed(seed, 0)` and on."""
+    from headclip.data.synthetic.renderer import RENDERER_VERSION, item_seed, render
+
+    source = {"kind": "rendered", "images": count, "seed": seed, "size": size, "renderer": RENDERER_VERSION}
+    found = Scored(source=source, rules=rules)
+    for start in range(0, count, detector.batch_size):
+        numbers = range(start, min(start + detector.batch_size, count))
+        images = [render(item_seed(seed, number), size, defect_rate=0.0).image for number in numbers]
+        arrays = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]  # (3, H, W) -> (H, W, 3)
+        for number, judgement in zip(numbers, detector.predict_arrays(arrays), strict=True):
+            found.add(f"rendered {number}", judgement)
+        progress(len(found.names), count, 0)
+    return found
+
+
+def labelled_apart(scored: Scored, labels: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores (n,) and "is anomalous" (n,) of the images with a label.
+
+    Raises:
+        InputError: there is no normal or no anomalous one among them.
+    """
+    pairs = [(score, labels[name]) for name, score in zip(scored.names, scored.scores, strict=True) if name in labels]
+    scores = np.array([score for score, _ in pairs], dtype=np.float64)
+    anomalous = np.array([label == 1 for _, label in pairs], dtype=bool)
+    if not anomalous.any() or anomalous.all():
+        raise InputError(
+            f"{int((~anomalous).sum())} normal and {int(anomalous.sum())} anomalous labelled images: both kinds are "
+            "needed; without anomalous ones, calibrate on the normal ones alone (no --labelled)"
+        )
+    return scores, anomalous

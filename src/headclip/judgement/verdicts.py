@@ -1,0 +1,168 @@
+"""From scores and maps to verdicts and regions: what stands on which side of a threshold.
+
+A score is not a decision. `Criteria` are the numbers that make it one; they come from a calibration
+(`headclip.judgement.calibration`) or from a hand (`Criteria.manual`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.errors import InputError
+from headclip.judgement.regions import Region, RegionRules, find_regions
+
+if TYPE_CHECKING:
+    from headclip.judgement.calibration import Calibration
+
+
+class Verdict(StrEnum):
+    """What is said of an image. `review`: the calibration is too small, or too impure, to tell; a person looks."""
+
+    ok = "ok"
+    review = "review"
+    defect = "defect"
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """The thresholds that a run is judged by. An image or a pixel is on the far side when it is above, not at, one.
+
+    Attributes:
+        threshold: image score in [0, 1]; above it the image raises an alarm. The promise of a calibration is about
+            this one.
+        low, high: the review band. score <= low: ok; score > high: defect; between: review. high is None where the
+            calibration is too small to give the band an upper end: then nothing is a defect, all alarms are review.
+        pixel: map value in [0, 1] above which a pixel belongs to a region; None finds no regions.
+        rules: which regions count.
+        pixel_mm: side of a pixel in millimetres; None where it is not known.
+        source: "manual", "conformal", "labelled" or "synthetic".
+    """
+
+    threshold: float
+    low: float
+    high: float | None
+    pixel: float | None = None
+    rules: RegionRules = field(default_factory=RegionRules)
+    pixel_mm: float | None = None
+    source: str = "manual"
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.threshold):
+            raise InputError(f"threshold {self.threshold}: a number is needed")
+        upper = self.threshold if self.high is None else self.high
+        if not self.low <= self.threshold <= upper:
+            raise InputError(
+                f"review band {self.low} to {self.high}: the threshold {self.threshold} must lie within it"
+            )
+        if self.pixel is not None and not np.isfinite(self.pixel):
+            raise InputError(f"pixel threshold {self.pixel}: a number is needed")
+        if self.pixel_mm is not None and not (np.isfinite(self.pixel_mm) and self.pixel_mm > 0):
+            raise InputError(f"pixel pitch {self.pixel_mm} mm: a positive number is needed")
+
+    @classmethod
+    def manual(
+        cls,
+        threshold: float,
+        pixel: float | None = None,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        rules: RegionRules | None = None,
+        pixel_mm: float | None = None,
+    ) -> Criteria:
+        """Thresholds by hand; without `low` and `high` there is no review band.
+
+        >>> Criteria.manual(0.5).verdict(0.5), Criteria.manual(0.5).verdict(0.51)
+        (<Verdict.ok: 'ok'>, <Verdict.defect: 'defect'>)
+        """
+        low, high = threshold if low is None else low, threshold if high is None else high
+        return cls(threshold, low, high, pixel, rules or RegionRules(), pixel_mm)
+
+    def verdict(self, score: float) -> Verdict:
+        """The verdict on one image score."""
+        if score <= self.low:
+            return Verdict.ok
+        return Verdict.review if self.high is None or score <= self.high else Verdict.defect
+
+    def alarm(self, score: float) -> bool:
+        """Whether the score lies above the threshold: the two-way label."""
+        return score > self.threshold
+
+    def regions(self, anomaly_map: NDArray[Any]) -> tuple[Region, ...]:
+        """The regions of one map, (H, W) float in [0, 1] or uint16 levels; none without a pixel threshold."""
+        if self.pixel is None:
+            return ()
+        return find_regions(anomaly_map, self.pixel, self.rules, pixel_mm=self.pixel_mm)
+
+    def with_rules(
+        self, *, min_area: int | None = None, ignore_border: int | None = None, pixel_mm: float | None = None
+    ) -> Criteria:
+        """The same thresholds with what is given replaced."""
+        rules = RegionRules(
+            self.rules.min_area if min_area is None else min_area,
+            self.rules.ignore_border if ignore_border is None else ignore_border,
+        )
+        return replace(self, rules=rules, pixel_mm=self.pixel_mm if pixel_mm is None else pixel_mm)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Criteria:
+        """What `to_json` wrote."""
+        return cls(**{**values, "rules": RegionRules(**values["rules"])})
+
+
+@dataclass(frozen=True)
+class ImageJudgement:
+    """What judging adds to the prediction of one image. alarm: the score lies above the threshold."""
+
+    verdict: Verdict
+    alarm: bool
+    regions: tuple[Region, ...] = ()
+
+
+def judge(
+    scores: Sequence[float],
+    maps: Sequence[NDArray[Any] | None] | None,
+    criteria: Criteria | Calibration,
+    *,
+    pixel_mm: float | None = None,
+) -> list[ImageJudgement]:
+    """Verdict and regions of each image.
+
+    A judgement here, of a run folder (`headclip rejudge`) and of `headclip predict` are the same for the same map:
+    maps are compared with the threshold after rounding to 16 bits, as run folders keep them.
+
+    Args:
+        scores: (n,) image scores in [0, 1].
+        maps: n maps, (H, W) float in [0, 1] or uint16 levels, or None for no regions.
+        criteria: thresholds, or a calibration, whose criteria are taken.
+        pixel_mm: side of a pixel in millimetres, in place of the criteria's.
+
+    Raises:
+        InputError: not as many maps as scores, or a score that is not a number.
+
+    >>> high = np.zeros((8, 8), np.float32); high[2:4, 3:6] = 0.9
+    >>> found = judge([0.2, 0.8], [np.zeros((8, 8)), high], Criteria.manual(0.5, pixel=0.5))
+    >>> [(image.verdict.value, len(image.regions)) for image in found], found[1].regions[0].box
+    ([('ok', 0), ('defect', 1)], (3, 2, 3, 2))
+    """
+    rule = criteria if isinstance(criteria, Criteria) else criteria.criteria()
+    rule = rule.with_rules(pixel_mm=pixel_mm)
+    given = [None] * len(scores) if maps is None else list(maps)
+    if len(given) != len(scores):
+        raise InputError(f"{len(given)} maps for {len(scores)} scores")
+    if not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
+        raise InputError("a score is not a number; leave failed images out")
+    return [
+        ImageJudgement(rule.verdict(score), rule.alarm(score), () if values is None else rule.regions(values))
+        for score, values in zip(scores, given, strict=True)
+    ]
