@@ -1,0 +1,1 @@
+"""The local web application and the REST server; needs the extra `serve`."""

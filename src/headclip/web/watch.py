@@ -1,0 +1,134 @@
+"""A folder that is looked at all the time: images are judged as they appear, into a run folder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from headclip.data.discover import ImageFile, ImageSet, find_images, printable
+from headclip.errors import HeadclipError, InputError
+from headclip.inference.predict import Judge
+from headclip.inference.run import is_run_folder
+from headclip.inference.run_writer import RunWriter, check_output
+from headclip.judgement.verdicts import Criteria
+from headclip.web.growing import add_images
+
+_log = logging.getLogger(__name__)
+INTERVAL = 1.0  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class WatchState:
+    """judged, failed: images on record; error: why nothing can be done at the moment."""
+
+    judged: int
+    failed: int
+    error: str | None
+
+
+class Watch:
+    """One thread that judges what is new in `folder` into the run `out`.
+
+    A file counts as complete when its size and time were the same at two looks in a row. What the run has on record
+    already is not judged again, so the server can be stopped and started. A file that changes is judged again.
+    """
+
+    def __init__(self, folder: Path, out: Path, *, max_pixels: int, interval: float = INTERVAL) -> None:
+        """Check both folders, so that mistakes show at the start.
+
+        Raises:
+            InputError: `folder` is none.
+            RunFolderError: `out` holds something else than a run.
+        """
+        self.folder = folder.absolute()
+        self.out = out
+        if not self.folder.is_dir():
+            raise InputError(f"--watch {folder}: this is not a folder; make it, or name another one")
+        check_output(out, resume=is_run_folder(out))
+        self._max_pixels = max_pixels
+        self._interval = interval
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._done: dict[str, tuple[int, int]] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._criteria: Criteria | None = None
+        self._state = WatchState(0, 0, None)
+
+    @property
+    def state(self) -> WatchState:
+        """How far it is."""
+        return self._state
+
+    def open(self, detector: Judge) -> RunWriter:
+        """Create the run, or take it up again.
+
+        Raises:
+            RunFolderError: the run was made with another model or folder, or another process writes it.
+        """
+        images = ImageSet(self.folder, ())
+        writer = RunWriter(self.out, images, detector.describe(), resume=is_run_folder(self.out))
+        self._done = {name: (entry.size, entry.mtime_ns) for name, entry in writer.entries.items()}
+        self._count(writer, None)
+        return writer
+
+    def start(self, detector: Judge, criteria: Criteria | None = None) -> None:
+        """Begin in a thread of its own. criteria: thresholds for verdicts and regions in the run's table."""
+        self._criteria = criteria
+        writer = self.open(detector)
+        self._thread = threading.Thread(target=self._work, args=(detector, writer), name="headclip-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the images that are being judged; the run folder is left whole."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self, detector: Judge, writer: RunWriter) -> None:
+        with writer:
+            while not self._stop.is_set():
+                try:
+                    self.look(detector, writer)
+                    self._count(writer, None)
+                except (HeadclipError, OSError) as error:  # a full disk, a share that went away: it may come back
+                    _log.error("watching %s: %s", self.folder, error)
+                    self._count(writer, type(error).__name__ + "; the server's log says more")
+                self._stop.wait(self._interval)
+
+    def look(self, detector: Judge, writer: RunWriter) -> int:
+        """Judge what is new and complete; the number of images."""
+        files = self._complete()
+        size = max(1, detector.batch_size)
+        for start in range(0, len(files), size):
+            if self._stop.is_set():
+                return start
+            batch = files[start : start + size]
+            add_images(detector, writer, batch, self._criteria, max_pixels=self._max_pixels)
+            for file in batch:
+                entry = writer.entries.get(file.name)
+                if entry is not None:
+                    self._done[file.name] = (entry.size, entry.mtime_ns)
+            self._count(writer, None)
+        return len(files)
+
+    def _complete(self) -> list[ImageFile]:
+        """Files that are not on record as they are, and did not change since the last look."""
+        seen: dict[str, tuple[int, int]] = {}
+        complete = []
+        for path in find_images(self.folder, skip_folder=is_run_folder):
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # gone again
+            name = printable(path.relative_to(self.folder).as_posix())
+            seen[name] = state = (status.st_size, status.st_mtime_ns)
+            if self._done.get(name) != state and self._seen.get(name) == state:
+                complete.append(ImageFile(path, name))
+        self._seen = seen
+        return complete
+
+    def _count(self, writer: RunWriter, error: str | None) -> None:
+        ok = sum(entry.row.status == "ok" for entry in writer.entries.values())
+        self._state = WatchState(ok, len(writer.entries) - ok, error)

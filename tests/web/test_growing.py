@@ -1,0 +1,163 @@
+"""Runs that grow while the server runs: a watched folder, and images dropped on the page."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from headclip.errors import InputError
+from headclip.inference.predict import predict_run
+from headclip.inference.run import Run
+from headclip.inference.run_files import RunFolderError
+from headclip.judgement.choosing import Judging
+from headclip.web.bodies import Upload
+from headclip.web.live import LiveRun, free_name
+from headclip.web.runs import image_id
+from headclip.web.watch import Watch
+from inference.fake_detector import FakeDetector
+from web.conftest import encoded
+
+
+def watch_of(folder, out):
+    return Watch(folder, out, max_pixels=10**6, interval=0.02)
+
+
+def until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "line").mkdir()
+    return tmp_path / "line"
+
+
+def test_files_are_judged_once_they_are_complete(folder, tmp_path):
+    watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+    with watch.open(detector) as writer:
+        content = encoded()
+        (folder / "a.png").write_bytes(content[:100])  # still being written
+        assert watch.look(detector, writer) == 0
+        (folder / "a.png").write_bytes(content)
+        assert watch.look(detector, writer) == 0  # it has changed since the last look
+        assert watch.look(detector, writer) == 1
+        assert watch.look(detector, writer) == 0
+        (folder / "broken.png").write_text("no image")
+        (folder / "notes.txt").write_text("not looked at")
+        watch.look(detector, writer)
+        watch.look(detector, writer)
+    run = Run.open(tmp_path / "run")
+    assert [(row.path, row.status) for row in run.rows] == [("a.png", "ok"), ("broken.png", "failed")]
+    assert run.load_map(run.rows[0]).shape == (40, 56)
+    assert (tmp_path / "run" / "results.csv").read_text().count("\n") == 3
+
+
+def test_a_file_that_changes_is_judged_again(folder, tmp_path):
+    watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+    (folder / "a.png").write_bytes(encoded(20, 20))
+    with watch.open(detector) as writer:
+        watch.look(detector, writer)
+        watch.look(detector, writer)
+        (folder / "a.png").write_bytes(encoded(30, 30))
+        os.utime(folder / "a.png", (1, 1))
+        watch.look(detector, writer)
+        assert watch.look(detector, writer) == 1
+        assert writer.entries["a.png"].row.height == 30
+
+
+def test_after_a_restart_nothing_is_judged_twice_and_predict_can_finish_the_run(folder, tmp_path):
+    (folder / "a.png").write_bytes(encoded())
+    for judged in ([1], []):
+        watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+        with watch.open(detector) as writer:
+            watch.look(detector, writer)
+            watch.look(detector, writer)
+        assert detector.batches == judged
+    summary = predict_run(FakeDetector(), [folder], tmp_path / "run", resume=True)
+    assert (summary.judged, summary.skipped, summary.report.is_file()) == (0, 1, True)
+
+
+def test_watching_in_the_server(client, folder, tmp_path):
+    site = client(detector=FakeDetector(), watch=watch_of(folder, tmp_path / "results"), judging=Judging(threshold=0.2))
+    (folder / "deep").mkdir()
+    (folder / "deep" / "part.png").write_bytes(encoded())
+    until(lambda: site.get("/runs/results/images.json").json()["names"] == ["deep/part.png"])
+    data = site.get("/runs/results/images.json").json()
+    assert data["rule"]["threshold"] == 0.2
+    assert not data["finished"]
+    until(lambda: ",defect," in (tmp_path / "results" / "results.csv").read_text())
+    assert site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None}
+    assert site.get(f"/runs/results/thumb/{data['ids'][0]}").status_code == 200
+    assert "Watching <b>line</b>" in site.get("/runs/results").text
+
+
+def test_mistakes_show_at_the_start(folder, tmp_path):
+    with pytest.raises(InputError, match="not a folder"):
+        watch_of(tmp_path / "none", tmp_path / "run")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("x")
+    with pytest.raises(RunFolderError, match="holds no run"):
+        watch_of(folder, tmp_path / "full")
+
+
+def live_run(keep=None):
+    return LiveRun(keep, max_pixels=10**6, patience=5.0)
+
+
+def test_dropped_images_become_a_run(client):
+    live = live_run()
+    site = client(detector=FakeDetector(), live=live)
+    files = [
+        ("images", ("../a.png", encoded(seed=1))),
+        ("images", ("a.png", encoded(seed=2))),
+        ("images", ("b.gif", b"GIF89a")),
+    ]
+    results = site.post("/live/images", files=files).json()["results"]
+    assert [(item["name"], item["status"]) for item in results] == [
+        ("a.png", "ok"),
+        ("a (2).png", "ok"),
+        ("b.gif.png", "failed"),
+    ]
+    data = site.get("/runs/live/images.json").json()
+    assert sorted(data["names"]) == ["a (2).png", "a.png", "b.gif.png"]
+    for image in (image_id("a.png"), image_id("a (2).png")):
+        for kind in ("thumb", "picture", "map"):
+            assert site.get(f"/runs/live/{kind}/{image}").status_code == 200
+    assert site.put(f"/runs/live/marks/{image_id('a.png')}", json={"mark": "miss"}).status_code == 200
+    place = live.folder.parent
+    live.close()
+    assert not place.exists()
+
+
+def test_kept_images_are_there_after_a_restart(client, tmp_path):
+    site = client(detector=FakeDetector(), live=live_run(tmp_path / "kept"))
+    site.post("/live/images", files=[("images", ("a.png", encoded()))])
+    site.__exit__(None, None, None)
+    again = live_run(tmp_path / "kept")
+    again.start(FakeDetector())
+    again.judge([Upload("b.png", encoded())])
+    again.close()
+    assert [row.path for row in Run.open(tmp_path / "kept" / "live").rows] == ["a.png", "b.png"]
+    assert (tmp_path / "kept" / "images" / "a.png").is_file()
+
+
+def test_without_a_model_nothing_can_be_dropped(client, run):
+    answer = client(runs=(run,)).post("/live/images", files=[("images", ("a.png", encoded()))])
+    assert answer.status_code == 503
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.png", "/etc/passwd", "..", "", "a\0b.png", "CON\\x.png", ".hidden.png", "é" * 300, "<b>.png"]
+)
+def test_names_of_kept_files_are_plain(name):
+    found = free_name(name, set())
+    assert "/" not in found
+    assert "\\" not in found
+    assert not found.startswith(".")
+    assert len(found.encode()) < 255
+    assert found.endswith(".png")

@@ -1,0 +1,56 @@
+"""`headclip serve`: what it refuses before anything is loaded."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from headclip.cli.app import main
+from headclip.cli.serve import _address, _greeting
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["serve", *map(str, arguments)])
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_nothing_to_serve(capsys):
+    assert "nothing to serve" in fails(capsys)
+
+
+def test_options_that_belong_together(capsys, tmp_path):
+    assert "belong together" in fails(capsys, "--watch", tmp_path)
+    assert "add --live" in fails(capsys, "--keep", tmp_path, tmp_path)
+    assert "at least 8" in fails(capsys, "--live", "--token", "short")
+    assert "at least 8" in fails(capsys, "--live", "--token", "with a space in it")
+
+
+def test_no_run(capsys, tmp_path):
+    assert "holds no run" in fails(capsys, tmp_path, "--port", 0)
+
+
+def test_a_taken_port(capsys, run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "choose another --port" in fails(capsys, run, "--port", taken.getsockname()[1])
+
+
+def test_a_missing_extra_is_named(capsys, run, monkeypatch):
+    monkeypatch.setattr("headclip.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
+    assert "headclip serve needs uvicorn; pip install 'headclip[serve]'" in fails(capsys, run)
+
+
+def test_addresses_to_open():
+    assert _address("127.0.0.1", 8700) == "http://127.0.0.1:8700"
+    assert _address("::1", 8700) == "http://[::1]:8700"
+    assert _address("0.0.0.0", 8700) == f"http://{socket.gethostname()}:8700"
+
+
+def test_an_open_door_is_pointed_out():
+    assert any("anybody" in line for line in _greeting("0.0.0.0", 1, None, True))
+    assert not any("anybody" in line for line in _greeting("0.0.0.0", 1, "secret-token", True))
+    assert not any("anybody" in line for line in _greeting("127.0.0.1", 1, None, True))

@@ -1,0 +1,112 @@
+"""The process itself, over real sockets: slow and huge clients, and an end that answers what is in flight."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from web.conftest import encoded
+
+SERVER = """
+import sys
+sys.path[:0] = {paths!r}
+from headclip.web import server
+from headclip.web.app import AppOptions, create_app
+from headclip.web.limits import Limits
+from inference.fake_detector import FakeDetector
+server._HEADER_SECONDS = 0.5
+listening = server.open_socket("127.0.0.1", 0)
+detector = FakeDetector(batch_size=2, seconds={seconds})
+app = create_app(AppOptions(detector=detector, limits=Limits(seconds={patience}, max_bytes=1_000_000)))
+port = listening.getsockname()[1]
+server.run_server(app, listening, grace=20, ready=lambda: print(port, flush=True))
+print("ended", flush=True)
+"""
+
+
+@pytest.fixture
+def start():
+    """A function that runs a server in a process of its own and gives (process, port)."""
+    started = []
+
+    def run(seconds=0.0, patience=20.0):
+        paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
+        script = SERVER.format(paths=paths, seconds=seconds, patience=patience)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        return process, int(process.stdout.readline())
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def post(port, body, timeout=30):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/predict", data=body, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def raw(port, head, body=b"", pause=0.0):
+    """Send bytes as they are and return the first line of the answer; b"" when the server just closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head)
+        time.sleep(pause)
+        try:
+            connection.sendall(body)
+            return connection.recv(4096).split(b"\r\n")[0]
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+
+
+def test_slow_and_huge_clients_are_refused_and_the_server_lives(start):
+    process, port = start(patience=1.0)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    assert raw(port, head + b"Content-Length: 200000000\r\n\r\n").startswith(b"HTTP/1.1 413")
+    chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
+    chunked = raw(port, head + b"Transfer-Encoding: chunked\r\n\r\n", chunk * 20)
+    assert chunked.startswith(b"HTTP/1.1 413") or chunked == b""  # the answer may be lost with the connection
+    assert raw(port, head + b"Content-Length: 1000\r\n\r\nabc").startswith(b"HTTP/1.1 408")
+    assert raw(port, b"POST /v1/pre", pause=1.5) == b""  # a head that does not come
+    assert raw(port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert post(port, encoded())[0] == 200
+    assert process.poll() is None
+
+
+def test_the_end_answers_what_is_in_flight(start):
+    process, port = start(seconds=0.4)
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(post(port, encoded()))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/ready", timeout=10) as answer:
+            if json.loads(answer.read())["waiting"] >= 2:
+                break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(30)
+    assert [status for status, _ in answers] == [200] * 5
+    process.wait(20)
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        post(port, encoded(), timeout=5)
