@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from headclip.cli.app import app
-from headclip.cli.train import parse_settings
+from headclip.cli.common import parse_settings
 from headclip.clip.backbone import Backbone
 from headclip.clip.config import ClipConfig, TextConfig, VisionConfig
 from headclip.clip.tokenizer import ClipTokenizer

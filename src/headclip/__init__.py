@@ -16,6 +16,8 @@ from headclip.version import __version__
 
 _WHERE = {
     "Detector": "headclip.inference.detector",
+    "ExportedDetector": "headclip.inference.exported",
+    "TiledDetector": "headclip.inference.tiles",
     "Prediction": "headclip.inference.prediction",
     "HeadclipError": "headclip.errors",
     "load_backbone": "headclip.clip.weights",
@@ -25,8 +27,10 @@ _WHERE = {
 }
 __all__ = [
     "Detector",
+    "ExportedDetector",
     "HeadclipError",
     "Prediction",
+    "TiledDetector",
     "__version__",
     "datasets",
     "list_methods",

@@ -21,3 +21,7 @@ class ImageError(HeadclipError):
 
 class InputError(HeadclipError):
     """An input path, folder, glob or option does not make sense."""
+
+
+class ExportError(HeadclipError):
+    """A model cannot be exported, an exported one differs from the original, or an engine cannot run it."""

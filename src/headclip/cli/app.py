@@ -7,14 +7,22 @@ from typing import Annotated
 
 import typer
 
+from headclip.cli.ablate import ablate
+from headclip.cli.calibrate import calibrate
 from headclip.cli.common import readable_errors
+from headclip.cli.compare import compare
 from headclip.cli.data import app as data_app
 from headclip.cli.doctor import doctor
 from headclip.cli.evaluate import evaluate
+from headclip.cli.export import export
+from headclip.cli.inspect import inspect
 from headclip.cli.methods import methods
 from headclip.cli.predict import predict
 from headclip.cli.pretrain import pretrain
 from headclip.cli.protocol import protocol
+from headclip.cli.regions import regions
+from headclip.cli.rejudge import rejudge
+from headclip.cli.serve import serve
 from headclip.cli.train import train
 from headclip.version import __version__
 
@@ -44,11 +52,19 @@ def _root(
 
 
 app.command("predict")(predict)
+app.command("calibrate")(calibrate)
+app.command("rejudge")(rejudge)
+app.command("regions")(regions)
+app.command("serve")(serve)
 app.command("evaluate")(evaluate)
 app.command("protocol")(protocol)
+app.command("ablate")(ablate)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
+app.command("export")(export)
 app.command("methods")(methods)
+app.command("compare")(compare)
+app.command("inspect")(inspect)
 app.add_typer(data_app, name="data")
 app.command("doctor")(doctor)
 

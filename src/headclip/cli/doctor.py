@@ -14,6 +14,7 @@ from headclip.version import __version__
 EXTRAS = {
     "hub": ("huggingface_hub", "fetches backbones by hub id"),
     "demo": ("elpv_dataset", "the real images of make demo"),
+    "serve": ("fastapi", "pages and the REST server of headclip serve"),
 }
 
 

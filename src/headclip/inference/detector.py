@@ -26,6 +26,7 @@ from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import CheckpointInfo, learnt_hash, load_checkpoint
 
 DEFAULT_METHOD = "headclip"
+EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")  # see headclip.inference.exported
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -71,6 +72,8 @@ class Detector:
         settings: Mapping[str, Any] | None = None,
         references: Sequence[ImageLike] | None = None,
     ) -> None:
+        if checkpoint is not None and Path(checkpoint).suffix in EXPORT_SUFFIXES:
+            raise InputError(f"{checkpoint} is an exported model; open it with headclip.ExportedDetector")
         self.device = choose_device(device)
         loaded = backbone if isinstance(backbone, Backbone) else load_backbone(str(backbone))
         self.backbone = loaded.to(self.device).freeze()

@@ -19,7 +19,7 @@ from PIL import Image
 from headclip.clip.preprocess import input_size
 from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.files import file_hash, write_atomically
-from headclip.inference.detector import ImageLike, batches_of_one_size, default_batch_size, read
+from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, default_batch_size, read
 from headclip.inference.device import Precision
 from headclip.inference.prediction import Prediction
 from headclip.methods.base import Method, method_class
@@ -85,7 +85,7 @@ def side_file(graph: Path) -> Path:
 
 def is_exported(path: str | Path | None) -> bool:
     """Whether a checkpoint's name is that of an exported model."""
-    return path is not None and Path(path).suffix in SUFFIXES.values()
+    return path is not None and Path(path).suffix in EXPORT_SUFFIXES
 
 
 class ExportedDetector:
@@ -213,9 +213,7 @@ def open_runner(path: Path, engine: Engine, device: str, precision: Precision, t
             return _openvino_runner(path, precision, threads)
         return _torch_runner(path)
     except ImportError as error:
-        raise ExportError(
-            f"{engine} is not installed; install it with `pip install 'headclip[{engine}]'`"
-        ) from error
+        raise ExportError(f"{engine} is not installed; install it with `pip install 'headclip[{engine}]'`") from error
     except (ExportError, InputError):
         raise
     except Exception as error:

@@ -77,7 +77,9 @@ class TiledDetector:
 
     def __init__(self, detector: Tiled, overlap: float = OVERLAP, tile: int | None = None) -> None:
         if not 0 <= overlap <= 0.75:
-            raise InputError(f"tile overlap {overlap}: choose 0 to 0.75, the share of a tile that its neighbour sees too")
+            raise InputError(
+                f"tile overlap {overlap}: choose 0 to 0.75, the share of a tile that its neighbour sees too"
+            )
         if tile is not None and not 32 <= tile <= 4096:
             raise InputError(f"tile size {tile}: choose 32 to 4096 px")
         config = detector.describe()["config"]
@@ -149,7 +151,10 @@ class TiledDetector:
         blended = np.zeros(image.shape[:2], np.float32)
         for places in _batches([(i, j) for i in range(len(rows.starts)) for j in range(len(columns.starts))], self):
             spans = [
-                (slice(rows.starts[i], rows.starts[i] + rows.size), slice(columns.starts[j], columns.starts[j] + columns.size))
+                (
+                    slice(rows.starts[i], rows.starts[i] + rows.size),
+                    slice(columns.starts[j], columns.starts[j] + columns.size),
+                )
                 for i, j in places
             ]
             found = self._judge([np.ascontiguousarray(image[span]) for span in spans], category)

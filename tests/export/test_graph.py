@@ -1,0 +1,106 @@
+"""The graph that is captured, run as it is, against the detector that it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from headclip.clip.preprocess import input_size
+from headclip.errors import InputError
+from headclip.export.graph import ExportGraph, exportable_methods
+from headclip.inference.detector import Detector
+from headclip.methods import list_methods
+from tiny_clip import make_backbone, make_config
+
+pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
+SIZES = [(60, 80), (33, 50), (130, 40), (42, 42), (20, 300), (1, 1)]
+
+
+def build(method="headclip", keep_aspect=False, image_size=56, **settings):
+    backbone = make_backbone(replace(make_config(), keep_aspect=keep_aspect))
+    return Detector(backbone, device="cpu", precision="fp32", image_size=image_size, method=method, settings=settings)
+
+
+@torch.no_grad()
+def differences(detector):
+    """Largest difference of maps and of the three scores, over sizes and batches of two."""
+    graph, rng = ExportGraph(detector).eval(), np.random.default_rng(0)
+    largest = 0.0
+    for size in SIZES:
+        images = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+        maps, *scores = graph(torch.from_numpy(images))
+        assert maps.shape == (2, *size)
+        for index, one in enumerate(detector.predict_arrays(list(images))):
+            largest = max(largest, float(np.abs(maps[index].numpy() - one.anomaly_map).max()))
+            for value, expected in zip(scores, (one.score, one.global_score, one.local_score), strict=True):
+                largest = max(largest, abs(float(value[index]) - expected))
+    return largest
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+@pytest.mark.parametrize("method", exportable_methods())
+def test_every_exportable_method(method, keep_aspect):
+    assert differences(build(method, keep_aspect)) < 2e-5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"aggregation": "layers", "tap_fusion": "sum", "map_from": "abnormal"},
+        {"normalise_map": "image", "alpha": 0.7},
+        {"top_level": "patches", "top_share": 0.3},
+        {"global_score": "cosine", "alpha": 0.1, "sigma": 0.0},
+        {"head_weights": False, "aggregation": "sum", "similarity": "qq", "csa_scale": 0.2},
+    ],
+)
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_settings(settings, keep_aspect):
+    assert differences(build(keep_aspect=keep_aspect, **settings)) < 2e-5
+
+
+def test_at_the_towers_own_size():
+    assert differences(build(image_size=42)) < 2e-5
+
+
+def test_learnt_head_weights_count():
+    detector = build()
+    plain = ExportGraph(detector)
+    with torch.no_grad():
+        detector.method.head_weight.mul_(torch.linspace(-2, 3, detector.method.head_weight.numel()).reshape(-1, 2))
+    assert differences(detector) < 2e-5
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 50, 60, 3), dtype=np.uint8))
+    with torch.no_grad():
+        assert (plain(image)[0] - ExportGraph(detector)(image)[0]).abs().max() > 1e-4  # they were copied when built
+
+
+def test_the_text_tower_is_gone():
+    detector = build()
+    graph = ExportGraph(detector)
+    kept = {id(value) for value in graph.parameters()}
+    assert not kept & {id(value) for value in detector.backbone.text.parameters()}
+    assert not kept & {id(value) for value in detector.method.prompts.parameters()}
+    assert {id(value) for value in detector.backbone.vision.parameters()} == kept
+
+
+@pytest.mark.parametrize("image_size", [42, 56, 518])
+def test_input_sizes_are_the_eager_ones(image_size):
+    graph = ExportGraph(build(keep_aspect=True, image_size=image_size))
+    rng = np.random.default_rng(2)
+    sides = [tuple(pair) for pair in rng.integers(1, 3000, (60, 2)).tolist()]
+    patches = round(image_size / 14)
+    sides += [((2 * k - 1) ** 2, 4 * patches**2) for k in range(1, 2 * patches)]  # where rounding is a tie
+    for height, width in sides + [pair[::-1] for pair in sides]:
+        expected = input_size(height, width, image_size=image_size, patch=14, keep_aspect=True)
+        assert tuple(count * 14 for count in graph.grid(height, width)) == expected, (height, width)
+
+
+def test_others_are_refused_with_a_sentence():
+    refused = sorted(set(list_methods()) - set(exportable_methods()))
+    assert "winclip" in refused
+    with pytest.raises(InputError, match=r"winclip cannot be exported.*headclip"):
+        ExportGraph(build("winclip"))
+    with pytest.raises(InputError, match="position_interpolation=bicubic cannot be exported"):
+        ExportGraph(build(position_interpolation="bicubic"))
