@@ -12,7 +12,8 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone, save_backbone
 from headclip.errors import InputError
-from headclip.training.pretrain import PretrainConfig, Pretrainer, contrastive_loss, patch_targets
+from headclip.training.pretrain import Pretrainer, contrastive_loss, patch_targets
+from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import RenderStream
 from tiny_clip import make_config
 

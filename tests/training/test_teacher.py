@@ -9,7 +9,8 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone, save_backbone
 from headclip.errors import InputError
-from headclip.training.pretrain import PretrainConfig, Pretrainer, read_recipe
+from headclip.training.pretrain import Pretrainer
+from headclip.training.pretrain_config import PretrainConfig, read_recipe
 from headclip.training.pretrain_data import RenderStream
 from headclip.training.teacher import MEAN, STD, Teacher
 from tiny_clip import make_config

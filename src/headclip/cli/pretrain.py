@@ -52,7 +52,8 @@ def pretrain(
     from headclip.clip.weights import load_backbone, save_backbone
     from headclip.errors import InputError
     from headclip.inference.device import choose_device
-    from headclip.training.pretrain import Pretrainer, read_recipe
+    from headclip.training.pretrain import Pretrainer
+    from headclip.training.pretrain_config import read_recipe
     from headclip.training.teacher import Teacher
 
     shipped = known_architectures()
