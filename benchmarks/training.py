@@ -27,10 +27,11 @@ from torch import Tensor
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.config import ClipConfig, known_architectures
+from headclip.clip.hardware import has_fast_bf16
 from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone
 from headclip.methods import TrainableMethod, create_method
-from headclip.training.features import has_fast_bf16, readable_bytes
+from headclip.training.features import readable_bytes
 from headclip.training.sets import SyntheticTrainingSet, TrainingItem
 from headclip.training.trainer import TrainConfig, Trainer
 

@@ -49,11 +49,11 @@ def _software() -> Iterator[tuple[str, str]]:
 def _device() -> Iterator[tuple[str, str]]:
     import torch
 
+    from headclip.clip.hardware import has_fast_bf16
     from headclip.inference.device import (
         LARGE_TOWER,
         choose_device,
         choose_precision,
-        cpu_has_bf16,
         precision_name,
     )
 
@@ -68,7 +68,7 @@ def _device() -> Iterator[tuple[str, str]]:
         yield "CUDA", f"not available; torch is built for CUDA {torch.version.cuda} but finds no usable GPU"
     device = choose_device("auto")
     large = f", bf16 for towers of {LARGE_TOWER / 1e6:.0f} M parameters and more"
-    only_large = large if device.type == "cpu" and cpu_has_bf16() else ""
+    only_large = large if device.type == "cpu" and has_fast_bf16(device) else ""
     yield "auto device", str(device)
     yield "auto precision", precision_name(choose_precision("auto", device)) + only_large
 

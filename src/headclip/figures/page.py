@@ -8,12 +8,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +25,7 @@ from headclip.files import write_atomically
 from headclip.inference.overlay import LevelHistogram, Scale, resize_map, tint
 from headclip.inference.run_files import quantise
 from headclip.inspection import ImageInspection, ModelInspection, plain
+from headclip.templates import page_template
 from headclip.version import __version__
 
 FORMAT = "headclip-inspection-1"
@@ -144,7 +143,7 @@ class InspectionWriter:
             }
             for shown in self.images
         ]
-        return _template().render(
+        return page_template("headclip.figures", "inspect.html").render(
             version=__version__,
             model=model,
             figures={title: data_uri(png) for title, png in self.model_figures.items()},
@@ -195,15 +194,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, st
         elif value is not None and value != []:
             lines.append((label, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
     return lines
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("headclip.figures"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("inspect.html")

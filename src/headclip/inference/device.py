@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.hardware import has_fast_bf16
 from headclip.errors import InputError
 
 Precision = Literal["fp32", "bf16"]
@@ -30,12 +31,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
-
-
 def choose_precision(
     name: Precision | Literal["auto"], device: torch.device, backbone: Backbone | None = None
 ) -> torch.dtype:
@@ -53,7 +48,7 @@ def choose_precision(
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     size = sum(p.numel() for p in backbone.vision.parameters()) if backbone is not None else 0
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() and size >= LARGE_TOWER else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and has_fast_bf16(device) and size >= LARGE_TOWER else torch.float32
 
 
 def precision_name(dtype: torch.dtype) -> Precision:

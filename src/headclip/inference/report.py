@@ -7,13 +7,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from headclip.inference.overlay import Scale, colour_table
@@ -22,6 +20,7 @@ from headclip.inference.run_files import overlay_file, preview_file
 from headclip.inference.run_render import Thumbnail, make_thumbnails
 from headclip.judgement.regions import Region
 from headclip.judgement.verdicts import Criteria
+from headclip.templates import page_template
 
 MAX_THUMBNAILS = 2000
 MAX_THUMBNAIL_BYTES = 45_000_000
@@ -79,7 +78,7 @@ def render_report(
         "high": high,
         "root": _link(os.path.relpath(facts["root"], folder)) if ok else "",
     }
-    return _template().render(
+    return page_template("headclip.inference", "report.html").render(
         title=folder.resolve().name,
         data=_script_json(data),
         ok=ok,
@@ -264,15 +263,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
         elif value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield label, text
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("headclip.inference"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")

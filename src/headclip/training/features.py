@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.hardware import has_fast_bf16
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionRequest, VisionTokens, VisionTower
 from headclip.errors import InputError
@@ -250,14 +251,6 @@ class FeatureStore:
             found[Part("base")] = plane(f"stream-{first - 1}")
             found |= {Part("heads", layer): plane(f"heads-{csa}-{layer}") for layer in range(first, request.csa[1] + 1)}
         return found
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
 def readable_bytes(count: int) -> str:
