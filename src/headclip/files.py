@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -67,3 +68,25 @@ def sole_writer(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def results_in(out: Path, name: str, mark: str, kind: str) -> dict[str, Any] | None:
+    """What the results file `name` of a folder to write to holds; None where the folder is empty or does not exist.
+
+    Args:
+        mark: "format" of results of ours. kind: what they are, for the message.
+
+    Raises:
+        InputError: `out` is a file, or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out needs a folder")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    try:
+        found = json.loads((out / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != mark:
+        raise InputError(f"{out} is not empty and holds no {kind}; choose an empty or a new folder")
+    return found

@@ -23,7 +23,7 @@ from headclip.errors import InputError
 from headclip.evaluation.evaluate import unique_names
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import versions
-from headclip.files import sole_writer, write_atomically
+from headclip.files import results_in, sole_writer, write_atomically
 
 FORMAT = "headclip-ablation"
 RESULTS, TABLE, CSV = "results.json", "table.md", "table.csv"
@@ -127,16 +127,9 @@ def _check_out(out: Path, facts: Mapping[str, Any], options: AblationOptions) ->
     Raises:
         InputError: it is a file, holds something else, or an ablation with other settings.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out needs a folder")
-    if not out.exists() or not any(out.iterdir()):
+    found = results_in(out, RESULTS, FORMAT, "ablation")
+    if found is None:
         return
-    try:
-        found = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InputError(f"{out} is not empty and holds no ablation; choose an empty or a new folder")
     if options.overwrite:
         _empty(out)
         return

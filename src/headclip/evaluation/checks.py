@@ -14,7 +14,7 @@ from headclip.data.hashing import TrainingHashes, leakage
 from headclip.errors import InputError
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
-from headclip.files import write_atomically
+from headclip.files import results_in, write_atomically
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Options
@@ -65,16 +65,9 @@ def check_out(out: Path, options: Options) -> None:
     """
     if options.resume and options.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one of them")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out needs a folder")
-    if not out.exists() or not any(out.iterdir()):
+    found = results_in(out, RESULTS, FORMAT, "evaluation")
+    if found is None:
         return
-    try:
-        found = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InputError(f"{out} is not empty and holds no evaluation; choose an empty or a new folder")
     if not (options.resume or options.overwrite):
         state = "a finished" if found.get("status") == "finished" else "an unfinished"
         raise InputError(
