@@ -167,6 +167,42 @@ def test_a_variant_of_the_scene_is_used_half_of_the_time_and_masked():
     assert 20 < names.count("missing part") < 60
 
 
+def spotted(step, side):
+    """A variant that changes every `step`-th column of a square of `side` pixels."""
+    image, mask = torch.full((3, SIZE, SIZE), 0.5), torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    mask[10 : 10 + side, 10 : 10 + side : step] = True
+    image[:, mask] = 0.1
+    return lambda: (image, mask)
+
+
+def variant_of(change):
+    """What is drawn of a scene's only variant: (image, mask, name) of the first seed that takes it."""
+    for seed in range(30):
+        scene = flat_scene("part")
+        scene.variants = {"shifted print": change}
+        drawn = apply_defect(scene, Rng(seed), None)
+        if drawn[2] == "shifted print":
+            return scene, drawn
+    return None
+
+
+def test_near_spots_of_a_variant_are_one_region_and_far_ones_are_not():
+    scene, (image, mask, _) = variant_of(spotted(3, 24))
+    assert mask[10:34, 10:32].all()
+    assert not mask[:10].any()
+    assert not mask[34:].any()
+    assert torch.equal(image[:, ~mask], scene.image[:, ~mask])
+    _, (_, apart, _) = variant_of(spotted(12, 24))
+    assert apart[10:34].any(dim=0).sum() == 2
+
+
+def test_a_variant_larger_than_a_third_of_the_picture_is_left_out():
+    side = int(SIZE * 0.6)
+    assert variant_of(spotted(1, int(SIZE * 0.5))) is not None
+    assert side * side > SIZE * SIZE / 3
+    assert variant_of(spotted(1, side)) is None
+
+
 def test_most_pictures_are_grey_and_turns_keep_image_and_mask_together():
     looks = [draw_look(Rng(seed)) for seed in range(400)]
     assert DESATURATED_SHARE > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import namedtuple
 
@@ -18,7 +19,7 @@ from headclip.errors import InputError
 from headclip.methods import create_method
 from headclip.methods.checkpoint import load_checkpoint, read_info
 from headclip.methods.headclip import HeadClip, HeadClipConfig
-from headclip.training.losses import joint_loss, local_loss
+from headclip.training.losses import DEFECT_WEIGHT, joint_loss, local_loss
 from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
 from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
 from tiny_clip import make_backbone, make_config
@@ -303,6 +304,24 @@ def test_local_weight_and_taps():
     expected = sum(local_loss(p, masks) for p in pairs)
     torch.testing.assert_close(loss.total, 4 * expected + loss.image)
     torch.testing.assert_close(joint_loss(torch.zeros(2, 2), pairs, labels, masks, 4.0, True).local, expected / 2)
+
+
+def test_the_pixel_cross_entropy_counts_defects_more_and_keeps_their_order():
+    masks, labels = torch.zeros(1, 4, 4), torch.tensor([1])
+    masks[0, 0, 0] = 1
+    abnormal = torch.full((1, 1, 4, 4), 0.25)
+    maps = [torch.cat([1 - abnormal, abnormal], dim=1)]
+    loss = joint_loss(torch.zeros(1, 2), maps, labels, masks, 1.0, pixel="cross_entropy")
+    expected = -(DEFECT_WEIGHT * math.log(0.25) + 15 * math.log(0.75)) / 16
+    assert float(loss.local) == pytest.approx(expected, rel=1e-6)
+    certain = torch.zeros(1, 2, 4, 4)
+    certain[:, 1] = 1.0  # wrong on 15 pixels, and without a finite logarithm there
+    assert torch.isfinite(joint_loss(torch.zeros(1, 2), [certain], labels, masks, 1.0, pixel="cross_entropy").total)
+
+
+def test_an_unknown_pixel_loss_is_refused():
+    with pytest.raises(InputError, match="focal_dice or cross_entropy"):
+        TrainConfig(pixel_loss="hinge")
 
 
 def test_the_command_keeps_features_on_disk(tmp_path):

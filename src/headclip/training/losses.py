@@ -11,6 +11,11 @@ from torch.nn import functional as F
 
 FOCAL_CLAMP = 1e-5
 
+PixelLoss = Literal["focal_dice", "cross_entropy"]
+
+DEFECT_WEIGHT = 16.0
+"""How many normal pixels a defective one counts in the pixel cross-entropy: defects cover a few percent."""
+
 
 def focal_loss(probabilities: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss on probabilities, mean over all pixels.
@@ -41,6 +46,17 @@ def local_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     )
 
 
+def pixel_cross_entropy(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of one map, mean over all pixels, where a defective pixel counts DEFECT_WEIGHT times.
+
+    Unlike equation 10 it does not saturate: focal and Dice let go of a pixel once it is on the right side, which
+    drives the map to 0 and 1 and costs the order of the pixels between. Arguments as for `focal_loss`.
+    """
+    logs = probabilities.clamp(min=FOCAL_CLAMP).log()  # (B, 2, H, W)
+    truth = torch.where(target > 0, DEFECT_WEIGHT * logs[:, 1], logs[:, 0])
+    return -truth.mean()
+
+
 @dataclass
 class LossParts:
     """total = weight * local + image; `local` is kept before its weight."""
@@ -65,6 +81,8 @@ def joint_loss(
     local_weight: float,
     tap_mean: bool = False,
     kind: Literal["cross_entropy", "focal"] = "cross_entropy",
+    pixel: PixelLoss = "focal_dice",
+    shares: tuple[float, float] = (1.0, 1.0),
 ) -> LossParts:
     """Equation 11.
 
@@ -75,9 +93,13 @@ def joint_loss(
         labels: (B,) 0 or 1. masks: (M, H, W) 0 or 1.
         local_weight: factor of the pixel part (A18).
         tap_mean: average the taps' losses rather than adding them (A2).
-        kind: of the image loss.
+        kind: of the image loss. pixel: equation 10, or a plain cross-entropy in its place.
+        shares: where several processes have a part of a batch each, the share of its images that these are, and of
+            its images with known masks that these M are. All losses are means over images, so that the results of
+            the parts, each with its shares, add up to that of the whole batch.
     """
-    image = image_loss(logits, labels, kind)
-    parts = [local_loss(probabilities, masks) for probabilities in maps if len(masks)] or [logits.new_zeros(())]
-    local = torch.stack(parts).mean() if tap_mean else torch.stack(parts).sum()
+    image = shares[0] * image_loss(logits, labels, kind)
+    of_map = local_loss if pixel == "focal_dice" else pixel_cross_entropy
+    parts = [of_map(probabilities, masks) for probabilities in maps if len(masks)] or [logits.new_zeros(())]
+    local = shares[1] * (torch.stack(parts).mean() if tap_mean else torch.stack(parts).sum())
     return LossParts(local_weight * local + image, local, image)

@@ -28,7 +28,15 @@ WHOLE = 0.6
 """A variant that changes a larger share of the part than this is left out: it is another part, not a damaged
 one."""
 
-UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2}
+LARGEST = 1 / 3
+"""A variant that changes a larger share of the picture than this is left out: nothing is left to compare it
+with."""
+
+GAP = 1 / 24
+"""Changed spots of one variant that lie nearer than this share of the short side are one region: a shifted print
+is marked as a print, as people mark it, not as the hundred edges where old and new ink differ."""
+
+UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2, "missing label": 0.2, "shifted print": 0.2}
 """Variants that hardly anybody can see without knowing how the part should look: drawn less often (others
 weigh 1)."""
 
@@ -124,15 +132,21 @@ def _apply_variant(scene: Scene, name: str) -> tuple[Tensor, Tensor] | None:
     """A variant drawn by the scene, held to the same contract: nothing changes outside the mask."""
     image, mask = scene.variants[name]()
     difference = (image - scene.image).abs().amax(0)
-    changed = (difference > THRESHOLD).float()[None, None]
-    # Close small gaps: single pixels of the new part equal the old by chance.
-    near = F.avg_pool2d(changed, 5, stride=1, padding=2)[0, 0] > 0.2
-    mask = mask & (near | (changed[0, 0] > 0))
+    changed = ((difference > THRESHOLD) & mask).float()[None, None]
+    image = torch.where(mask, image, scene.image)
+    mask = _closed(changed, round(GAP * min(mask.shape)))[0, 0] > 0
     if int(((difference > VISIBLE) & mask).sum()) < MIN_PIXELS:
         return None
-    if int(mask.sum()) > WHOLE * int(scene.foreground.sum()):
+    if int(mask.sum()) > min(WHOLE * int(scene.foreground.sum()), LARGEST * mask.numel()):
         return None
     return torch.where(mask, image, scene.image), mask
+
+
+def _closed(spots: Tensor, gap: int) -> Tensor:
+    """Morphological closing of (1, 1, H, W) zeros and ones: gaps up to `gap` pixels wide are filled."""
+    reach = max(2, gap // 2)
+    grown = F.max_pool2d(F.pad(spots, [reach] * 4), 2 * reach + 1, stride=1)  # same size, nothing beyond the border
+    return -F.max_pool2d(-F.pad(grown, [reach] * 4, value=1.0), 2 * reach + 1, stride=1)
 
 
 __all__ = ["DEFECTS", "apply_defect", "defect", "defect_names"]
