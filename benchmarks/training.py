@@ -164,7 +164,7 @@ def main() -> None:
     backbone = load_backbone(options.backbone) if options.backbone else random_backbone(options.architecture)
     backbone = backbone.to(device)
     console = Console(width=120)
-    bf16 = "has fast bf16, which int8 features are projected in" if has_fast_bf16(device) else "has no fast bf16"
+    bf16 = "has fast bf16, in which kept head outputs are projected" if has_fast_bf16(device) else "has no fast bf16"
     console.print(f"{backbone.name}, fp32, {torch.get_num_threads()} threads; the device {bf16}")
     sets: dict[int, Made] = {}
     for name in options.methods:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,13 @@ class FeatureDtype(StrEnum):
     int8 = "int8"
 
 
+class PixelLoss(StrEnum):
+    """What the map is held to."""
+
+    focal_dice = "focal_dice"
+    cross_entropy = "cross_entropy"
+
+
 def train(
     data: Annotated[
         str,
@@ -38,6 +46,9 @@ def train(
     local_weight: Annotated[
         float | None, typer.Option(help="Weight of the pixel loss.  [default: the method's]")
     ] = None,
+    pixel_loss: Annotated[
+        PixelLoss, typer.Option(help="focal_dice is the paper's; cross_entropy saturates less.")
+    ] = PixelLoss.focal_dice,
     images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
     image_size: options.ImageSize = None,
     seed: Annotated[int, typer.Option(help="First values, order of images, rendered images.")] = 111,
@@ -60,34 +71,43 @@ def train(
     """Train what a method learns (HeadCLIP: prompts and head weights); the backbone stays as it is.
 
     Beside FILE appear FILE.log.jsonl with the losses of each epoch and, until the end, FILE.state to resume from.
+    On several devices: torchrun --nproc-per-node N -m headclip train ...
     """
+    if "WORLD_SIZE" in os.environ:  # torch's C++ code would warn that images without masks are allowed for
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from headclip.errors import InputError
+    from headclip.inference.device import choose_device
+    from headclip.training.distributed import process_group, restarted
     from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
 
     if out.suffix != ".safetensors":
         raise InputError(f"the checkpoint {out} should end in .safetensors")
     unfinished = state_path(out).exists()
+    resume = resume or (unfinished and restarted())
     if resume and not unfinished:
         raise InputError(f"nothing to resume: there is no {state_path(out)}")
     if not resume and not overwrite and (out.exists() or unfinished):
         what = "an unfinished run of it exists" if unfinished else "it exists"
         raise InputError(f"{out}: {what}; use --resume to go on, --overwrite to start anew, or another name")
-    given = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
-    built = build_trainable(method, backbone, device.value, seed, setting or [])
-    wanted = {name: value for name, value in given.items() if value is not None}
-    kept = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
-    config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
-    size = image_size or built.image_size
-    trainer = Trainer(built, _open_set(data, images, size, seed), config)
-    if resume:
-        trainer.restore(state_path(out))
-    elif log_path(out).exists():
-        log_path(out).unlink()
-    if trainer.store is not None and not quiet:
-        output().print(f"features: {trainer.store.describe(built, len(trainer.data))}", soft_wrap=True)
-    run_trainer(trainer, out, workers, quiet)
-    if not quiet:
-        output().print(f"checkpoint: {out}\nlosses: {log_path(out)}", soft_wrap=True)
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
+    given["pixel_loss"] = None if pixel_loss is PixelLoss.focal_dice else pixel_loss.value
+    with process_group(choose_device(device.value)) as ranks:
+        quiet = quiet or not ranks.leads
+        built = build_trainable(method, backbone, str(ranks.device), seed, setting or [])
+        wanted = {name: value for name, value in given.items() if value is not None}
+        kept = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
+        config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
+        size = image_size or built.image_size
+        trainer = Trainer(built, _open_set(data, images, size, seed), config, ranks)
+        if resume:
+            trainer.restore(state_path(out))
+        elif ranks.leads:
+            log_path(out).unlink(missing_ok=True)
+        if trainer.store is not None and not quiet:
+            output().print(f"features: {trainer.store.describe(built, len(trainer.data))}", soft_wrap=True)
+        run_trainer(trainer, out, workers, quiet)
+        if not quiet:
+            output().print(f"checkpoint: {out}\nlosses: {log_path(out)}", soft_wrap=True)
 
 
 def _open_set(data: str, images: int, size: int, seed: int) -> TrainingSet:

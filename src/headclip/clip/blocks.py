@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headclip.clip.attention import attend
 from headclip.clip.config import Activation, TextConfig, VisionConfig
 
 
@@ -17,6 +18,13 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+def some_outputs(linear: nn.Module, x: Tensor, some: slice) -> Tensor:
+    """The output channels `some` of a linear layer, alone; an 8-bit layer (quantise.py) picks them itself."""
+    if isinstance(linear, nn.Linear):
+        return F.linear(x, linear.weight[some], linear.bias[some])
+    return linear(x, some)
 
 
 class Attention(nn.Module):
@@ -37,14 +45,22 @@ class Attention(nn.Module):
         """(B, heads, N, head_dim) -> (B, N, W); head h holds channels h*head_dim to (h+1)*head_dim - 1."""
         return x.transpose(1, 2).flatten(2)
 
-    def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of normalised tokens `u` (B, N, W), each (B, heads, N, head_dim)."""
-        q, k, v = self.qkv(u).chunk(3, dim=-1)
+    def project(self, u: Tensor, cls_only: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of normalised tokens `u` (B, N, W), each (B, heads, N, head_dim).
+
+        cls_only: queries of the first token alone, (B, heads, 1, head_dim).
+        """
+        if cls_only:
+            width = u.shape[-1]
+            q = some_outputs(self.qkv, u[:, :1], slice(0, width))
+            k, v = some_outputs(self.qkv, u, slice(width, 3 * width)).chunk(2, dim=-1)
+        else:
+            q, k, v = self.qkv(u).chunk(3, dim=-1)
         return self.split(q), self.split(k), self.split(v)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
         """Equations 1 and 2: softmax(q k^T / sqrt(d)) v for each head, concatenated and projected to (B, N, W)."""
-        return self.out(self.merge(F.scaled_dot_product_attention(q, k, v, is_causal=causal)))
+        return self.out(self.merge(attend(q, k, v, causal=causal)))
 
 
 class Mlp(nn.Module):

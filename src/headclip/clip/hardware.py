@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 
@@ -11,3 +13,17 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+@cache
+def fused_bf16_is_slow() -> bool:
+    """Whether PyTorch's fused attention gains nothing from bf16 on this CPU: bf16 vectors, but no matrix tiles."""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return has_fast_bf16(torch.device("cpu")) and not tiles
+
+
+@cache
+def has_fast_int8() -> bool:
+    """Whether the CPU multiplies 8-bit integers quicker than floats (AVX-512 VNNI or matrix tiles)."""
+    checks = ("_is_vnni_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)

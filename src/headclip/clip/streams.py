@@ -56,11 +56,13 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
     plain_taps = {tap for stream in streams for tap in stream.request.taps if not _is_local(stream.request, tap)}
     plain: dict[int, Tensor] = {}
     for layer, block in enumerate(tower.blocks, start=1):
-        q, k, v = block.attn.project(block.ln_1(x))
+        cls_only = layer == len(tower.blocks) and layer not in plain_taps
+        in_csa = any(local.first <= layer <= local.last for local in known.values())
+        q, k, v = block.attn.project(block.ln_1(x), cls_only and not in_csa)
         outputs: dict[tuple[object, ...], Tensor] = {}
         for local in known.values():
             local.step(layer, block, x, (q, k, v), outputs)
-        x = advance(block, x, q, k, v, layer == len(tower.blocks) and layer not in plain_taps)
+        x = advance(block, x, q, k, v, cls_only)
         if layer in plain_taps:
             plain[layer] = x
     found = []

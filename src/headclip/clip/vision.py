@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headclip.clip.attention import attend
 from headclip.clip.blocks import Attention, Block, Blocks
 from headclip.clip.config import VisionConfig
+from headclip.clip.mixed import mixed_linear
 from headclip.errors import InputError
 
 Similarity = Literal["vv", "qq", "kk"]
@@ -144,8 +146,10 @@ class VisionTower(nn.Module):
         heads: dict[int, Tensor] = {}
         base: Tensor | None = None
         for layer, block in enumerate(self.blocks, start=1):
-            q, k, v = block.attn.project(block.ln_1(x))
-            if first <= layer <= last:
+            in_csa = first <= layer <= last
+            cls_only = layer == len(self.blocks) and not (layer in request.taps and local is None and not in_csa)
+            q, k, v = block.attn.project(block.ln_1(x), cls_only and not in_csa)
+            if in_csa:
                 weights = None if head_weights is None else head_weights[layer - first]
                 output = consistent_heads(block.attn, q, k, v, request)
                 if request.keep_heads:
@@ -155,7 +159,6 @@ class VisionTower(nn.Module):
                 if local is None:  # the first CSA layer: the stream starts from what enters it, or from nothing
                     local = x if request.with_base else torch.zeros_like(x)
                 local = local + change
-            cls_only = layer == len(self.blocks) and not (layer in request.taps and local is None)
             x = advance(block, x, q, k, v, cls_only)
             if layer in request.taps:
                 taps[layer] = x if local is None else local
@@ -191,7 +194,7 @@ def advance(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: 
 def consistent_heads(attention: Attention, q: Tensor, k: Tensor, v: Tensor, request: VisionRequest) -> Tensor:
     """Equation 3: softmax(s s^T * scale) v for each head, s being v (or q, or k) -> (B, 1 + N, W)."""
     s = {"vv": v, "qq": q, "kk": k}[request.similarity]
-    return attention.merge(F.scaled_dot_product_attention(s, s, v, scale=request.scale))
+    return attention.merge(attend(s, s, v, request.scale))
 
 
 def weighted_projection(attention: Attention, heads: Tensor, weights: Tensor | None) -> Tensor:
@@ -205,11 +208,12 @@ def weighted_projection(attention: Attention, heads: Tensor, weights: Tensor | N
 
 
 def folded_projection(attention: Attention, heads: Tensor, weights: Tensor | None) -> Tensor:
-    """`weighted_projection` with the head weights multiplied into the projection, in the dtype of `heads`.
+    """`weighted_projection` with the head weights multiplied into the projection.
 
     Cheaper for many tokens, above all on the way back: the gradient is one product of the size of the projection.
+    Heads in half precision are multiplied as `mixed_linear` does.
     """
     weight, bias = attention.out.weight, attention.out.bias
     if weights is not None:
         weight = weight * weights.to(weight.dtype).repeat_interleave(weight.shape[1] // attention.heads)  # (W, W)
-    return F.linear(heads, weight.to(heads.dtype), bias.to(heads.dtype))
+    return F.linear(heads, weight, bias) if heads.dtype == weight.dtype else mixed_linear(heads, weight, bias)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -15,7 +17,9 @@ from headclip.training.sets import TrainingItem
 @dataclass
 class Batch:
     """images (B, 3, S, S) uint8, or None where they were seen before; masks (B, S, S) bool, labels (B,), has_mask (B,)
-    bool, categories B names; numbers of the images in the set; keys: of their kept features."""
+    bool, categories B names; numbers of the images in the set; keys: of their kept features. Where several processes
+    share a batch: whole, the images of all of them (0: there are no others); idle, that this one has none of its own
+    and was lent one, which must not count."""
 
     images: Tensor | None
     masks: Tensor
@@ -24,6 +28,13 @@ class Batch:
     categories: list[str]
     numbers: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    whole: int = 0
+    idle: bool = False
+
+    @property
+    def share(self) -> float:
+        """How much of the whole batch these images are."""
+        return 0.0 if self.idle else len(self.labels) / (self.whole or len(self.labels))
 
 
 @dataclass
@@ -73,4 +84,22 @@ def remember(batch: Batch, keys: Sequence[str]) -> dict[int, SeenItem]:
         mask, label, marked = batch.masks[row], int(batch.labels[row]), bool(batch.has_mask[row])
         size = (mask.shape[0], mask.shape[1])
         found[number] = SeenItem(key, np.packbits(mask.numpy()), size, label, marked, batch.categories[row])
+    return found
+
+
+def pack_items(items: Mapping[int, SeenItem]) -> bytes:
+    """Items by number, to be sent to another process."""
+    plain = {
+        number: {**asdict(item), "mask": base64.b64encode(item.mask.tobytes()).decode()}
+        for number, item in items.items()
+    }
+    return json.dumps(plain).encode()
+
+
+def unpack_items(content: bytes) -> dict[int, SeenItem]:
+    """What `pack_items` packed."""
+    found = {}
+    for number, plain in json.loads(content).items():
+        mask = np.frombuffer(base64.b64decode(plain["mask"]), np.uint8)
+        found[int(number)] = SeenItem(**{**plain, "mask": mask, "size": tuple(plain["size"])})
     return found

@@ -104,8 +104,8 @@ class FeatureStore:
         size: height and width of the images in pixels, multiples of the patch size.
         folder: where to keep them; None keeps them in memory.
         dtype: how to keep them.
-        arithmetic: in which numbers head outputs are given back and projected; None takes the backbone's, or bf16 for
-            "int8" where the device is faster with it.
+        arithmetic: in which numbers head outputs are projected; None takes the backbone's, or bf16 where the device is
+            faster with it (`mixed_linear`).
     """
 
     def __init__(
@@ -118,8 +118,7 @@ class FeatureStore:
         arithmetic: torch.dtype | None = None,
     ) -> None:
         self.backbone, self.size, self.dtype = backbone, size, dtype
-        quick = dtype == "int8" and has_fast_bf16(backbone.device)  # rounds less than the 8 bits have done
-        self.arithmetic = arithmetic or (torch.bfloat16 if quick else backbone.dtype)
+        self.arithmetic = arithmetic or (torch.bfloat16 if has_fast_bf16(backbone.device) else backbone.dtype)
         patch = backbone.config.vision.patch_size
         self.grid = (size[0] // patch, size[1] // patch)
         self.folder: Path | None = None
@@ -179,7 +178,9 @@ class FeatureStore:
             raise KeyError(f"features of {len(lost)} of these images are not kept")
         kept = VisionTokens(torch.empty(0), {}, self.grid)
         for part, plane in self._planes(kept_request(method)).items():
-            rows, dtype = self._open(plane), self.arithmetic if part.kind == "heads" else self.backbone.dtype
+            rows, dtype = self._open(plane), self.backbone.dtype
+            if part.kind == "heads":  # as exact as they are kept, where `mixed_linear` takes over
+                dtype = torch.float16 if self.arithmetic == torch.bfloat16 != dtype else self.arithmetic
             values = plane.decode([rows.read(key) for key in keys], self.backbone.device, dtype)
             if part.kind == "cls":
                 kept.cls = values[:, 0]

@@ -25,7 +25,7 @@ from headclip.data.synthetic import render
 from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.headclip import proportional_csa
-from headclip.training.files import append_json_line, save_torch, trim_log
+from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
 from headclip.training.losses import dice_loss
 from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import SEED_STRIDE, PretrainBatch, RenderStream, Sizes, stream
@@ -234,7 +234,11 @@ class Pretrainer:
         Raises:
             InputError: it belongs to a run with other settings.
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = load_torch(path, self.device)
+        with reading_state(path):
+            self._restore(state, path)
+
+    def _restore(self, state: dict[str, Any], path: Path) -> None:
         ours = json.loads(json.dumps([asdict(self.config), self.backbone.config.to_dict()]))
         if json.loads(json.dumps([state["config"], state["architecture"]])) != ours:
             raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")

@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +21,12 @@ from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
-from headclip.training.batches import Batch, SeenItem, collate, remember, seen_batch
+from headclip.training.batches import Batch, SeenItem, collate, pack_items, remember, seen_batch, unpack_items
+from headclip.training.distributed import ALONE, Objective, Ranks, group_errors
 from headclip.training.feature_codec import FeatureDtype
 from headclip.training.features import FeatureStore, image_key, kept_or_computed, kept_request
-from headclip.training.files import append_json_line, save_torch, trim_log
-from headclip.training.losses import LossParts, joint_loss
+from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
+from headclip.training.losses import LossParts, PixelLoss, joint_loss
 from headclip.training.sets import TrainingSet
 
 
@@ -39,6 +41,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.5, 0.999)
     local_weight: float | None = None  # A18: None takes 4 for a single map, 1 with several taps
     tap_mean: bool = False  # A2
+    pixel_loss: PixelLoss = "focal_dice"  # equation 10; "cross_entropy" takes its place
     seed: int = 111
     keep_features: bool | Literal["memory"] | str | Path = False  # run the tower once an image; a path: a folder
     features_dtype: FeatureDtype = "fp16"  # how features are kept: see `FeatureStore`
@@ -46,6 +49,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.features_dtype not in ("fp16", "int8"):
             raise InputError(f"features are kept as fp16 or int8, not as {self.features_dtype}")
+        if self.pixel_loss not in ("focal_dice", "cross_entropy"):
+            raise InputError(f"the pixel loss is focal_dice or cross_entropy, not {self.pixel_loss}")
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
             raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")
 
@@ -85,10 +90,18 @@ class Trainer:
 
     Every epoch goes through the images in an order that the seed and the epoch fix, so that a killed run, resumed,
     ends with the same parameters as one that was not.
+
+    Several processes (`ranks`) share each batch and end with the parameters of a single one, to rounding; a run may be
+    resumed by another number of them. What is kept of images in a folder, all of them read.
     """
 
-    def __init__(self, method: TrainableMethod, data: TrainingSet, config: TrainConfig) -> None:
-        self.method, self.data, self.config = method, data, config
+    def __init__(self, method: TrainableMethod, data: TrainingSet, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self.method, self.data, self.config, self.ranks = method, data, config, ranks
+        if config.batch_size < ranks.count:
+            raise InputError(
+                f"{ranks.count} processes cannot share batches of {config.batch_size} images; "
+                "start fewer, or raise the batch size"
+            )
         method.backbone.freeze()
         groups: list[dict[str, Any]] = []
         for name, parameters in method.parameter_groups().items():
@@ -99,19 +112,28 @@ class Trainer:
         self.store = self._open_store() if config.keep_features else None
         self.items: dict[int, SeenItem] = {}
         self.epoch, self.batch, self.sums = 1, 0, EpochSums()
+        self._known = 0  # images of which every process knows
+        self.objective = ranks.parallel(Objective(method.trainable().values(), self.losses))
 
     def _open_store(self) -> FeatureStore | None:
         """Where features are kept; None, with a word, where there is no room for those of all images."""
         place = self.config.keep_features
+        if place in (True, "memory") and self.ranks.count > 1:
+            raise InputError(
+                "several processes cannot read features in the memory of one; keep them in a folder "
+                "(--features-in FOLDER; one below /dev/shm lies in memory)"
+            )
         kept_request(self.method)  # refuses before the first image is made
         height, width = self.data[0].image.shape[-2:]
         folder = None if place in (True, "memory") else Path(place)  # type: ignore[arg-type]
         store = FeatureStore(self.method.backbone, (height, width), folder=folder, dtype=self.config.features_dtype)
-        shortage = store.shortage(self.method, len(self.data))
-        if shortage is not None:
-            warnings.warn(f"{shortage}; the tower runs in every epoch instead", stacklevel=3)
-            return None
-        return store
+        shortage = store.shortage(self.method, len(self.data)) or ""  # each machine asks its own disk
+        found = [text.decode() for text in self.ranks.gather(shortage.encode()) if text]
+        if not found:
+            return store
+        if self.ranks.leads:
+            warnings.warn(f"{found[0]}; the tower runs in every epoch instead", stacklevel=3)
+        return None
 
     @property
     def batches(self) -> int:
@@ -123,9 +145,17 @@ class Trainer:
         return torch.randperm(len(self.data), generator=generator).tolist()
 
     def loader(self, workers: int) -> Iterator[Batch]:
-        """What is left of the current epoch."""
+        """What is left of the current epoch: of each batch, the share of this process."""
         order, size = self.order(self.epoch), self.config.batch_size
-        chunks = [order[start : start + size] for start in range(self.batch * size, len(order), size)]
+        whole = [order[start : start + size] for start in range(self.batch * size, len(order), size)]
+        shares = [self.ranks.share(numbers) for numbers in whole]
+        # a process without an image takes part all the same, as DistributedDataParallel wants it: with a borrowed one
+        chunks = [share or numbers[:1] for share, numbers in zip(shares, whole, strict=True)]
+        for batch, numbers, share in zip(self._batches(chunks, workers), whole, shares, strict=True):
+            yield replace(batch, whole=len(numbers), idle=not share)
+
+    def _batches(self, chunks: list[list[int]], workers: int) -> Iterator[Batch]:
+        """Batches of the images of these numbers."""
         if self.store is not None and len(self.items) == len(self.data):
             yield from (seen_batch([self.items[number] for number in numbers], numbers) for numbers in chunks)
             return
@@ -165,8 +195,16 @@ class Trainer:
         self.items.update(remember(batch, keys))
         return keys
 
+    def exchange(self) -> None:
+        """Let every process know what the others have found out about the images that they saw."""
+        if self.ranks.count == 1 or not self.config.keep_features or self._known == len(self.data):
+            return
+        for content in self.ranks.gather(pack_items(self.items)):
+            self.items.update(unpack_items(content))
+        self._known = len(self.items)
+
     def losses(self, batch: Batch) -> LossParts:
-        """Equation 11 on one batch."""
+        """Equation 11 on one batch; where others have parts of it, what this part adds to that of the whole."""
         method, device = self.method, self.method.backbone.device
         size = (batch.masks.shape[-2], batch.masks.shape[-1])
         text = pick_text(method.text_vectors(batch.categories if method.uses_category else None), len(batch.labels))
@@ -176,16 +214,25 @@ class Trainer:
         logits = method.image_logits(tokens, text)
         labels, masks = batch.labels.to(device), batch.masks.to(device)[marked]
         kind = method.image_loss
-        return joint_loss(logits, maps, labels, masks, self.local_weight, self.config.tap_mean, kind)
+        config = self.config
+        ours = torch.tensor(0 if batch.idle else len(masks))
+        all_marked = float(self.ranks.sum(ours))
+        shares = (batch.share, float(ours) / all_marked if all_marked else 1.0)
+        return joint_loss(
+            logits, maps, labels, masks, self.local_weight, config.tap_mean, kind, config.pixel_loss, shares
+        )
 
     def step(self, batch: Batch) -> LossParts:
-        losses = self.losses(batch)
+        """One step of the optimiser; returns the losses of the whole batch."""
+        parts = self.objective(batch)
+        losses = LossParts(*self.ranks.sum(torch.stack(parts)).unbind()) if self.ranks.count > 1 else LossParts(*parts)
         if not torch.isfinite(losses.total):
             raise InputError(
                 f"the loss is {float(losses.total)} in epoch {self.epoch}; lower the learning rate or use fp32"
             )
         self.optimiser.zero_grad()
-        losses.total.backward()
+        with group_errors():
+            (parts[0] * self.ranks.count).backward()  # gradients are averaged, and have to be added up
         self.optimiser.step()
         return losses
 
@@ -216,7 +263,11 @@ class Trainer:
         Raises:
             InputError: it was written with other settings, data or backbone; the message names them.
         """
-        state = torch.load(path, map_location=self.method.backbone.device, weights_only=True)
+        state = load_torch(path, self.method.backbone.device)
+        with reading_state(path):
+            self._restore(state, path)
+
+    def _restore(self, state: dict[str, Any], path: Path) -> None:
         ours = self.settings()
         other = sorted(key for key in ours if ours[key] != state["settings"].get(key))
         if other:
@@ -235,19 +286,21 @@ class Trainer:
         workers: int = 0,
         save_seconds: float = 60.0,
         progress: Callable[[Progress], None] | None = None,
-    ) -> CheckpointInfo:
+    ) -> CheckpointInfo | None:
         """Train to the last epoch and write the checkpoint `out`.
 
-        Beside it appear `out`.log.jsonl (one line an epoch) and, until the end, `out`.state (to resume).
+        Beside it appear `out`.log.jsonl (one line an epoch) and, until the end, `out`.state (to resume). Of several
+        processes the first one writes; the others return None.
         """
-        with sole_writer(out):
+        with sole_writer(out) if self.ranks.leads else nullcontext():
             return self._run(out, workers, save_seconds, progress)
 
     def _run(
         self, out: Path, workers: int, save_seconds: float, progress: Callable[[Progress], None] | None
-    ) -> CheckpointInfo:
-        log, state = log_path(out), state_path(out)
-        trim_log(log, "epoch", self.epoch - 1)
+    ) -> CheckpointInfo | None:
+        log, state, writes = log_path(out), state_path(out), self.ranks.leads
+        if writes:
+            trim_log(log, "epoch", self.epoch - 1)
         saved = time.monotonic()
         while self.epoch <= self.config.epochs:
             begun = time.monotonic()
@@ -257,13 +310,17 @@ class Trainer:
                 self.sums.add(losses)
                 if progress is not None:
                     progress(Progress(self.epoch, self.batch, self.batches, losses))
-                if time.monotonic() - saved > save_seconds:
+                if writes and time.monotonic() - saved > save_seconds:
                     save_torch(self.state(), state)
                     saved = time.monotonic()
+            self.exchange()
             entry = {"epoch": self.epoch, **self.sums.means(), "seconds": round(time.monotonic() - begun, 1)}
-            append_json_line(log, entry)
             self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
-            save_torch(self.state(), state)
+            if writes:
+                append_json_line(log, entry)
+                save_torch(self.state(), state)
+        if not writes:
+            return None
         info = save_checkpoint(out, self.method, training=self.config.facts(), data=self.data.describe())
         state.unlink(missing_ok=True)
         return info

@@ -1,0 +1,68 @@
+"""Attention in blocks equals the fused kernel, whatever the blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from headclip.clip import attention
+from headclip.clip.attention import attend, attend_in_blocks, pays_in_blocks
+
+
+def heads(batch: int, tokens: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values as a tower makes them: views of one projection, (B, heads, N, head_dim)."""
+    joined = torch.randn(batch, tokens, 3 * 4 * 16, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return tuple(part.unflatten(-1, (4, 16)).transpose(1, 2) for part in joined.chunk(3, dim=-1))
+
+
+@pytest.mark.parametrize("block", [10**7, 4 * 37 * 37, 37 * 37, 5 * 37, 1])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_blocks_of_any_size(monkeypatch, block, scale):
+    monkeypatch.setattr(attention, "SCORES", block)
+    q, k, v = heads(2, 37, torch.float32)
+    torch.testing.assert_close(attend_in_blocks(q, k, v, scale), F.scaled_dot_product_attention(q, k, v, scale=scale))
+
+
+def test_one_query():
+    q, k, v = heads(2, 37, torch.float32)
+    first = F.scaled_dot_product_attention(q[:, :, :1], k, v)
+    torch.testing.assert_close(attend_in_blocks(q[:, :, :1], k, v), first)
+
+
+def test_value_value_attention_in_bf16_is_as_near_as_the_rounding_of_its_scores():
+    _, _, v = heads(1, 300, torch.bfloat16)
+    exact = F.scaled_dot_product_attention(v.float(), v.float(), v.float(), scale=0.25)
+    error = (attend_in_blocks(v, v, v, 0.25).float() - exact).abs()
+    assert error.max() < 2e-2 * exact.abs().max()
+    assert error.mean() < 2e-3 * exact.abs().max()
+
+
+def test_blocks_are_for_bf16_without_learning_alone(monkeypatch):
+    monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: True)
+    q, k, v = heads(1, 300, torch.bfloat16)
+    assert pays_in_blocks(q, k, v)
+    assert not pays_in_blocks(q.float(), k.float(), v.float())
+    assert not pays_in_blocks(q, k[:, :, :64], v[:, :, :64])
+    assert not pays_in_blocks(q, k, v.clone().requires_grad_())
+    with torch.no_grad():
+        assert pays_in_blocks(q, k, v.clone().requires_grad_())
+    monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: False)
+    assert not pays_in_blocks(q, k, v)
+
+
+def test_gradients_pass(monkeypatch):
+    monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: True)
+    q, k, v = heads(1, 300, torch.bfloat16)
+    v = v.clone().requires_grad_()
+    attend(q, k, v).sum().backward()
+    assert v.grad is not None
+    assert torch.isfinite(v.grad).all()
+
+
+def test_causal_attention_stays_causal(monkeypatch):
+    monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: True)
+    q, k, v = heads(1, 300, torch.bfloat16)
+    later = v.clone()
+    later[:, :, 100:] = 0
+    assert torch.equal(attend(q, k, v, causal=True)[:, :, :100], attend(q, k, later, causal=True)[:, :, :100])
