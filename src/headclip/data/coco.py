@@ -7,6 +7,7 @@ Polygons are filled by Pillow, which can differ from the COCO tools by single pi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.layouts import NORMAL_NAMES
 from headclip.data.reading import Reading
 from headclip.errors import ImageError, InputError
@@ -33,8 +35,18 @@ class CocoOutline:
         """(height, width) bool.
 
         Raises:
-            ImageError: a region is damaged.
+            ImageError: a region is damaged, or the size is not that of an image.
         """
+        if min(self.height, self.width) < 1 or self.height * self.width > DEFAULT_MAX_PIXELS:
+            raise ImageError(f"the annotations are for an image of {self.height:,} x {self.width:,} pixels")
+        try:
+            return self._draw()
+        except ImageError:
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+            raise ImageError(f"a segmentation is damaged: {type(error).__name__} {error}") from error
+
+    def _draw(self) -> NDArray[np.bool_]:
         canvas = Image.new("1", (self.width, self.height))
         pen = ImageDraw.Draw(canvas)
         runs: list[NDArray[np.bool_]] = []
@@ -64,6 +76,8 @@ def decode_runs(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
     [[0, 1, 0], [1, 0, 0]]
     """
     height, width = (int(side) for side in segmentation["size"])
+    if min(height, width) < 1 or height * width > DEFAULT_MAX_PIXELS:
+        raise ImageError(f"run lengths for {height:,} x {width:,} pixels")
     counts = segmentation["counts"]
     runs = _unpack(counts) if isinstance(counts, str) else [int(count) for count in counts]
     if min(runs, default=0) < 0 or sum(runs) != height * width:
@@ -94,7 +108,7 @@ def read_coco(reading: Reading, content: Mapping[str, Any], base: Path) -> None:
                 regions.setdefault(row["image_id"], []).append(row)
         for image in content["images"]:
             _add_image(reading, image, regions.pop(image["id"], []), names, base)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"the COCO file in {base} lacks a field: {type(error).__name__} {error}") from None
     for number in regions:
         reading.problem("mask without image", f"annotations name the image id {number}, which is not in the list")
@@ -108,7 +122,7 @@ def _add_image(
     base: Path,
 ) -> None:
     places = [base / image["file_name"], base / "images" / image["file_name"]]
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - any text is taken
     if path is None:
         reading.error("missing image", f"the image {places[0]} does not exist", places[0])
         return
@@ -137,6 +151,8 @@ def _unpack(text: str) -> list[int]:
             bits = ord(text[position]) - 48
             value |= (bits & 0x1F) << shift
             more = bool(bits & 0x20)
+            if not 0 <= bits < 64 or shift > 30:
+                raise ImageError("compressed run lengths hold what is none")
             position, shift = position + 1, shift + 5
             if not more and bits & 0x10:
                 value -= 1 << shift  # the sign of a negative difference

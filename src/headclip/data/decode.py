@@ -61,7 +61,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "PDF"),
     (b"PK\x03\x04", "ZIP"),
 )
-_warnings_lock = threading.Lock()
+warnings_lock = threading.Lock()
 
 
 def decode(
@@ -85,7 +85,7 @@ def decode(
         name = _format_of(stream)
         with _decoder_errors(name):
             image = _OPENERS[name](stream)
-        _check_size(image.size, max_pixels)
+        check_size(image.size, max_pixels)
         with _decoder_errors(name), _quiet_if_large(image.size):
             image.load()
             return to_rgb(image, background=background)
@@ -108,14 +108,14 @@ def as_rgb(
     if isinstance(source, (str, Path, bytes)):
         return decode(source, max_pixels=max_pixels)
     if isinstance(source, Image.Image):
-        _check_size(source.size, max_pixels)
+        check_size(source.size, max_pixels)
         with _decoder_errors("image"):
             source.load()
             return to_rgb(source)
     array = np.asarray(source)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
         raise ImageError(f"an array of shape {array.shape} is not an image; give (H, W) or (H, W, 3)")
-    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    check_size((array.shape[1], array.shape[0]), max_pixels)
     if array.ndim == 3 and array.shape[2] in (2, 4):
         return _flatten(_to_uint8(array[..., :-1]), _to_uint8(array[..., -1]), 255)
     return _three_channels(_to_uint8(array))
@@ -181,7 +181,7 @@ def _format_of(stream: IO[bytes]) -> str:
     raise ImageError(f"not a PNG, JPEG, BMP, TIFF or WebP image{found}")
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError(
@@ -216,7 +216,7 @@ def _quiet_if_large(size: tuple[int, int]) -> Iterator[None]:
     if limit is None or size[0] * size[1] <= limit:
         yield
         return
-    with _warnings_lock, warnings.catch_warnings():
+    with warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 

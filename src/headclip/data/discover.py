@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from headclip.data.decode import EXTENSIONS
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, decode
 from headclip.errors import InputError
+from headclip.files import content_hash
 
 _KINDS = "PNG, JPEG, BMP, TIFF or WebP"
 
@@ -23,6 +27,23 @@ class ImageFile:
 
     path: Path
     name: str
+
+    def decode(self, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8; see `headclip.data.decode.decode`."""
+        return decode(self.path, max_pixels=max_pixels)
+
+    def state(self) -> tuple[int, int]:
+        """Size in bytes and time in ns of the file.
+
+        Raises:
+            OSError: it is not there.
+        """
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
+
+    def content(self, hash_of: Callable[[Path], str | None] = content_hash) -> str | None:
+        """What stands for the content: SHA-256 (hex) of the file; None where it cannot be read."""
+        return hash_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,17 @@ class ImageSet:
         return iter(self.files)
 
 
-def discover(inputs: Sequence[str | Path], *, skip_folder: Callable[[Path], bool] | None = None) -> ImageSet:
+def is_image_name(path: Path) -> bool:
+    """Whether the extension is one of a readable format."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def discover(
+    inputs: Sequence[str | Path],
+    *,
+    skip_folder: Callable[[Path], bool] | None = None,
+    wanted: Callable[[Path], bool] = is_image_name,
+) -> ImageSet:
     """Find the images that `inputs` name.
 
     A folder is searched with all its subfolders for files with an image extension; hidden files and folders
@@ -50,6 +81,7 @@ def discover(inputs: Sequence[str | Path], *, skip_folder: Callable[[Path], bool
     Args:
         inputs: files, folders and globs, in the order wanted; within each the order is natural (2 before 10).
         skip_folder: subfolders for which this is true are not entered.
+        wanted: which files of a folder or a glob are taken.
 
     Raises:
         InputError: nothing is given, an input does not exist or cannot be listed, or one holds no image.
@@ -59,14 +91,19 @@ def discover(inputs: Sequence[str | Path], *, skip_folder: Callable[[Path], bool
     bases: list[Path] = []
     found: dict[str, None] = {}  # ordered and without repetition
     for entry in inputs:
-        base, paths = _expand(str(entry), skip_folder)
+        base, paths = _expand(str(entry), skip_folder, wanted)
         bases.append(base)
         found.update(dict.fromkeys(str(path) for path in paths))
     root = _common_root(bases)
     return ImageSet(root, tuple(ImageFile(Path(path), _name(Path(path), root)) for path in found))
 
 
-def find_images(folder: Path, *, skip_folder: Callable[[Path], bool] | None = None) -> list[Path]:
+def find_images(
+    folder: Path,
+    *,
+    skip_folder: Callable[[Path], bool] | None = None,
+    wanted: Callable[[Path], bool] = is_image_name,
+) -> list[Path]:
     """Every image file under `folder`, by extension, in natural order; links are followed, loops are not."""
     paths: list[Path] = []
     pending = [(folder, frozenset({os.path.realpath(folder)}))]
@@ -82,14 +119,9 @@ def find_images(folder: Path, *, skip_folder: Callable[[Path], bool] | None = No
                 real = os.path.realpath(path)
                 if real not in ancestors and not (skip_folder and skip_folder(path)):
                     pending.append((path, ancestors | {real}))
-            elif is_image_name(path):
+            elif wanted(path):
                 paths.append(path)
     return sorted(paths, key=natural_key)
-
-
-def is_image_name(path: Path) -> bool:
-    """Whether the extension is one of a readable format."""
-    return path.suffix.lower() in EXTENSIONS
 
 
 def natural_key(path: str | Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -109,22 +141,26 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _expand(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
+def _expand(
+    entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
+) -> tuple[Path, list[Path]]:
     """The folder to which one input's names are relative, and its images (absolute paths)."""
     path = _absolute(entry)
     if path.is_dir():
-        paths = find_images(path, skip_folder=skip_folder)
+        paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
         if not paths:
             raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included")
         return path, paths
     if os.path.lexists(path):
         return path.parent, [path]
     if glob.has_magic(entry):
-        return _expand_glob(entry, skip_folder)
+        return _expand_glob(entry, skip_folder, wanted)
     raise InputError(f"{entry} does not exist; check the path")
 
 
-def _expand_glob(entry: str, skip_folder: Callable[[Path], bool] | None) -> tuple[Path, list[Path]]:
+def _expand_glob(
+    entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
+) -> tuple[Path, list[Path]]:
     pattern = Path(entry).expanduser()
     base = _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)))
     matches = [_absolute(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - any root
@@ -136,8 +172,8 @@ def _expand_glob(entry: str, skip_folder: Callable[[Path], bool] | None) -> tupl
         if any(skipped(parent) for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)):
             continue
         if match.is_dir():
-            paths.update(find_images(match, skip_folder=skip_folder))
-        elif is_image_name(match):
+            paths.update(find_images(match, skip_folder=skip_folder, wanted=wanted))
+        elif wanted(match):
             paths.add(match)
     if not paths:
         raise InputError(f"{entry} matches {len(matches)} name(s), but no image; looked for {_KINDS}")

@@ -9,6 +9,7 @@ set differ by 6 bits or more. Turned, mirrored and cropped copies are not found.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,15 @@ def perceptual_hash(image: NDArray[np.uint8]) -> int | None:
     bits = values > np.median(values[1:])
     bits[0] = False
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def pixel_hash(image: NDArray[np.uint8]) -> str:
+    """SHA-256 (hex) of a picture (H, W, 3), uint8: equal for equal pixels, in whatever format they were kept.
+
+    >>> pixel_hash(np.zeros((2, 3, 3), np.uint8)) == pixel_hash(np.zeros((3, 2, 3), np.uint8))
+    False
+    """
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def near_pairs(

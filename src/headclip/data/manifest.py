@@ -9,7 +9,7 @@ relative to the file. Several spellings of the names are understood (see `_NAMES
 from __future__ import annotations
 
 import csv
-import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from headclip.data.coco import is_coco, read_coco
 from headclip.data.reading import Reading
 from headclip.errors import InputError
+from headclip.files import load_json
 
 _NAMES = {
     "image": ("image", "image_path", "img_path", "path", "file", "filename", "file_name"),
@@ -62,14 +63,15 @@ def _csv_rows(file: Path) -> list[dict[str, Any]]:
             sample = handle.readline()
             handle.seek(0)
             delimiter = max(",;\t", key=sample.count)
-            return [dict(row) for row in csv.DictReader(handle, delimiter=delimiter)]
+            reader = csv.DictReader(handle, delimiter=delimiter)
+            return [{key: value for key, value in row.items() if key is not None} for row in reader]
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read as CSV: {error}") from None
 
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return load_json(file)
     except (OSError, UnicodeError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}") from None
 
@@ -84,6 +86,8 @@ def _meta_rows(content: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
         if split not in ("train", "test") or not isinstance(categories, dict):
             continue
         for category, records in categories.items():
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise InputError(f"{file} is no manifest; '{split}', '{category}' should be a list of objects")
             rows += [{"cls_name": category, **record, "split": split} for record in records]
     return rows
 
@@ -109,14 +113,14 @@ def _add_rows(reading: Reading, rows: Iterable[Mapping[str, Any]], file: Path, b
 
 def _add_row(reading: Reading, values: dict[str, str], where: str, base: Path, seen: set[Path]) -> None:
     path = base / values["image"]
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - unlike the method, it takes any text for a path
         reading.error("missing image", f"{where}: the image {path} does not exist", path)
         return
     if path in seen:
         reading.problem("listed twice", f"{where}: {reading.shown(path)} is listed a second time", path)
     seen.add(path)
     mask = base / values["mask"] if values["mask"].lower() not in _UNKNOWN else None
-    if mask is not None and not mask.is_file():
+    if mask is not None and not os.path.isfile(mask):  # noqa: PTH113
         reading.error("missing mask", f"{where}: the mask {mask} of {values['image']} does not exist", mask)
         mask = None
     label = _label(values["label"], mask)
