@@ -2,30 +2,140 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
+import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
-from headclip.errors import InputError
+from headclip.errors import InputError, OutputError
+
+_ADVICE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "raise the limit for the size of files",
+    errno.EROFS: "choose a place that is not read-only",
+    errno.EACCES: "get permission or choose another place",
+    errno.EPERM: "get permission or choose another place",
+}
+MAX_JSON = 256 << 20  # bytes of a JSON document that is read whole
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]  # several may share a folder
+_swept: set[Path] = set()
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write beside the target, flush to disk, then rename over it; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    """Write beside the target, flush to disk, then rename over it; missing folders are made.
+
+    Raises:
+        OutputError: the file cannot be written; there is the old one, or none, and never a part of the new one.
+    """
+    with whole_file(path) as handle:
+        handle.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` in one step when the block ends without an error.
+
+    What killed processes left of earlier attempts is taken away.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    partial = path.with_name(path.name + _partial())
     try:
-        with partial.open("wb") as handle:
-            handle.write(content.encode() if isinstance(content, str) else content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        try:
+            with partial.open("wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder below `parent` for what is not finished; gone at the end, or, after a kill, with the next writing."""
+    folder = parent / (".work" + _partial())
+    _sweep(parent)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _partial() -> str:
+    """The end of a name that counts for nothing yet; it says whose it is."""
+    return f".{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error to raise where `path` could not be written."""
+    if isinstance(error, OutputError):
+        return error
+    advice = _ADVICE.get(error.errno or 0, "choose another place, or mend that")
+    words = f"cannot write {path}: {error.strerror or error}; {advice} and repeat the command"
+    return OutputError(f"{words}, with --resume if it has that", error)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove partial files whose writers, processes of this machine, are gone; once a folder and process."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with suppress(OSError):
+        for litter in folder.glob(f"*.{_HOST}-*.partial"):
+            writer = re.search(r"-(\d+)-[0-9a-f]{8}\.partial$", litter.name)
+            if writer is not None and not _is_running(int(writer.group(1))):
+                shutil.rmtree(litter) if litter.is_dir() else litter.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of that number exists here; where that cannot be asked, True."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads` of text that somebody else wrote: whatever is wrong with it is a ValueError, its nesting too."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def load_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """The JSON of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, not UTF-8 or no JSON.
+    """
+    size = path.stat().st_size
+    if size > limit:
+        raise ValueError(f"it has {size:,} bytes, more than {limit:,}")
+    return parse_json(path.read_text(encoding="utf-8-sig"))
 
 
 def file_hash(path: Path) -> str:
@@ -34,7 +144,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def try_lock(handle: IO[Any]) -> bool:
+def content_hash(path: Path) -> str | None:
+    """SHA-256 (hex) of a regular file; None where it cannot be read, or would never end, such as a pipe."""
+    try:
+        return file_hash(path) if stat.S_ISREG(path.stat().st_mode) else None
+    except OSError:
+        return None
+
+
+def try_lock(handle: IO[Any] | int) -> bool:
     """Hold an open file against other processes until it is closed; False where another one holds it.
 
     Windows and network file systems without advisory locks are let through.
@@ -59,15 +177,51 @@ def sole_writer(path: Path) -> Iterator[None]:
     Raises:
         InputError: another process is at it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock")
-    with lock.open("ab") as handle:
-        if not try_lock(handle):
-            raise InputError(f"another process is writing {path}; wait for it or stop it")
-        try:
-            yield
-        finally:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _open_lock(lock)
+    except OSError as error:
+        raise cannot_write(lock, error) from error
+    if handle is None:
+        raise InputError(f"another process is writing {path}; wait for it or stop it")
+    _held.add(handle)
+    try:
+        yield
+    finally:
+        _held.discard(handle)
+        with suppress(OSError):
             lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _open_lock(lock: Path) -> int | None:
+    """The lock file, opened and held; None where another process holds it."""
+    while True:
+        handle = os.open(lock, os.O_WRONLY | os.O_CREAT, 0o644)
+        if not try_lock(handle):
+            os.close(handle)
+            return None
+        try:
+            if os.name != "posix" or os.path.samestat(os.fstat(handle), lock.stat()):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # its holder took it away at that moment: what is held now is no longer the lock
+
+
+_held: set[int] = set()
+
+
+def _release_in_child() -> None:
+    """A forked worker must not hold the lock: it would outlive a killed parent, and keep --resume out."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
 
 
 def results_in(out: Path, name: str, mark: str, kind: str) -> dict[str, Any] | None:
@@ -84,7 +238,7 @@ def results_in(out: Path, name: str, mark: str, kind: str) -> dict[str, Any] | N
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
-        found = json.loads((out / name).read_text(encoding="utf-8"))
+        found = load_json(out / name)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != mark:

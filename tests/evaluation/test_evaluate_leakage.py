@@ -10,8 +10,9 @@ from PIL import Image
 from evaluation.evaluate_files import FakeEvaluated, write_set
 from headclip.data.datasets import open_dataset
 from headclip.data.decode import decode
-from headclip.data.hashing import perceptual_hash
+from headclip.data.hashing import perceptual_hash, pixel_hash
 from headclip.errors import InputError
+from headclip.evaluation.checks import check_every_leakage
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.evaluation.runs import evaluate_runs
 from headclip.files import file_hash
@@ -93,3 +94,53 @@ def test_other_training_images_are_no_leakage(root, tmp_path):
     evaluation = evaluate(detector, [open_dataset("folder", root)], tmp_path / "e", Options(**QUICK))
     assert evaluation.results[0].leakage == ""
     assert "†" not in (tmp_path / "e/tables.md").read_text()
+
+
+class WithReferences(FakeEvaluated):
+    """A detector that compares with normal images."""
+
+    def __init__(self, references):
+        super().__init__(None)
+        self.references = [pixel_hash(decode(path)) for path in references]
+
+    def describe(self):
+        return super().describe() | {"references": self.references}
+
+
+def test_references_from_the_test_set_are_refused_or_marked(root, tmp_path):
+    """By their pixels: a copy in another format is the same image."""
+    dataset = open_dataset("folder", root)
+    Image.open(root / "cup/test/good/1.png").save(tmp_path / "copy.bmp")
+    Image.effect_noise((60, 60), 40).convert("RGB").save(tmp_path / "other.png")
+    detector = WithReferences([tmp_path / "copy.bmp", tmp_path / "other.png"])
+    with pytest.raises(InputError, match=r"holds 1 of the 2 reference image.*cup/test/good/1.png") as refused:
+        evaluate(detector, [dataset], tmp_path / "no", Options(**QUICK))
+    assert "other references" in str(refused.value)
+    assert detector.batches == []
+    evaluation = evaluate(detector, [dataset], tmp_path / "e", Options(**QUICK, allow_leakage=True))
+    assert "reference image" in evaluation.results[0].leakage
+    assert "†" in (tmp_path / "e/tables.md").read_text()
+    predict_run(detector, [root], tmp_path / "run")
+    with pytest.raises(InputError, match="holds 1 of the 2 reference"):
+        evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "f", Options(**QUICK))
+
+
+def test_other_references_are_no_leakage(root, tmp_path):
+    Image.effect_noise((60, 60), 40).convert("RGB").save(tmp_path / "other.png")
+    found = evaluate(
+        WithReferences([tmp_path / "other.png"]), [open_dataset("folder", root)], tmp_path / "e", Options(**QUICK)
+    )
+    assert found.results[0].leakage == ""
+
+
+def test_references_of_one_method_do_not_mark_another(root, tmp_path):
+    dataset = open_dataset("folder", root)
+    facts = {
+        "few": WithReferences([root / "cup/test/good/0.png"]).describe(),
+        "same": WithReferences([root / "cup/test/good/0.png"]).describe(),
+        "zero": FakeEvaluated().describe(),
+    }
+    seen = []
+    found = check_every_leakage(facts, [dataset], lambda title, done, total, failed: seen.append(done))
+    assert sorted(label for (_, label), words in found.items() if words) == ["few", "same"]
+    assert seen == list(range(1, len(dataset) + 1))  # equal references are compared once

@@ -192,8 +192,8 @@ def test_resume_judges_only_what_is_missing(pictures, bad_files, tmp_path):
     second_map.write_bytes(second_map.read_bytes()[:-100])
     fourth_preview = Run.open(out).preview_path(first.ok[3])
     fourth_preview.write_bytes(fourth_preview.read_bytes()[:-100])
-    changed = pictures / first.ok[2].path
-    os.utime(changed, ns=(1, 1))
+    Image.new("RGB", (20, 20), "grey").save(pictures / first.ok[2].path)  # changed
+    os.utime(pictures / first.ok[4].path, ns=(1, 1))  # touched: its content is what was judged
     (pictures / "new.png").write_bytes((pictures / first.ok[3].path).read_bytes())
     detector = FakeDetector()
     second = predict_run(detector, [pictures], out, resume=True)

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from headclip.data import discover as discovering
 from headclip.data.discover import discover
-from headclip.inference import prefetch
 from headclip.inference.prefetch import decode_ahead
 
 
@@ -40,14 +40,14 @@ def test_vanished_file_is_a_reason(pictures):
 def test_no_more_is_held_than_allowed(pictures, monkeypatch, limits):
     started = []
     lock = threading.Lock()
-    original = prefetch.decode
+    original = discovering.decode
 
     def counting(path, **options):
         with lock:
             started.append(path)
         return original(path, **options)
 
-    monkeypatch.setattr(prefetch, "decode", counting)
+    monkeypatch.setattr(discovering, "decode", counting)
     ahead = decode_ahead(discover([pictures]).files, max_pixels=10_000, workers=2, **limits)
     next(ahead)
     time.sleep(0.1)
@@ -67,6 +67,6 @@ def test_an_unexpected_error_is_a_reason_too(pictures, monkeypatch):
     def broken(path, **options):
         raise RuntimeError("decoder bug")
 
-    monkeypatch.setattr(prefetch, "decode", broken)
+    monkeypatch.setattr(discovering, "decode", broken)
     items = list(decode_ahead(discover([pictures]).files, max_pixels=10_000))
     assert {item.reason for item in items} == {"unexpected RuntimeError: decoder bug"}

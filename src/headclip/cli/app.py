@@ -16,6 +16,7 @@ from headclip.cli.doctor import doctor
 from headclip.cli.evaluate import evaluate
 from headclip.cli.export import export
 from headclip.cli.inspect import inspect
+from headclip.cli.merge import merge
 from headclip.cli.methods import methods
 from headclip.cli.predict import predict
 from headclip.cli.pretrain import pretrain
@@ -52,6 +53,7 @@ def _root(
 
 
 app.command("predict")(predict)
+app.command("merge")(merge)
 app.command("calibrate")(calibrate)
 app.command("rejudge")(rejudge)
 app.command("regions")(regions)

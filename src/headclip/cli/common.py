@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +36,7 @@ class Precision(StrEnum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+    int8 = "int8"
 
 
 def readable_warnings() -> None:
@@ -77,13 +79,22 @@ def readable_errors() -> Iterator[None]:
         _end(str(error), EXIT_USAGE)
     except MemoryError:
         _end("not enough memory; try a smaller --batch-size or --image-size", EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            _unexpected(error)
+        from headclip.files import cannot_write
+
+        _end(str(cannot_write(Path(error.filename or "the output"), error)), EXIT_USAGE)
     except Exception as error:
-        reason = " ".join(str(error).split()) or "no reason given"
-        _end(
-            f"unexpected {type(error).__name__}: {reason} (this is a fault of headclip; "
-            f"{DEBUG_VARIABLE}=1 shows where)",
-            EXIT_FAILED,
-        )
+        _unexpected(error)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    reason = " ".join(str(error).split()) or "no reason given"
+    _end(
+        f"unexpected {type(error).__name__}: {reason} (this is a fault of headclip; {DEBUG_VARIABLE}=1 shows where)",
+        EXIT_FAILED,
+    )
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -116,8 +127,12 @@ def program() -> str:
 
 
 def command_line() -> str:
-    """The command as it was given, without the options that only say how to treat the folder."""
+    """The command as it was given, without the options that only say how to treat the folder, and which part to do."""
     given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    if "--shard" in given:
+        at = given.index("--shard")
+        del given[at : at + 2]
+    given = [argument for argument in given if not argument.startswith("--shard=")]
     return shlex.join(["headclip", *given])
 
 
@@ -155,6 +170,6 @@ def progress_output() -> Console:
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
-def _end(message: str, status: int) -> None:
+def _end(message: str, status: int) -> NoReturn:
     error_line(message)
     raise SystemExit(status)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli import options
+from headclip.cli import on_ray, options
 from headclip.cli.common import Device, Precision, command_line, parse_settings
-from headclip.cli.evaluate_report import report
+from headclip.cli.evaluate_report import report, report_shard
 from headclip.cli.models import Choice, lift_pillow_limit, load_detector, load_detectors, plan_methods
 from headclip.cli.options import Protocol
 from headclip.cli.progress import Stages, guarded
@@ -52,6 +53,11 @@ def evaluate(
     figures: options.Figures = True,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Worst misses and false alarms to show.")] = 12,
     allow_leakage: options.AllowLeakage = False,
+    shard: options.OneShard = None,
+    engine: on_ray.OnEngine = on_ray.Engine.local,
+    actors: on_ray.Actors = None,
+    cpus_per_actor: on_ray.CpusPerActor = None,
+    gpus_per_actor: on_ray.GpusPerActor = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in DIR.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the evaluation in DIR.")] = False,
     as_json: options.AsJson = False,
@@ -62,12 +68,20 @@ def evaluate(
     Several methods (--method A,B or several checkpoints) share the vision pass where they can, and several methods
     or runs are compared image by image. DIR will hold tables.md, tables.csv, tables.parquet, tables.tex, scores.csv
     (every image), results.json, figures/ and worst.html. An image that cannot be read is a row with the reason; the
-    others go on.
+    others go on. With --shard, DIR/shards/ will hold a part of that, and headclip merge makes the whole.
     """
     from headclip.data.datasets import open_spec
     from headclip.data.decode import DEFAULT_MAX_PIXELS
+    from headclip.errors import InputError
     from headclip.evaluation.checks import check_out
     from headclip.evaluation.evaluate import Options
+    from headclip.inference.shards import Shard
+
+    if runs and shard is not None:
+        raise InputError("--shard: finished runs are scored at once, without a model; leave it out")
+    crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
+    if runs and crew is not None:
+        raise InputError("--engine ray: finished runs are scored here, without a model; leave it out")
 
     chosen = Options(
         protocol=protocol.value,
@@ -82,6 +96,7 @@ def evaluate(
         figures=figures,
         worst=worst,
         max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
+        shard=None if shard is None else Shard.parse(shard),
     )
     check_out(out, chosen)  # before the model is loaded, which takes longer
     datasets = [open_spec(spec) for spec in data]
@@ -103,9 +118,16 @@ def evaluate(
         }
         lift_pillow_limit(chosen.max_pixels)
         choices = plan_methods(method, checkpoint or [], setting or [])
-        work = _judge(choices, arguments, datasets, out, chosen, quiet)
+        if crew is not None:
+            on_ray.starting(quiet or as_json)
+            work = partial(on_ray.evaluate, choices, arguments, datasets, out, chosen, crew, command_line())
+        else:
+            work = _judge(choices, arguments, datasets, out, chosen, quiet)
     evaluation = guarded(work, quiet or as_json)
-    report(evaluation, as_json, quiet)
+    if chosen.shard is not None:
+        report_shard(evaluation, out, quiet or as_json)
+    else:
+        report(evaluation, as_json, quiet)
 
 
 def _judge(

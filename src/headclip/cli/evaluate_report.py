@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,6 +31,19 @@ def report(evaluation: Evaluation, as_json: bool, quiet: bool) -> None:
     if not any(image.ok for image in images):
         error_line(f"none of the {len(images)} images could be scored; see {evaluation.out / 'scores.csv'}")
         raise typer.Exit(EXIT_FAILED)
+
+
+def report_shard(evaluation: Evaluation, out: Path, quiet: bool) -> None:
+    """Print what a shard has done and what comes next."""
+    if quiet:
+        return
+    images = [image for result in evaluation.results for image in result.images]
+    ok, console = sum(image.ok for image in images), output()
+    console.print(f"{ok:,} images judged, {len(images) - ok:,} not scored", soft_wrap=True)
+    again = f"headclip merge {shlex.quote(str(out))}"
+    console.print(
+        f"Shard {evaluation.options.shard} is in {evaluation.out}. When all are done: {again}", soft_wrap=True
+    )
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from headclip.cli.common import Device, Precision
+from headclip.cli.common import Device, Precision, parse_settings
 
 
 class Protocol(StrEnum):
@@ -75,6 +75,14 @@ SettingsOfMany = Annotated[
 Reference = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Normal images, for methods with a few-shot variant.")
 ]
+Category = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What the images show, for methods that ask.  [default: object]"),
+]
+Tile = Annotated[bool, typer.Option("--tile", help="Judge images larger than the model's input in overlapping tiles.")]
+TileOverlap = Annotated[
+    float, typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.")
+]
 
 # --- the computation
 
@@ -108,7 +116,39 @@ AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Score even images of the training set; marks every table.")
 ]
 
+OneShard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only part I (from 1) of N; headclip merge joins all N."),
+]
+
 # --- output
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def model_arguments(
+    backbone: str,
+    checkpoint: Path | None,
+    method: str | None,
+    category: str | None,
+    setting: list[str] | None,
+    reference: Path | None,
+    device: Device,
+    precision: Precision,
+    image_size: int | None,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """The options of one model as `headclip.cli.models.load_detector` takes them, and as run.json keeps them."""
+    return {
+        "backbone": backbone,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "method": method,
+        "category": category,
+        "settings": parse_settings(setting or []),
+        "reference": None if reference is None else str(reference),
+        "device": device.value,
+        "precision": precision.value,
+        "image_size": image_size,
+        "batch_size": batch_size,
+    }

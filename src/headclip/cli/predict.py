@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli import judging_options, options
+from headclip.cli import judging_options, on_ray, options, volume_options
 from headclip.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -23,11 +26,13 @@ from headclip.cli.models import lift_pillow_limit, load_detector
 from headclip.cli.progress import run_bars
 
 if TYPE_CHECKING:
-    from headclip.data.discover import ImageFile, ImageSet
+    from headclip.data.discover import ImageFile
     from headclip.inference.predict import Progress, RunSummary
+    from headclip.inference.shards import Shard
 
 _SHOWN_FAILURES = 10
 FROM_FOLDER = "from-folder"
+HIDDEN_AGAIN = "the same command with --resume"  # where the command names the inputs
 
 
 def predict(
@@ -53,18 +58,25 @@ def predict(
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
     max_pixels: options.MaxPixels = None,
-    tile: Annotated[
-        bool, typer.Option("--tile", help="Judge images larger than the model's input in overlapping tiles.")
-    ] = False,
-    tile_overlap: Annotated[
-        float, typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.")
-    ] = 0.25,
+    tile: options.Tile = False,
+    tile_overlap: options.TileOverlap = 0.25,
     calibration: judging_options.CalibrationFile = None,
     threshold: judging_options.Threshold = None,
     pixel_threshold: judging_options.PixelThreshold = None,
     min_area: judging_options.MinArea = None,
     ignore_border: judging_options.IgnoreBorder = None,
     pixel_mm: judging_options.PixelMm = None,
+    shard: options.OneShard = None,
+    engine: on_ray.OnEngine = on_ray.Engine.local,
+    actors: on_ray.Actors = None,
+    cpus_per_actor: on_ray.CpusPerActor = None,
+    gpus_per_actor: on_ray.GpusPerActor = None,
+    window: volume_options.Window = None,
+    plane: volume_options.CutPlane = None,
+    volume_share: volume_options.TopShare = None,
+    max_voxels: volume_options.MaxVoxels = None,
+    keep_names: volume_options.KeepNames = False,
+    key: volume_options.Key = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in RUN.")] = False,
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of the closing table.")] = 10,
@@ -74,17 +86,34 @@ def predict(
 
     RUN will hold report.html, results.csv, results.parquet, maps/ (16-bit PNG), overlays/, previews/ and
     run.json. An image that cannot be read becomes a row with the reason; the others go on. Verdicts and regions
-    come from --calibration or --threshold, else from what ships with the checkpoint.
+    come from --calibration or --threshold, else from what ships with the checkpoint. With --shard, RUN/shards/ will
+    hold a part of that, and headclip merge makes the whole.
     """
     from headclip.data.decode import DEFAULT_MAX_PIXELS
-    from headclip.data.discover import discover
-    from headclip.inference.run import is_run_folder
+    from headclip.data.volumes.model import VolumeSet
+    from headclip.data.volumes.names import write_key
+    from headclip.inference.predict import predict_run
     from headclip.inference.run_writer import check_output
+    from headclip.inference.shards import Shard
+    from headclip.inference.volumes_inputs import open_inputs, refuse_division
 
+    part = None if shard is None else Shard.parse(shard)
     judging = judging_options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    images = discover(inputs, skip_folder=is_run_folder)
-    check_output(out, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer
+    crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
+    on_ray.refuse_urls(crew, out, *inputs)
+    if on_ray.place_of(out) is None:
+        place = out if part is None else part.folder(out)
+        check_output(place, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer
+    volumes = volume_options.volume_options(window, plane, volume_share, max_voxels, keep_names)
+    on_disk = on_ray.on_disk(inputs)
+    images = None if on_disk is None else open_inputs(on_disk, out, volumes, resume=resume)
+    if isinstance(images, VolumeSet):
+        refuse_division(part, crew)
+        if key is not None:
+            write_key(key, images.sources(), out)
+    elif images is not None and not quiet:
+        judging_options.warn_of_overlap(judging.calibration, (image.path for image in images))
     lift_pillow_limit(limit)
     arguments = {
         "inputs": inputs,
@@ -117,17 +146,36 @@ def predict(
             "max_pixels": max_pixels,
             **({"tile": True, "tile_overlap": tile_overlap} if tile else {}),
             **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},
-            **{"min_area": min_area, "ignore_border": ignore_border, "pixel_mm": pixel_mm},
+            **{"min_area": min_area, "ignore_border": ignore_border, "pixel_mm": pixel_mm, "shard": shard},
+            **{"window": window, "plane": None if plane is None else plane.value, "volume_share": volume_share},
+            **{"max_voxels": max_voxels, "keep_names": keep_names, "key": key},
+            **{"engine": None if crew is None else "ray", "actors": actors},
+            **{"cpus_per_actor": cpus_per_actor, "gpus_per_actor": gpus_per_actor},
         },
     )
-    detector = load_detector(arguments, quiet)
-    work = {"resume": resume, "overwrite": overwrite, "max_pixels": limit, "arguments": arguments, "judging": judging}
-    if category == FROM_FOLDER and detector.method.uses_category:
-        work["category_of"] = folder_name
-    summary = _run(detector, images, out, work, again, quiet)
+    kept = arguments if images is None else volume_options.hide(images, arguments)
+    work: dict[str, Any] = {
+        "resume": resume,
+        "overwrite": overwrite,
+        "max_pixels": limit,
+        "arguments": kept,
+        "judging": judging,
+    }
+    work["shard"] = part
+    work["category_of"] = folder_name if category == FROM_FOLDER else None
+    if crew is not None:
+        on_ray.starting(quiet)
+        judge = partial(on_ray.predict, arguments, images or inputs, out, crew, work)
+    else:
+        assert images is not None  # URLs have been refused
+        detector = load_detector(arguments, quiet)
+        if category == FROM_FOLDER and not detector.method.uses_category:
+            work["category_of"] = None
+        judge = partial(predict_run, detector, images, out, **work)
+    summary = _run(judge, HIDDEN_AGAIN if getattr(images, "hidden", False) else again, quiet)
     if not quiet:
-        _print_summary(summary, top)
-    if not summary.ok:
+        _print_summary(summary, top, part, out)
+    if not summary.ok and part is None:  # a part of which every image is broken is a part all the same
         error_line(f"none of the {len(summary.rows)} images could be judged; see {out / 'results.csv'}")
         raise typer.Exit(EXIT_FAILED)
 
@@ -138,14 +186,12 @@ def folder_name(image: ImageFile) -> str:
     return name.strip().replace("{", "").replace("}", "") or "object"
 
 
-def _run(detector: Any, images: ImageSet, out: Path, work: dict[str, Any], again: str, quiet: bool) -> RunSummary:
+def _run(judge: Callable[..., RunSummary], again: str, quiet: bool) -> RunSummary:
     """again: the command that goes on where an interruption stopped."""
-    from headclip.inference.predict import predict_run
-
     last: list[Progress] = []
     try:
         with run_bars(quiet, last) as show:
-            return predict_run(detector, images, out, progress=show, **work)
+            return judge(progress=show)
     except KeyboardInterrupt:
         done = f"{last[-1].done:,} of {last[-1].total:,}" if last else "no"
         error = f"interrupted; {done} images are done and kept. To go on: {again}"
@@ -153,11 +199,11 @@ def _run(detector: Any, images: ImageSet, out: Path, work: dict[str, Any], again
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _print_summary(summary: RunSummary, top: int) -> None:
+def _print_summary(summary: RunSummary, top: int, part: Shard | None, out: Path) -> None:
     from rich.table import Table
 
     console = output()
-    best = summary.top(top)
+    best = summary.top(top) if part is None else []
     if best:
         table = Table(title="Most anomalous images", title_justify="left", title_style="bold", box=None)
         table.add_column("#", justify="right")
@@ -170,12 +216,21 @@ def _print_summary(summary: RunSummary, top: int) -> None:
         console.print()
     kept = f", {summary.skipped:,} of them earlier" if summary.skipped else ""
     console.print(f"{len(summary.ok):,} images judged{kept}, {len(summary.failed):,} failed", soft_wrap=True)
-    _print_verdicts(summary)
+    url = on_ray.place_of(out)
+    if part is None and url is None:
+        volume_options.print_volumes(summary.folder, top)
+        _print_verdicts(summary)
     for row in summary.failed[:_SHOWN_FAILURES]:
         console.print(f"  {row.path}: {row.reason}", soft_wrap=True)
     if len(summary.failed) > _SHOWN_FAILURES:
         console.print(f"  and {len(summary.failed) - _SHOWN_FAILURES:,} more, see results.csv")
-    console.print(f"Report: {summary.report}", soft_wrap=True)
+    if url is not None:
+        console.print(f"Results: {url}", soft_wrap=True)
+    elif part is None:
+        console.print(f"Report: {summary.report}", soft_wrap=True)
+    else:
+        again = f"headclip merge {shlex.quote(str(out))}"
+        console.print(f"Shard {part} is in {summary.folder}. When all are done: {again}", soft_wrap=True)
 
 
 def _print_verdicts(summary: RunSummary) -> None:

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headclip.data.datasets import Dataset
-from headclip.data.hashing import TrainingHashes, leakage
-from headclip.errors import InputError
+from headclip.data.decode import decode
+from headclip.data.hashing import TrainingHashes, leakage, pixel_hash
+from headclip.errors import ImageError, InputError
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
 from headclip.files import results_in, write_atomically
+from headclip.inference.shards import MERGED
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Options
 
-RUNS = "runs"
+RUNS, PARTS = "runs", "parts"
+SHARD_FORMAT = "headclip-evaluation-shard"
 Progress = Callable[[str, int, int, int], None]
 """Called with what is being done, how much of it is done, of how much, and how many images failed."""
 
@@ -65,29 +68,50 @@ def check_out(out: Path, options: Options) -> None:
     """
     if options.resume and options.overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one of them")
-    found = results_in(out, RESULTS, FORMAT, "evaluation")
+    mark, kind, folder = FORMAT, "evaluation", out
+    if options.shard is not None:
+        check_no_whole(out)
+        mark, kind, folder = SHARD_FORMAT, "shard of an evaluation", options.place(out)
+    found = results_in(folder, RESULTS, mark, kind)
     if found is None:
         return
     if not (options.resume or options.overwrite):
         state = "a finished" if found.get("status") == "finished" else "an unfinished"
         raise InputError(
-            f"{out} already holds {state} evaluation; add --resume to go on with it, --overwrite to replace it, "
+            f"{folder} already holds {state} {kind}; add --resume to go on with it, --overwrite to replace it, "
             "or choose another folder"
         )
 
 
-def start(out: Path, command: str, options: Options) -> None:
+def check_no_whole(out: Path) -> None:
+    """Whether shards may be put into `out`: not into an evaluation that was made at once.
+
+    Raises:
+        InputError: there is such an evaluation.
+    """
+    try:
+        found = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(found, dict) and MERGED not in found:
+        raise InputError(f"{out} already holds an evaluation that was made without shards; choose another folder")
+
+
+def start(out: Path, command: str, options: Options, **extra: Any) -> None:
     """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before."""
-    write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", "command": command}) + "\n")
+    mark = FORMAT if options.shard is None else SHARD_FORMAT
+    about = {"format": mark, "status": "running", "command": command, **extra}
+    write_atomically(out / RESULTS, json.dumps(about) + "\n")
     if options.overwrite:
         for name in FILES:
             (out / name).unlink(missing_ok=True)
-        for name in (RUNS, FIGURES):
+        for name in (RUNS, FIGURES, PARTS):
             shutil.rmtree(out / name, ignore_errors=True)
 
 
 def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:
-    """What the training set of a detector (or of a run's settings) shares with a dataset, in one line, or ""."""
+    """What a detector (or a run's settings) has seen of a dataset, in one line, or "": images of its training set, or
+    reference images of its few-shot variant."""
     training = TrainingHashes.from_metadata(facts.get("checkpoint_data") or {})
     title = f"comparing {dataset.info.title} with the training images"
     has_hashes = bool(training.files or training.looks)
@@ -96,7 +120,29 @@ def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress
         if has_hashes:
             progress(title, done, len(dataset), 0)
 
-    return leakage(training, dataset_key(dataset), dataset.records, progress=show).sentence()
+    learnt = leakage(training, dataset_key(dataset), dataset.records, progress=show).sentence()
+    return "; ".join(found for found in (learnt, _shared_references(facts, dataset, progress)) if found)
+
+
+def _shared_references(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:
+    """Which of a detector's reference images are in a dataset: such an image is compared with itself.
+
+    References are known by their pixels, so every image is decoded; only for a detector that has some.
+    """
+    wanted = {str(value) for value in facts.get("references") or ()}
+    found: dict[str, Path] = {}
+    for done, record in enumerate(dataset.records if wanted else (), start=1):
+        try:
+            value = pixel_hash(decode(record.path))
+        except ImageError:  # scoring reports it
+            value = ""
+        if value in wanted:
+            found.setdefault(value, record.path)
+        progress(f"comparing {dataset.info.title} with the reference images", done, len(dataset), 0)
+    if not found:
+        return ""
+    first = dataset.relative(next(iter(found.values())))
+    return f"{dataset_key(dataset)} holds {len(found)} of the {len(wanted)} reference image(s), e.g. {first}"
 
 
 def refuse_leakage(shared: Iterable[str], options: Options) -> None:
@@ -104,22 +150,22 @@ def refuse_leakage(shared: Iterable[str], options: Options) -> None:
     found = [sentence for sentence in shared if sentence]
     if found and not options.allow_leakage:
         raise InputError(
-            f"{'; '.join(found)}. Figures on images seen in training mean nothing: use another checkpoint or "
-            "dataset, or --allow-leakage, which marks every table"
+            f"{'; '.join(found)}. Figures on images seen in training mean nothing, nor do those on reference images: "
+            "use another checkpoint, other references or another dataset, or --allow-leakage, which marks every table"
         )
 
 
 def check_every_leakage(
     facts: Mapping[str, Mapping[str, Any]], datasets: Sequence[Dataset], progress: Progress
 ) -> dict[tuple[str, str], str]:
-    """What each detector's training set shares with each dataset; equal training sets are compared once."""
+    """What each detector has seen of each dataset; equal training sets and references are compared once."""
     found: dict[tuple[str, str], str] = {}
     known: dict[tuple[str, str], str] = {}
     for label, about in facts.items():
-        training = json.dumps(about.get("checkpoint_data") or {}, sort_keys=True)
+        seen = json.dumps([about.get("checkpoint_data") or {}, about.get("references") or []], sort_keys=True)
         for dataset in datasets:
             key = dataset_key(dataset)
-            if (key, training) not in known:
-                known[key, training] = check_leakage(about, dataset, progress)
-            found[key, label] = known[key, training]
+            if (key, seen) not in known:
+                known[key, seen] = check_leakage(about, dataset, progress)
+            found[key, label] = known[key, seen]
     return found

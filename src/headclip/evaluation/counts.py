@@ -6,8 +6,10 @@ bit, the state that one pass over the maps would give. Its size is bounded whate
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,9 +20,13 @@ from numpy.typing import NDArray
 
 from headclip.errors import InputError
 from headclip.evaluation.metrics.per_image import CoarseBins, ImageCounts
-from headclip.evaluation.metrics.state import WEIGHT_UNIT, PixelState, empty_state, merge
+from headclip.evaluation.metrics.state import PixelState, empty_state, merge
+from headclip.files import parse_json
 
 _FORMAT = "headclip-counts-1"
+_HEADER_BYTES = 1 << 20
+_UNPACKED_BYTES = 256 << 20  # of one image; ten times what the largest has
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, MemoryError)
 _GROUP = 32  # states merged at a time: one merge sorts all their bins
 
 
@@ -39,18 +45,22 @@ def encode_counts(state: PixelState | None, facts: dict[str, Any]) -> bytes:
         }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    header = json.dumps({"format": _FORMAT, "facts": facts, "known": state is not None})
-    return header.encode() + b"\n" + zlib.compress(buffer.getvalue(), 1)
+    packed = zlib.compress(buffer.getvalue(), 1)
+    digest = hashlib.sha256(packed).hexdigest()
+    header = json.dumps({"format": _FORMAT, "facts": facts, "known": state is not None, "sha256": digest})
+    return header.encode() + b"\n" + packed
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
     """The facts of a counts file, with `known`; None where there is no such file, or another format."""
     try:
         with path.open("rb") as handle:
-            header = json.loads(handle.readline())
+            header = parse_json(handle.readline(_HEADER_BYTES))
     except (OSError, ValueError):
         return None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        return None
+    if not isinstance(header.get("facts"), dict) or not isinstance(header.get("known"), bool):
         return None
     return header["facts"] | {"known": header["known"]}
 
@@ -62,12 +72,25 @@ def read_counts(path: Path) -> PixelState:
         InputError: the file is missing or damaged, or the image's defects are not known.
     """
     try:
-        _, _, packed = path.read_bytes().partition(b"\n")
-        with np.load(io.BytesIO(zlib.decompress(packed))) as content:
-            arrays = {name: content[name] for name in content.files}
+        header, _, packed = path.read_bytes().partition(b"\n")
+        digest = parse_json(header[:_HEADER_BYTES]).get("sha256")
+        if digest is not None and hashlib.sha256(packed).hexdigest() != digest:  # None: of an older headclip
+            raise ValueError("they do not match their check sum")
+        content = io.BytesIO(zlib.decompressobj().decompress(packed, _UNPACKED_BYTES))
+        with np.load(content, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
         return _unpack(arrays)
-    except (OSError, ValueError, KeyError, zlib.error) as error:
+    except (*_DAMAGE, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"the pixel counts {path} cannot be read ({error}); --resume makes them again") from None
+
+
+def is_sound(path: Path) -> bool:
+    """Whether the state of a counts file can be read."""
+    try:
+        read_counts(path)
+    except InputError:
+        return False
+    return True
 
 
 def _unpack(arrays: dict[str, NDArray[Any]]) -> PixelState:
@@ -110,12 +133,4 @@ class StateCounts(ImageCounts):
 
     def add(self, state: PixelState) -> None:
         """Add one image, by its own state, whose level is at most that of the bins."""
-        keys = state.bins >> (self.bins.level - state.level)
-        place = np.maximum(np.searchsorted(self.bins.edges, keys, side="right") - 1, 0)
-        size = len(self.bins.edges)
-        positives, negatives, weights = (
-            np.bincount(place, column, size) for column in (state.positives, state.negatives, state.weights)
-        )
-        self._rows.append(
-            (positives.astype(np.uint32), negatives.astype(np.uint32), (weights / WEIGHT_UNIT).astype(np.float32))
-        )
+        self._place(state, state.bins >> (self.bins.level - state.level))

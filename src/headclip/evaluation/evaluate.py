@@ -23,13 +23,15 @@ from headclip.evaluation.checks import (
     unique_names,
 )
 from headclip.evaluation.judged import Resolution, choose
-from headclip.evaluation.judging import judge_dataset
+from headclip.evaluation.judging import Elsewhere, judge_dataset
 from headclip.evaluation.metrics import PROTOCOLS
 from headclip.evaluation.outputs import write_outputs
 from headclip.evaluation.recording import COUNTS, JudgingOptions
-from headclip.evaluation.scoring import DatasetResult, ScoringOptions, score_dataset
+from headclip.evaluation.scoring import DatasetResult, ScoringOptions, count_category, score_dataset
+from headclip.evaluation.shards import PartWriter
 from headclip.evaluation.tables import TableRow, table_rows
 from headclip.inference.detector import Detector
+from headclip.inference.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Options:
     """resolution: None takes that of the protocol: "tower" for ader, as the published codes do, else "image".
 
     bootstrap: draws for the intervals, 0 for none; limit: images of each category, None for all; worst: images of
-    each kind in worst.html; remarks: lines for the head of the tables.
+    each kind in worst.html; remarks: lines for the head of the tables; shard: judge this part of the images alone, for
+    `merge_evaluations`.
     """
 
     protocol: str = "exact"
@@ -53,6 +56,7 @@ class Options:
     worst: int = 12
     max_pixels: int = DEFAULT_MAX_PIXELS
     remarks: tuple[str, ...] = ()
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -69,12 +73,16 @@ class Options:
 
     @property
     def scoring(self) -> ScoringOptions:
-        return ScoringOptions(self.protocol, self.bootstrap, self.seed)
+        return ScoringOptions(self.protocol, self.bootstrap if self.shard is None else 0, self.seed)
+
+    def place(self, out: Path) -> Path:
+        """Where results go: `out`, or the shard's folder in it."""
+        return out if self.shard is None else self.shard.folder(out)
 
 
 @dataclass
 class Evaluation:
-    """All results, and the rows of their tables."""
+    """All results, and the rows of their tables. extra: further entries of results.json."""
 
     out: Path
     options: Options
@@ -83,6 +91,7 @@ class Evaluation:
     command: str = ""
     seconds: float = 0.0
     hints: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[TableRow]:
@@ -98,8 +107,11 @@ def evaluate(
     arguments: dict[str, Any] | None = None,
     command: str = "",
     progress: Progress = lambda stage, done, total, failed: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Evaluation:
     """Judge every image of the datasets, score, and write tables, scores and results to `out`.
+
+    elsewhere: judges in place of this process, as in `judge_dataset`.
 
     Raises:
         InputError: the model was trained on a dataset or on images of it, unless that is allowed; a dataset is
@@ -109,7 +121,8 @@ def evaluate(
     """
     detectors = {str(detector.describe()["method"]): detector}
     evaluation = Evaluation(out, options or Options(), [], arguments or {}, command)
-    return _evaluate(evaluation, detectors, datasets, lambda dataset, label: out / RUNS / dataset, progress)
+    base = evaluation.options.place(out) / RUNS
+    return _evaluate(evaluation, detectors, datasets, lambda dataset, label: base / dataset, progress, elsewhere)
 
 
 def evaluate_together(
@@ -121,6 +134,7 @@ def evaluate_together(
     arguments: dict[str, Any] | None = None,
     command: str = "",
     progress: Progress = lambda stage, done, total, failed: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Evaluation:
     """`evaluate` for several methods, or variants of one: one set of tables, a row block each, compared in pairs.
 
@@ -137,9 +151,9 @@ def evaluate_together(
     evaluation = Evaluation(out, options or Options(), [], arguments or {}, command)
 
     def place(dataset: str, label: str) -> Path:
-        return out / RUNS / dataset / folders[label]
+        return evaluation.options.place(out) / RUNS / dataset / folders[label]
 
-    return _evaluate(evaluation, detectors, datasets, place, progress)
+    return _evaluate(evaluation, detectors, datasets, place, progress, elsewhere)
 
 
 def evaluate_methods(
@@ -168,25 +182,32 @@ def _evaluate(
     datasets: Sequence[Dataset],
     place: Callable[[str, str], Path],
     progress: Progress,
+    elsewhere: Elsewhere | None,
 ) -> Evaluation:
     started = time.perf_counter()
-    out, options = evaluation.out, evaluation.options
-    check_out(out, options)
+    options = evaluation.options
+    check_out(evaluation.out, options)
+    out = evaluation.out = options.place(evaluation.out)
     keys = unique_names(datasets)
     facts = {label: detector.describe() for label, detector in detectors.items()}
     shared = check_every_leakage(facts, datasets, progress)
     refuse_leakage(shared.values(), options)
-    start(out, evaluation.command, options)
+    about = {} if options.shard is None else {"shard": vars(options.shard)}
+    start(out, evaluation.command, options, **about)
+    part = None if options.shard is None else PartWriter(out, options.shard)
     for dataset, key in zip(datasets, keys, strict=True):
+        records = choose(dataset, options.limit)
         folders = {label: place(key, label) for label in detectors}
         judged = judge_dataset(
             detectors,
             dataset,
-            choose(dataset, options.limit),
+            records,
             folders,
             JudgingOptions(options.scale, options.keep_maps, options.resume, options.max_pixels),
             arguments=evaluation.arguments,
             progress=_judging_progress(progress, dataset, len(detectors)),
+            elsewhere=elsewhere,
+            shard=options.shard,
         )
         for label in detectors:
             evaluation.results.append(
@@ -199,9 +220,15 @@ def _evaluate(
                     leakage=shared[key, label],
                     limit=options.limit,
                     progress=scoring_progress(progress, dataset, label if len(detectors) > 1 else ""),
+                    count=count_category if part is None else part.counter(key, label),
                 )
             )
+            if part is not None:
+                part.keep(evaluation.results[-1], judged[label], records, folders[label], options.worst)
     evaluation.seconds = time.perf_counter() - started
+    if part is not None:
+        part.finish(evaluation)
+        return evaluation
     write_outputs(evaluation, progress)
     for folder in [*(out / RUNS).glob(f"*/{COUNTS}"), *(out / RUNS).glob(f"*/*/{COUNTS}")]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,10 +12,17 @@ from headclip.files import file_hash
 
 def dataset_fingerprint(records: Iterable[ImageRecord]) -> str:
     """SHA-256 (hex) over the content of every image with its label, category and mask."""
-    lines = []
-    for record in records:
-        mask = _hash(record.mask) if record.mask is not None else repr(record.outline)
-        lines.append(f"{_hash(record.path)} {record.label} {record.category} {mask}")
+    return fingerprint_of(record_line(record) for record in records)
+
+
+def record_line(record: ImageRecord) -> str:
+    """What one image adds to the fingerprint; lines made in different places can be put together."""
+    mask = _hash(record.mask) if record.mask is not None else repr(record.outline)
+    return f"{_hash(record.path)} {record.label} {record.category} {mask}"
+
+
+def fingerprint_of(lines: Iterable[str]) -> str:
+    """The fingerprint of the images with these lines."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

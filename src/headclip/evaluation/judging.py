@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,35 @@ from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.inference.run import Entry
 from headclip.inference.run_files import RUN_JSON
 from headclip.inference.run_writer import RunWriter
+from headclip.inference.shards import Shard
 from headclip.inference.shared import PassGroup, group_by_pass
 
-_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see tables.md.\n"
+RUN_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see tables.md.\n"
 _WAITING = 2  # portions of maps that are counted while the model goes on
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, int], None]
 """Called with the judgements done (an image by a method), their number, and how many failed."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to judge of a dataset, for those who do it on other machines.
+
+    wanted: by file name, the labels of the detectors whose judgement is missing; records, folders: by file name and
+    by label; record: puts a detector's judgements on record, whose files must be in place.
+    """
+
+    dataset: Dataset
+    options: JudgingOptions
+    files: list[ImageFile]
+    wanted: Mapping[str, list[str]]
+    records: Mapping[str, ImageRecord]
+    folders: Mapping[str, Path]
+    record: Callable[[str, list[Entry]], None]
+
+
+Elsewhere = Callable[[Work], None]
 
 
 def judge_dataset(
@@ -47,34 +69,67 @@ def judge_dataset(
     *,
     arguments: dict[str, Any] | None = None,
     progress: Progress = lambda done, total, failed: None,
+    elsewhere: Elsewhere | None = None,
+    shard: Shard | None = None,
 ) -> dict[str, list[JudgedImage]]:
     """Judge `records` of a dataset; for each detector one result each, in their order.
 
-    Broken images are results, not errors. Detectors, folders and results go by the same labels.
+    Broken images are results, not errors. Detectors, folders and results go by the same labels. elsewhere: judges in
+    place of this process, which keeps the record; the detectors then only describe themselves. shard: judge only the
+    records of this part, by their names among all.
 
     Raises:
         RunFolderError: a folder cannot be used, written, or resumed with these settings.
         KeyboardInterrupt: passed on; the folders can be resumed.
     """
-    labelled = [record for record in records if record.label is not None]
     names = name_images(records, dataset.root)
     by_name = {file.name: record for file, record in zip(names.files, records, strict=True)}
-    files = [file for file in names.files if by_name[file.name].label is not None]
+    names = names if shard is None else shard.of(names)
+    labelled = [file for file in names if by_name[file.name].label is not None]
     about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
-    groups = group_by_pass(detectors)
+    groups = group_by_pass(detectors) if elsewhere is None else []
     with ExitStack() as stack:
-        recorders = {}
+        recorders, writers = {}, {}
         for label, detector in detectors.items():
             folder = folders[label]
             resume = options.resume and (folder / RUN_JSON).is_file()
             settings = detector.describe() | about
-            writer = stack.enter_context(RunWriter(folder, names, settings, arguments=arguments, resume=resume))
+            writer = stack.enter_context(
+                RunWriter(folder, names, settings, arguments=arguments, resume=resume, listed_only=shard is not None)
+            )
+            writers[label] = writer
             recorders[label] = Recorder(detector, dataset, by_name, writer, options)
         session = _Session(groups, by_name, recorders, options)
-        session.judge(files, len(labelled), progress)
-        for label, recorder in recorders.items():
-            recorder.writer.finish(_PAGE, {"dataset": dataset.name, "label": label})
+        session.judge(labelled, len(labelled), progress, partial(_delegate, elsewhere, dataset) if elsewhere else None)
+        for label, writer in writers.items():
+            writer.finish(RUN_PAGE, {"dataset": dataset.name, "label": label})
         return {label: [recorder.result(file) for file in names.files] for label, recorder in recorders.items()}
+
+
+def _delegate(
+    elsewhere: Elsewhere,
+    dataset: Dataset,
+    session: _Session,
+    files: list[ImageFile],
+    wanted: Mapping[str, list[str]],
+    record: Callable[[str, list[Entry]], None],
+) -> None:
+    folders = {label: recorder.writer.folder for label, recorder in session.recorders.items()}
+    elsewhere(Work(dataset, session.options, files, wanted, session.records, folders, record))
+
+
+def judge_files(
+    groups: list[PassGroup],
+    records: dict[str, ImageRecord],
+    recorders: Mapping[str, Recorder],
+    files: list[ImageFile],
+    options: JudgingOptions,
+) -> None:
+    """Judge some images as `judge_dataset` does, into the recorders, for a record that is kept elsewhere.
+
+    records: by the names of the files; recorders: by the labels of the detectors in `groups`.
+    """
+    _Session(groups, records, recorders, options).judge(files, len(files), lambda done, total, failed: None)
 
 
 @dataclass(frozen=True)
@@ -101,24 +156,34 @@ class _Session:
         recorders: Mapping[str, Recorder],
         options: JudgingOptions,
     ) -> None:
-        self._groups, self._records, self._recorders, self._options = groups, records, recorders, options
+        self._groups, self.records, self.recorders, self.options = groups, records, recorders, options
 
-    def judge(self, files: list[ImageFile], images: int, progress: Progress) -> None:
+    def judge(
+        self,
+        files: list[ImageFile],
+        images: int,
+        progress: Progress,
+        delegate: Callable[..., None] | None = None,
+    ) -> None:
         """Files of one portion are written while the model works on the next; the journals follow them."""
         wanted = {
-            file.name: [name for name, known in self._recorders.items() if not known.is_done(file)] for file in files
+            file.name: [name for name, known in self.recorders.items() if not known.is_done(file)] for file in files
         }
         todo = [file for file in files if wanted[file.name]]
-        total, lost = images * len(self._recorders), 0
+        total, lost = images * len(self.recorders), 0
         done = total - sum(map(len, wanted.values()))
         progress(done, total, lost)
 
         def record(label: str, entries: list[Entry]) -> None:
             nonlocal done, lost
-            self._recorders[label].writer.append(entries)
+            self.recorders[label].writer.append(entries)
             done += len(entries)
             lost += sum(entry.row.status == "failed" for entry in entries)
             progress(done, total, lost)
+
+        if delegate is not None:
+            delegate(self, todo, wanted, record)
+            return
 
         def refuse(item: Decoded) -> None:
             for label in wanted[item.file.name]:
@@ -131,7 +196,7 @@ class _Session:
         threads = min(8, max(2, os.cpu_count() or 2))
         decoded = decode_ahead(
             todo,
-            max_pixels=self._options.max_pixels,
+            max_pixels=self.options.max_pixels,
             workers=max(2, threads // 2),
             max_images=max(4, 2 * batch_size()),
         )
@@ -139,7 +204,7 @@ class _Session:
             try:
                 for batch in readable_batches(decoded, batch_size, refuse):
                     for portion in self._portions(batch, wanted):
-                        save, seconds = self._recorders[portion.label].save, portion.seconds
+                        save, seconds = self.recorders[portion.label].save, portion.seconds
                         futures = [pool.submit(save, item, outcome, seconds) for item, outcome in portion.each()]
                         waiting.append((portion.label, futures))
                         while len(waiting) > _WAITING:
@@ -163,7 +228,7 @@ class _Session:
         """One pass for several methods; where it fails, method by method and image by image for what is left."""
         left = {label: dict(enumerate(items)) for label in group.detectors if label in labels}
         try:
-            arrays = [to_resolution(group.first, _pixels(item), self._options.resolution) for item in items]
+            arrays = [to_resolution(group.first, _pixels(item), self.options.resolution) for item in items]
             for piece in group.pieces(arrays, self._categories(group, items, labels), labels):
                 judged = [left[piece.label].pop(index) for index in piece.indices]
                 yield _Portion(piece.label, judged, piece.predictions, piece.seconds / len(judged))
@@ -185,7 +250,7 @@ class _Session:
         """What each image shows, where a method puts that into words."""
         if not any(group.detectors[label].method.uses_category for label in labels):
             return None
-        return [self._records[item.file.name].category or "object" for item in items]
+        return [self.records[item.file.name].category or "object" for item in items]
 
 
 def _settle(waiting: deque[tuple[str, list[Future[Entry]]]], record: Callable[[str, list[Entry]], None]) -> None:

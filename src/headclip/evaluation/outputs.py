@@ -104,7 +104,8 @@ def _checkpoint_line(facts: Mapping[str, Any]) -> str:
 
 def results_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything, as JSON."""
-    options = {key: value for key, value in vars(evaluation.options).items() if key not in ("resume", "overwrite")}
+    left_out = ("resume", "overwrite", "shard")
+    options = {key: value for key, value in vars(evaluation.options).items() if key not in left_out}
     return {
         "format": FORMAT,
         "status": "finished",
@@ -117,14 +118,12 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
         "results": [_result_json(result) for result in evaluation.results],
         "averages": [_average_json(average) for average in averages(evaluation.results, evaluation.options.protocol)],
         "comparisons": [comparison.json() for comparison in compare_results(evaluation.results)],
+        **evaluation.extra,
     }
 
 
 def _result_json(result: DatasetResult) -> dict[str, Any]:
-    facts = dict(result.facts)
-    if facts.get("checkpoint_data"):  # the hashes stay in the checkpoint
-        data = facts["checkpoint_data"]
-        facts["checkpoint_data"] = {key: value for key, value in data.items() if key not in ("files", "looks")}
+    facts = short_facts(result.facts)
     if facts.get("checkpoint"):  # the hash says which; where it lay, only the arguments do
         facts["checkpoint"] = Path(facts["checkpoint"]).name
     info = result.dataset.info
@@ -133,7 +132,7 @@ def _result_json(result: DatasetResult) -> dict[str, Any]:
         "opened_as": info.name,
         "title": info.title,
         "root": str(result.dataset.root),
-        "fingerprint": dataset_fingerprint([image.record for image in result.images]),
+        "fingerprint": result.fingerprint or dataset_fingerprint([image.record for image in result.images]),
         "method": result.method,
         "detector": facts,
         "leakage": result.leakage,
@@ -158,6 +157,15 @@ def _result_json(result: DatasetResult) -> dict[str, Any]:
             {"path": image.name, "status": image.status, "reason": image.reason} for image in result.not_scored()
         ],
     }
+
+
+def short_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a detector says of itself without the hashes of its training images, which stay in the checkpoint."""
+    short = dict(facts)
+    if short.get("checkpoint_data"):
+        data = short["checkpoint_data"]
+        short["checkpoint_data"] = {key: value for key, value in data.items() if key not in ("files", "looks")}
+    return short
 
 
 def _average_json(average: Average) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
 from headclip.data.discover import ImageFile, printable
 from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
-from headclip.evaluation.counts import encode_counts, read_counts, read_facts
+from headclip.evaluation.counts import encode_counts, is_sound, read_counts, read_facts
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, mask_fingerprint, read_truth
 from headclip.evaluation.metrics.state import image_state
 from headclip.inference.detector import Detector
@@ -22,7 +24,6 @@ from headclip.inference.prediction import Prediction
 from headclip.inference.prefetch import Decoded
 from headclip.inference.run import Entry, Row
 from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, read_map, write_atomic
-from headclip.inference.run_writer import RunWriter
 
 COUNTS = "counts"
 
@@ -35,6 +36,16 @@ class JudgingOptions:
     keep_maps: bool = False
     resume: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+class Record(Protocol):
+    """What is needed of a `RunWriter` to keep judgements."""
+
+    folder: Path
+    entries: dict[str, Entry]
+
+    def is_done(self, file: ImageFile, /) -> bool: ...
+    def append(self, entries: list[Entry], /) -> None: ...
 
 
 def counts_file(name: str) -> str:
@@ -50,7 +61,7 @@ class Recorder:
         detector: Detector,
         dataset: Dataset,
         records: dict[str, ImageRecord],
-        writer: RunWriter,
+        writer: Record,
         options: JudgingOptions,
     ) -> None:
         self._detector, self._dataset, self._records = detector, dataset, records
@@ -67,7 +78,9 @@ class Recorder:
         if not self._has_pixels:
             return True
         facts = read_facts(folder / counts_file(file.name))
-        return facts is not None and facts["mask"] == mask_fingerprint(self._records[file.name])
+        if facts is None or facts.get("mask") != mask_fingerprint(self._records[file.name]):
+            return False
+        return not facts["known"] or is_sound(folder / counts_file(file.name))
 
     def save(self, item: Decoded, prediction: Prediction | str, seconds: float) -> Entry:
         """The entry of one image, its files in place; runs in a thread. A failing folder ends the evaluation."""
@@ -101,7 +114,7 @@ class Recorder:
             map=kept,
             seconds=seconds,
         )
-        return Entry(row, item.size, item.mtime_ns)
+        return Entry(row, item.size, item.mtime_ns, item.sha256)
 
     def _count(self, name: str, size: Size, anomaly_map: NDArray[np.float32]) -> None:
         record = self._records[name]
@@ -161,4 +174,4 @@ def failed(item: Decoded, reason: str) -> Entry:
     """The entry of an image without a judgement."""
     lines = reason.strip().splitlines()
     text = printable(lines[0])[:300] if lines else "unknown reason"
-    return Entry(Row(item.file.name, "failed", reason=text), item.size, item.mtime_ns)
+    return Entry(Row(item.file.name, "failed", reason=text), item.size, item.mtime_ns, item.sha256)

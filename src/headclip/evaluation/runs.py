@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from headclip.evaluation.judged import JudgedImage, Resolution, Size, choose, re
 from headclip.evaluation.metrics.state import image_state
 from headclip.evaluation.outputs import write_outputs
 from headclip.evaluation.scoring import score_dataset
-from headclip.files import write_atomically
+from headclip.files import scratch_folder, write_atomically
 from headclip.inference.overlay import resize_map
 from headclip.inference.run import Row, Run
 from headclip.inference.run_files import RunFolderError, read_levels
@@ -73,10 +72,10 @@ def evaluate_runs(
     labels = _labels(opened, pairs)
     start(out, command, options)
     evaluation = Evaluation(out, options, [], arguments or {}, command)
-    with tempfile.TemporaryDirectory(prefix=".counts-", dir=out) as temporary:
+    with scratch_folder(out) as temporary:
         for number, (run, dataset, rows) in enumerate(pairs):
             scale = _resolution(run, options)
-            images, lost = _judged(run, dataset, rows, Path(temporary) / str(number), scale, options, progress)
+            images, lost = _judged(run, dataset, rows, temporary / str(number), scale, options, progress)
             evaluation.results.append(
                 score_dataset(
                     dataset,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,21 @@ from headclip.evaluation.metrics import (
 from headclip.evaluation.metrics.per_image import lay_bins
 
 _KEPT_BINS = 8192  # of a category's counts, for curves; its figures have been computed before
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What the pixels of a category's images add up to.
+
+    state: of all images; located: by name, the pixel AUROC within each image that has defects.
+    """
+
+    state: PixelState
+    located: Mapping[str, float]
+
+
+Counter = Callable[[str, Sequence[JudgedImage]], Counted]
+"""From a category's name and its images with pixel counts to their sum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +65,10 @@ class CategoryResult:
 
 @dataclass(frozen=True, eq=False)
 class DatasetResult:
-    """All categories of one dataset, judged by one method. facts: what the detector said of itself."""
+    """All categories of one dataset, judged by one method.
+
+    facts: what the detector said of itself; fingerprint: of the images as they were judged, None where unknown.
+    """
 
     dataset: Dataset
     method: str
@@ -62,6 +80,7 @@ class DatasetResult:
     notes: tuple[str, ...] = ()
     leakage: str = ""
     limit: int | None = None
+    fingerprint: str | None = None
 
     @property
     def name(self) -> str:
@@ -85,14 +104,23 @@ class DatasetResult:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """protocol: of the intervals and tables; replicates: bootstrap draws, 0 for no intervals."""
+    """protocol: of the intervals and tables; replicates: bootstrap draws, 0 for no intervals; pixel_intervals: False
+    where the counts of single images are not at hand."""
 
     protocol: str = "exact"
     replicates: int = 1000
     seed: int = 0
+    pixel_intervals: bool = True
 
 
 Progress = Callable[[int, int], None]
+
+
+def count_category(name: str, images: Sequence[JudgedImage]) -> Counted:
+    """Read the pixel counts of a category's images one by one and add them up."""
+    located: dict[str, float] = {}
+    loaders = [(image.name, image.load) for image in images if image.load is not None]
+    return Counted(merge_all(_noting(loaders, located)), located)
 
 
 def score_dataset(
@@ -106,14 +134,19 @@ def score_dataset(
     limit: int | None = None,
     extra_notes: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
+    count: Counter = count_category,
+    fingerprint: str | None = None,
 ) -> DatasetResult:
-    """Figures of a dataset. Pixel counts are read twice where there are intervals, image by image."""
+    """Figures of a dataset. Pixel counts are read twice where there are intervals, image by image.
+
+    count: adds up the pixel counts of a category, for those who have their sum already.
+    """
     names = [name for name in dataset.categories if any(image.record.category == name for image in images)]
     categories = []
     for done, name in enumerate(names):
         progress(done, len(names))
         of_category = tuple(image for image in images if image.record.category == name)
-        categories.append(_score_category(dataset, name, of_category, options))
+        categories.append(_score_category(dataset, name, of_category, options, count))
     progress(len(names), len(names))
     mean = {protocol: macro_average([row.figures[protocol] for row in categories]) for protocol in PROTOCOLS}
     replicates = mean_replicates([category.replicates for category in categories])
@@ -128,18 +161,19 @@ def score_dataset(
         (*extra_notes, *_notes(dataset, images, limit)),
         leakage,
         limit,
+        fingerprint,
     )
 
 
 def _score_category(
-    dataset: Dataset, name: str, images: tuple[JudgedImage, ...], options: ScoringOptions
+    dataset: Dataset, name: str, images: tuple[JudgedImage, ...], options: ScoringOptions, count: Counter
 ) -> CategoryResult:
     level = dataset.info.level
     scored = [image for image in images if image.ok]
     labels = [int(image.record.label or 0) for image in scored]
     figures = {protocol: Figures() for protocol in PROTOCOLS}
     replicates: list[Replicates] = []
-    located: dict[str, float] = {}
+    located: Mapping[str, float] = {}
     stream = f"{dataset_key(dataset)}/{name}"
     if level != "pixel":
         scores = [float(image.score or 0.0) for image in scored]
@@ -151,16 +185,17 @@ def _score_category(
             )
     state, marked, found = None, 0, {}
     if level != "image":
-        loaders = [(image.name, image.load) for image in scored if image.load is not None]
-        marked = len(loaders)
-        state = merge_all(_noting(loaders, located))
+        counted = [image for image in scored if image.load is not None]
+        marked, known = len(counted), count(name, counted)
+        state, located = known.state, known.located
         for protocol in PROTOCOLS:
             _join(figures[protocol], compute(state, protocol))
         found = bounds(state)
-        if options.replicates and marked and state.positives.sum():
+        if options.replicates and options.pixel_intervals and marked and state.positives.sum():
             counts = StateCounts(lay_bins(state))
-            for _, load in loaders:
-                counts.add(load())
+            for image in counted:
+                assert image.load is not None
+                counts.add(image.load())
             replicates.append(
                 pixel_replicates(
                     counts, options.protocol, replicates=options.replicates, seed=options.seed, stream=stream
@@ -180,7 +215,7 @@ def _score_category(
         state,
         tuple(replicates),
         intervals,
-        located,
+        dict(located),
     )
 
 

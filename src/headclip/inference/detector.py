@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +17,17 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.preprocess import input_size, normalise, resize
 from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.decode import as_rgb
+from headclip.data.hashing import pixel_hash
 from headclip.errors import ImageError, InputError
-from headclip.inference.device import Precision, choose_device, choose_precision, precision_name
+from headclip.inference.device import Precision, choose_device, set_precision
 from headclip.inference.prediction import Prediction
 from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import CheckpointInfo, learnt_hash, load_checkpoint
+
+if TYPE_CHECKING:
+    from headclip.data.volumes.model import VolumeOptions
+    from headclip.inference.volumes_predict import VolumePrediction
 
 DEFAULT_METHOD = "headclip"
 EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")  # see headclip.inference.exported
@@ -38,7 +42,8 @@ class Detector:
         checkpoint: what training learnt, or a `.pth` that a method's authors published; None takes the one that
             ships with the embedded model, and leaves any other backbone unadapted (with a warning).
         device: "auto" takes a CUDA device where there is one.
-        precision: "auto" takes bf16 where the device has it and the tower is large enough to gain from it.
+        precision: "auto" takes bf16 where the device has it and the tower is large enough to gain from it; "int8"
+            computes the vision tower's linear layers in 8 bits: faster, less exact (docs/speed.md), on CPUs that can.
         image_size: side in pixels at which images enter the tower; None takes the method's own.
         batch_size: images a pass; None chooses by the number of patches.
         method: one of `headclip.list_methods()`; None takes the checkpoint's, HeadCLIP without one.
@@ -82,9 +87,7 @@ class Detector:
         self.category = category if self.method.uses_category else None
         self._texts: dict[str | None, Tensor] = {}
         self.text = self.text_of(self.category)
-        dtype = choose_precision(precision, self.device, self.backbone)
-        self.precision = precision_name(dtype)
-        self.backbone.vision.to(dtype)  # the text tower keeps its precision: it runs once, and others may share it
+        self.precision = set_precision(self.backbone, precision, self.device)
         self.patch = self.backbone.config.vision.patch_size
         self.image_size = self._check_size(image_size or self.method.image_size)
         self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
@@ -129,7 +132,7 @@ class Detector:
         arrays = [read(image) for image in references]
         with torch.no_grad():
             self.method.set_references([self.pixels([a], self.input_size(a.shape[0], a.shape[1])) for a in arrays])
-        return [hashlib.sha256(repr(a.shape).encode() + a.tobytes()).hexdigest() for a in arrays]
+        return [pixel_hash(array) for array in arrays]
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower."""
@@ -156,6 +159,16 @@ class Detector:
         paths = [str(image) if isinstance(image, str | Path) else None for image in given]
         found = self.predict_arrays(arrays, categories)
         return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
+
+    def predict_volume(self, path: str | Path, options: VolumeOptions | None = None) -> VolumePrediction:
+        """A many-page TIFF, a NIfTI file, a DICOM file or the folder of a series -> its score and anomaly volume.
+
+        Raises:
+            InputError, ImageError: see `headclip.inference.volumes_predict.predict_volume`.
+        """
+        from headclip.inference.volumes_predict import predict_volume
+
+        return predict_volume(self, path, options)
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch."""

@@ -8,9 +8,10 @@ import torch
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.hardware import has_fast_bf16
+from headclip.clip.quantise import check_int8, is_quantised, quantise_tower
 from headclip.errors import InputError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 LARGE_TOWER = 50_000_000  # parameters from which bf16 pays on a CPU that has it
 
 
@@ -36,15 +37,20 @@ def choose_precision(
 ) -> torch.dtype:
     """ "auto" takes bf16 on CUDA devices that have it, and on CPUs that have it for towers worth it.
 
+    For "int8", the dtype of what is not quantised: the one that "auto" takes.
+
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or int8 where it does not run.
     """
+    if name == "int8":
+        check_int8(device)
+        name = "auto"
     if name == "fp32":
         return torch.float32
     if name == "bf16":
         return torch.bfloat16
     if name != "auto":
-        raise InputError(f"unknown precision '{name}'; use auto, fp32 or bf16")
+        raise InputError(f"unknown precision '{name}'; use auto, fp32, bf16 or int8")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     size = sum(p.numel() for p in backbone.vision.parameters()) if backbone is not None else 0
@@ -53,3 +59,24 @@ def choose_precision(
 
 def precision_name(dtype: torch.dtype) -> Precision:
     return "bf16" if dtype == torch.bfloat16 else "fp32"
+
+
+def set_precision(backbone: Backbone, name: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """Bring the vision tower, on `device` already, to a precision, in place; returns the one it has now.
+
+    The text tower keeps its own: it runs once, and others may share it. "auto" leaves an 8-bit tower as it is.
+
+    Raises:
+        InputError: unknown name; int8 where it does not run; floats of a tower whose exact weights are gone.
+    """
+    if is_quantised(backbone.vision):
+        if name not in ("int8", "auto"):
+            raise InputError(f"this loaded backbone is in int8 already; load it again to use it in {name}")
+        return "int8"
+    dtype = choose_precision(name, device, backbone)
+    if name != "int8":
+        backbone.vision.to(dtype)
+        return precision_name(dtype)
+    _ = backbone.hash  # of the exact weights, which are about to go
+    quantise_tower(backbone.vision, dtype)
+    return "int8"

@@ -126,8 +126,9 @@ class ExportedDetector:
         if self.engine != self.facts.engine and (self.facts.engine, self.engine) != ("onnx", "openvino"):
             raise InputError(f"{self.path} was exported for {self.facts.engine} and does not run with {self.engine}")
         self.precision: Precision = "fp32" if precision == "auto" else precision
-        if self.precision != "fp32" and self.engine != "openvino":
-            raise InputError(f"an exported model runs with {self.engine} in fp32; leave --precision {precision} out")
+        if self.precision == "int8" or (self.precision != "fp32" and self.engine != "openvino"):
+            able = "fp32 or bf16" if self.engine == "openvino" else "fp32"
+            raise InputError(f"an exported model runs with {self.engine} in {able}; leave --precision {precision} out")
         if device != "auto" and torch.device(device).type != "cpu" and self.engine != "onnx":
             raise InputError(f"an exported model runs with {self.engine} on the CPU; leave --device {device} out")
         self.device = "cpu" if device == "auto" else device

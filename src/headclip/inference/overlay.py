@@ -7,6 +7,7 @@ the scale is the run's, never the image's own.
 from __future__ import annotations
 
 import threading
+import zlib
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,6 +44,16 @@ class LevelHistogram:
     def update(self, levels: NDArray[np.uint16]) -> None:
         """Count one (H, W) map."""
         weights = np.bincount(levels.ravel(), minlength=_LEVELS) / levels.size
+        with self._lock:
+            self._weights += weights
+
+    def packed(self) -> bytes:
+        """What has been counted, for `add`."""
+        return zlib.compress(self._weights.tobytes(), 1)
+
+    def add(self, packed: bytes) -> None:
+        """Count what another histogram has counted."""
+        weights = np.frombuffer(zlib.decompress(packed))  # (65536,) float64
         with self._lock:
             self._weights += weights
 

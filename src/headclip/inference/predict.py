@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile, ImageSet, discover, printable
-from headclip.inference.overlay import LevelHistogram
+from headclip.data.volumes.model import VolumeSet
+from headclip.data.volumes.names import keep_salt
+from headclip.inference.overlay import LevelHistogram, Scale
 from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
-from headclip.inference.report import render_report, thumbnail_names
+from headclip.inference.report import report_pieces, thumbnail_names
+from headclip.inference.resuming import find_work
 from headclip.inference.run import Entry, Row, is_run_folder, read_facts
 from headclip.inference.run_files import (
     MAP_MAXIMUM,
@@ -37,12 +40,17 @@ from headclip.inference.run_files import (
     quantise,
     write_atomic,
 )
-from headclip.inference.run_render import count_sound, render_overlays
-from headclip.inference.run_writer import RunWriter
+from headclip.inference.run_render import render_overlays
+from headclip.inference.run_writer import RunWriter, check_output
+from headclip.inference.shards import Shard, check_whole, keep_listing
+from headclip.inference.volumes import write_volumes
+from headclip.inference.volumes_inputs import refuse_division, volume_facts
 from headclip.judgement.choosing import Chosen, Judging, choose
 from headclip.judgement.labels import read_labels
-from headclip.judgement.run_judging import judge_rows, judgement_facts
+from headclip.judgement.run_judging import JudgedRows, judge_rows, judgement_facts
 
+Stage = Literal["judging", "joining", "rendering", "regions"]
+_PART_PAGE = "<!doctype html><title>headclip</title><p>One shard of a run: headclip merge makes the report of all.\n"
 _log = logging.getLogger(__name__)
 
 
@@ -68,11 +76,16 @@ class Judge(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+Elsewhere = Callable[[Sequence[ImageFile], Path, LevelHistogram, Callable[[list[Entry]], None]], None]
+"""Judges files on other machines: given the files, the run folder in which their maps and previews shall be, the
+histogram to add the maps to, and a function that puts judged images on record."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is. done counts the images of this stage, failed ones included."""
 
-    stage: Literal["judging", "rendering", "regions"]
+    stage: Stage
     done: int
     total: int
     failed: int
@@ -121,12 +134,14 @@ def predict_run(
     progress: Callable[[Progress], None] = lambda progress: None,
     refresh_seconds: float = 10.0,
     category_of: Callable[[ImageFile], str] | None = None,
+    shard: Shard | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> RunSummary:
     """Judge all images that `inputs` name and write the run folder `out`.
 
     A broken image becomes a failed row. Interrupted or killed at any moment, the folder stays readable and
-    `resume` goes on: what is judged already (same path, size and time of the file) is kept, failed images are
-    tried again.
+    `resume` goes on: what is judged already (same content of the file, also under a new name) is kept, failed images
+    are tried again.
 
     Args:
         detector: a `Detector`, or anything with its `predict_arrays`, `describe` and `batch_size`.
@@ -138,6 +153,8 @@ def predict_run(
         progress: called in this thread after every batch and every overlay.
         refresh_seconds: how often results.csv is brought up to date on the way.
         category_of: what an image shows, for methods that put it into words; None leaves it at the detector's.
+        shard: judge this part of the images alone, into a run folder of its own below `out`, for `merge_runs`.
+        elsewhere: judges in place of this process, which keeps the record; `detector` then only describes itself.
 
     Raises:
         InputError: an input does not exist or holds no image.
@@ -148,19 +165,48 @@ def predict_run(
     started = time.perf_counter()
     images = inputs if isinstance(inputs, ImageSet) else discover(inputs, skip_folder=is_run_folder)
     settings = detector.describe() | ({} if category_of is None else {"category": "each image's own"})
-    earlier = (read_facts(Path(out)) or {}).get("judgement") if resume else None
-    chosen = choose(judging or Judging(), settings, earlier)
-    writer = RunWriter(out, images, settings, arguments=arguments, resume=resume, overwrite=overwrite)
+    every, extra, target = images, None, Path(out)
+    if isinstance(images, VolumeSet):
+        refuse_division(shard, elsewhere)
+        settings |= {"volumes": images.facts()}
+        extra = {"volumes": volume_facts(images)}
+    if shard is not None:
+        images, target = shard.of(every), shard.folder(Path(out))
+    earlier = (read_facts(target) or {}) if resume else None
+    chosen = choose(judging or Judging(), settings, (earlier or {}).get("judgement"))
+    if shard is not None:
+        check_whole(Path(out))
+        check_output(target, resume=resume, overwrite=overwrite)
+        digest = keep_listing(target.parent, [file.name for file in every])
+        extra = {"shard": {"index": shard.index, "count": shard.count, "listing": digest, "images": len(every)}}
+    writer = RunWriter(
+        target,
+        images,
+        settings,
+        arguments=arguments,
+        resume=resume,
+        overwrite=overwrite,
+        extra=extra,
+        listed_only=shard is not None,
+    )
     with writer:
+        if isinstance(images, VolumeSet) and images.salt is not None:
+            keep_salt(writer.folder, images.salt)
         histogram = LevelHistogram()
-        todo = _still_to_judge(writer, images, histogram)
+        todo = find_work(writer, images, every, histogram, earlier, renamed=category_of is None)
         skipped = len(images) - len(todo)
         session = _Session(detector, writer, histogram, progress, len(images), skipped, refresh_seconds)
         session.category_of = category_of
         ahead = max(4, 2 * detector.batch_size)
-        with closing(decode_ahead(todo, max_pixels=max_pixels, max_images=ahead)) as decoded:
-            session.judge(decoded)
-        rows = _finish(writer, histogram, chosen, progress)
+        if elsewhere is not None:
+            elsewhere(todo, writer.folder, histogram, session.append)
+        else:
+            with closing(decode_ahead(todo, max_pixels=max_pixels, max_images=ahead)) as decoded:
+                session.judge(decoded)
+        if isinstance(images, VolumeSet):
+            write_volumes(writer.folder, images, writer.rows())
+        finish = _finish if shard is None else _finish_part
+        rows = finish(writer, histogram, chosen, progress)
     return RunSummary(writer.folder, rows, len(todo), skipped, time.perf_counter() - started)
 
 
@@ -180,15 +226,54 @@ def judge_more(
     writer.refresh_table()
 
 
-def _still_to_judge(writer: RunWriter, images: ImageSet, histogram: LevelHistogram) -> list[ImageFile]:
-    """The images without a sound result on record; the maps of the others go into `histogram`."""
-    todo = {image.name for image in images if not writer.is_done(image)}
-    kept = [row for row in writer.rows() if row.status == "ok" and row.path not in todo]
-    damaged = {row.path for row in count_sound(writer.folder, kept, histogram)}
-    beyond = damaged - {image.name for image in images}  # of an earlier call with other inputs
-    reason = "its files in the run folder are damaged; judge it again with --resume"
-    writer.append([Entry(Row(name, "failed", reason=reason), 0, 0) for name in sorted(beyond)])
-    return [image for image in images if image.name in todo or image.name in damaged]
+class _Record(Protocol):
+    """What is needed of a `RunWriter` while images are judged."""
+
+    @property
+    def folder(self) -> Path: ...
+    def append(self, entries: Sequence[Entry], /) -> None: ...
+    def refresh_table(self) -> None: ...
+
+
+class _Kept:
+    """A record in memory, for files that are judged on behalf of another process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.entries: list[Entry] = []
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        self.entries += entries
+
+    def refresh_table(self) -> None:
+        """There is no table."""
+
+
+def judge_files(
+    detector: Judge,
+    folder: Path,
+    files: Sequence[ImageFile],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    category_of: Callable[[ImageFile], str] | None = None,
+    read: Callable[[ImageFile, int], Decoded] | None = None,
+) -> tuple[list[Entry], LevelHistogram]:
+    """Judge files as `predict_run` does, maps and previews below `folder`; whoever asked keeps the record.
+
+    read: from a file and the most pixels allowed to pixels, for files that are not on a disk.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
+    kept, histogram = _Kept(folder), LevelHistogram()
+    session = _Session(detector, kept, histogram, lambda progress: None, len(files), 0, float("inf"))
+    session.category_of = category_of
+    ahead = max(4, 2 * detector.batch_size)
+    workers = 2 if read is None else 8  # a store answers slowly and many at once
+    decoded = decode_ahead(files, max_pixels=max_pixels, max_images=ahead, workers=workers, read=read)
+    with closing(decoded):
+        session.judge(decoded)
+    return kept.entries, histogram
 
 
 class _Session:
@@ -197,7 +282,7 @@ class _Session:
     def __init__(
         self,
         detector: Judge,
-        writer: RunWriter,
+        writer: _Record,
         histogram: LevelHistogram,
         progress: Callable[[Progress], None],
         total: int,
@@ -232,7 +317,7 @@ class _Session:
 
     def _refuse(self, item: Decoded) -> None:
         """Put an unreadable image on record."""
-        self._append([_failed(item, item.reason or "unknown reason")])
+        self.append([_failed(item, item.reason or "unknown reason")])
 
     def _judge_batch(self, batch: list[Decoded]) -> list[tuple[Decoded, Judgement | str, float]]:
         """Every image with its judgement, or the reason for none, and its share of the batch's seconds."""
@@ -292,12 +377,13 @@ class _Session:
             peak=int(levels.max()) / MAP_MAXIMUM,
         )
         self._histogram.update(levels)
-        return Entry(row, item.size, item.mtime_ns)
+        return Entry(row, item.size, item.mtime_ns, item.sha256)
 
     def _record(self, saved: list[Future[Entry]]) -> None:
-        self._append([future.result() for future in saved])
+        self.append([future.result() for future in saved])
 
-    def _append(self, entries: list[Entry]) -> None:
+    def append(self, entries: list[Entry]) -> None:
+        """Put judged and failed images on record, and say how far things are."""
         self._writer.append(entries)
         self._done += len(entries)
         self._failed += sum(entry.row.status == "failed" for entry in entries)
@@ -318,30 +404,56 @@ def _finish(
     rows = writer.rows()
     ok = [row for row in rows if row.status == "ok"]
     scale = histogram.scale()
-
-    def count(stage: Literal["rendering", "regions"]) -> Callable[[str], None]:
-        numbers = itertools.count(1)
-        total = len(ok) if stage == "rendering" else len(rows)
-        return lambda name: progress(Progress(stage, next(numbers), total, len(rows) - len(ok)))
-
-    thumbnails = render_overlays(writer.folder, ok, scale, thumbnail_names(ok), count("rendering"))
-    shutil.rmtree(writer.folder / MASKS, ignore_errors=True)
-    (writer.folder / REGIONS).unlink(missing_ok=True)
-    target = None if chosen.criteria is None else writer.folder
-    on_judged = count("regions") if chosen.criteria is not None else lambda name: None
-    judged = judge_rows(writer.folder, rows, chosen.criteria, target, on_judged)
+    count = count_stage(progress, "rendering", len(ok), len(rows) - len(ok))
+    thumbnails = render_overlays(writer.folder, ok, scale, thumbnail_names(ok), count)
+    judged = _judge(writer, rows, chosen, progress)
     labels = read_labels(writer.folder)
     facts = {
-        "scale": {"low": round(scale.low, 6), "high": round(scale.high, 6)},
+        "scale": scale_facts(scale),
         "judgement": judgement_facts(judged.rows, chosen.criteria, chosen.calibration, chosen.note, labels),
     }
-    page = render_report(judged.rows, writer.facts | facts, thumbnails, writer.folder, judged.regions, labels)
+    page = report_pieces(judged.rows, writer.facts | facts, thumbnails, writer.folder, judged.regions, labels)
     writer.finish(page, facts, judged.rows)
     return judged.rows
 
 
+def _finish_part(
+    writer: RunWriter, histogram: LevelHistogram, chosen: Chosen, progress: Callable[[Progress], None]
+) -> tuple[Row, ...]:
+    """Regions and tables of a shard. Overlays and report need the scale of all shards: merging makes them."""
+    judged = _judge(writer, writer.rows(), chosen, progress)
+    facts = {
+        "scale": scale_facts(histogram.scale()),
+        "judgement": judgement_facts(judged.rows, chosen.criteria, chosen.calibration, chosen.note),
+    }
+    writer.finish(_PART_PAGE, facts, judged.rows)
+    return judged.rows
+
+
+def _judge(writer: RunWriter, rows: Sequence[Row], chosen: Chosen, progress: Callable[[Progress], None]) -> JudgedRows:
+    """Verdicts and regions of all rows; masks and regions of earlier thresholds go."""
+    shutil.rmtree(writer.folder / MASKS, ignore_errors=True)
+    (writer.folder / REGIONS).unlink(missing_ok=True)
+    if chosen.criteria is None:
+        return judge_rows(writer.folder, rows, None)
+    failed = sum(row.status == "failed" for row in rows)
+    on_judged = count_stage(progress, "regions", len(rows), failed)
+    return judge_rows(writer.folder, rows, chosen.criteria, writer.folder, on_judged)
+
+
+def count_stage(progress: Callable[[Progress], None], stage: Stage, total: int, failed: int) -> Callable[[str], None]:
+    """A function that is called with each image's name and reports how many there have been."""
+    numbers = itertools.count(1)
+    return lambda name: progress(Progress(stage, next(numbers), total, failed))
+
+
+def scale_facts(scale: Scale) -> dict[str, float]:
+    """A scale as run.json keeps it."""
+    return {"low": round(scale.low, 6), "high": round(scale.high, 6)}
+
+
 def _failed(item: Decoded, reason: str) -> Entry:
-    return Entry(Row(item.file.name, "failed", reason=_one_line(reason)), item.size, item.mtime_ns)
+    return Entry(Row(item.file.name, "failed", reason=_one_line(reason)), item.size, item.mtime_ns, item.sha256)
 
 
 def _one_line(reason: str) -> str:

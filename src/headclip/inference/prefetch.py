@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headclip.data.decode import decode
 from headclip.data.discover import ImageFile
 from headclip.errors import ImageError
 
@@ -18,13 +17,17 @@ BATCH_PIXELS = 32_000_000  # pixels of a batch; each costs 4 bytes of map beside
 
 @dataclass(frozen=True)
 class Decoded:
-    """One input on its way to the model: pixels (H, W, 3) uint8, or the reason why there are none."""
+    """One input on its way to the model: pixels (H, W, 3) uint8, or the reason why there are none.
+
+    sha256: of the file (hex), taken before the pixels were read; None where it cannot be.
+    """
 
     file: ImageFile
     pixels: NDArray[np.uint8] | None
     reason: str | None
     size: int  # bytes of the file; 0 where it cannot be asked
     mtime_ns: int
+    sha256: str | None = None
 
 
 def decode_ahead(
@@ -34,12 +37,14 @@ def decode_ahead(
     workers: int = 2,
     max_images: int = 16,
     max_bytes: int = 400_000_000,
+    read: Callable[[ImageFile, int], Decoded] | None = None,
 ) -> Generator[Decoded, None, None]:
     """Yield every file decoded, in order, while up to `max_images` or `max_bytes` of later ones get ready.
 
-    At most `workers` images more than `max_bytes` are held. Leaving the loop early stops the threads.
+    At most `workers` images more than `max_bytes` are held. Leaving the loop early stops the threads. read: makes a
+    `Decoded` of a file and the most pixels allowed, for files that are not on a disk; it must not raise.
     """
-    queue = _Queue(files, max_pixels, max_images, max_bytes)
+    queue = _Queue(files, max_pixels, max_images, max_bytes, read or _decode_one)
     threads = [threading.Thread(target=queue.work, daemon=True, name="headclip-decode") for _ in range(workers)]
     for thread in threads:
         thread.start()
@@ -76,8 +81,16 @@ def readable_batches(
 class _Queue:
     """Indices are handed out in order while there is room: the lowest one missing is always on its way."""
 
-    def __init__(self, files: Sequence[ImageFile], max_pixels: int, max_images: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        max_pixels: int,
+        max_images: int,
+        max_bytes: int,
+        read: Callable[[ImageFile, int], Decoded],
+    ) -> None:
         self._files = files
+        self._read = read
         self._max_pixels = max_pixels
         self._max_images = max_images
         self._max_bytes = max_bytes
@@ -95,7 +108,7 @@ class _Queue:
                     return
                 index = self._next
                 self._next += 1
-            item = _decode_one(self._files[index], self._max_pixels)
+            item = self._read(self._files[index], self._max_pixels)
             with self._changed:
                 self._ready[index] = item
                 self._bytes += _bytes_of(item)
@@ -126,14 +139,16 @@ def _bytes_of(item: Decoded) -> int:
 
 def _decode_one(file: ImageFile, max_pixels: int) -> Decoded:
     size = mtime_ns = 0
+    sha256 = None
     try:
-        status = file.path.stat()
-        size, mtime_ns = status.st_size, status.st_mtime_ns
+        size, mtime_ns = file.state()
+        # Before the pixels: of a file that is replaced in between, the hash is the old one, and --resume judges it.
+        sha256 = file.content()
     except OSError:
         pass  # decode says why, in its own words
     try:
-        return Decoded(file, decode(file.path, max_pixels=max_pixels), None, size, mtime_ns)
+        return Decoded(file, file.decode(max_pixels=max_pixels), None, size, mtime_ns, sha256)
     except ImageError as error:
-        return Decoded(file, None, str(error), size, mtime_ns)
+        return Decoded(file, None, str(error), size, mtime_ns, sha256)
     except Exception as error:  # a thread that dies would leave the run waiting for ever
-        return Decoded(file, None, f"unexpected {type(error).__name__}: {error}", size, mtime_ns)
+        return Decoded(file, None, f"unexpected {type(error).__name__}: {error}", size, mtime_ns, sha256)

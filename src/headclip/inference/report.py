@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from headclip.inference.overlay import Scale, colour_table
 from headclip.inference.run import Row
 from headclip.inference.run_files import overlay_file, preview_file
 from headclip.inference.run_render import Thumbnail, make_thumbnails
+from headclip.inference.volumes import report_volumes
 from headclip.judgement.regions import Region
 from headclip.judgement.verdicts import Criteria
 from headclip.templates import page_template
@@ -26,6 +28,7 @@ MAX_THUMBNAILS = 2000
 MAX_THUMBNAIL_BYTES = 45_000_000
 MAX_POINTS = 400_000
 BINS = 48
+_DATA_MARK = "\0data\0"  # where the data go; no text holds it
 _DATA_TAG = '<script id="data" type="application/json">'
 
 
@@ -53,7 +56,19 @@ def render_report(
     regions: Mapping[str, Sequence[Region]] = MappingProxyType({}),
     labels: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """The page as text.
+    """The page as text; see `report_pieces`."""
+    return "".join(report_pieces(rows, facts, thumbnails, folder, regions, labels))
+
+
+def report_pieces(
+    rows: Sequence[Row],
+    facts: Mapping[str, Any],
+    thumbnails: Mapping[str, Thumbnail],
+    folder: Path,
+    regions: Mapping[str, Sequence[Region]] = MappingProxyType({}),
+    labels: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[str]:
+    """The page piece by piece: whole, with its pictures, it is as large as all other things of a run together.
 
     Args:
         rows: the table of the run.
@@ -68,21 +83,30 @@ def render_report(
     scores = [_score(row) for row in ok]
     low, high = min(scores, default=0.0), max(scores, default=1.0)
     judgement = facts.get("judgement")
-    images = _images(ok, thumbnails, regions, labels if judgement else {}) + [
-        {"n": row.path, "r": row.reason} for row in failed
-    ]
+    shown = _that_fit(ok, thumbnails)
+    images = itertools.chain(
+        _images(ok, thumbnails, shown, regions, labels if judgement else {}),
+        ({"n": row.path, "r": row.reason} for row in failed),
+    )
+    volumes, volume_count = report_volumes(folder, rows)
+    hidden = facts.get("volumes", {}).get("names") == "neutral"
     data = {
-        "images": images,
+        "volumes": [{"n": volume["volume"], "w": volume["worst"], "p": volume["paths"]} for volume in volumes],
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
         "low": low,
         "high": high,
-        "root": _link(os.path.relpath(facts["root"], folder)) if ok else "",
+        "root": _link(os.path.relpath(facts["root"], folder)) if ok and not hidden else "",
     }
-    return page_template("headclip.inference", "report.html").render(
+    pieces = page_template("headclip.inference", "report.html").generate(
         title=folder.resolve().name,
-        data=_script_json(data),
+        data=Markup(_DATA_MARK),
         ok=ok,
         failed=failed,
+        volumes=volumes,
+        volume_count=volume_count,
+        profiles=[_profile(volume["profile"], low, high) for volume in volumes],
+        top_share=facts.get("volumes", {}).get("top_share"),
+        hidden=hidden,
         judgement=judgement,
         marks=_marks(judgement, low, high),
         bar_verdicts=_bar_verdicts(histogram(scores), judgement),
@@ -92,11 +116,32 @@ def render_report(
         high=high,
         scale=facts["scale"],
         gradient=_gradient(),
-        embedded=sum("t" in image for image in images),
+        embedded=len(shown),
         groups=_fact_groups(facts),
         created=str(facts["created"])[:16].replace("T", " "),
         version=facts["versions"].get("headclip", ""),
     )
+    for piece in pieces:
+        before, mark, after = piece.partition(_DATA_MARK)
+        yield before
+        if mark:
+            yield '{"images":['
+            for number, image in enumerate(images):
+                yield ("," if number else "") + _script_json(image)
+            yield "]," + _script_json(data).removeprefix("{")
+            yield after
+
+
+def _that_fit(rows: Iterable[Row], thumbnails: Mapping[str, Thumbnail]) -> set[str]:
+    """The images whose thumbnails go into the page: the first ones that fill MAX_THUMBNAIL_BYTES."""
+    room, names = MAX_THUMBNAIL_BYTES, set()
+    for row in rows:
+        thumbnail = thumbnails.get(row.path)
+        if thumbnail is not None:
+            room -= len(thumbnail.image) + len(thumbnail.map)
+            if room >= 0:
+                names.add(row.path)
+    return names
 
 
 def histogram(scores: Sequence[float], bins: int = BINS) -> list[Bar]:
@@ -119,18 +164,29 @@ def histogram(scores: Sequence[float], bins: int = BINS) -> list[Bar]:
     ]
 
 
+def _profile(scores: Sequence[float | None], low: float, high: float) -> str:
+    """Scores along a volume as points of a line, 100 wide and 30 high, on the run's scale; failed slices leave none."""
+    width = 100.0 / max(1, len(scores) - 1)
+    span = (high - low) or 1.0
+    return " ".join(
+        f"{index * width:.2f},{30.0 - 30.0 * (score - low) / span:.2f}"
+        for index, score in enumerate(scores)
+        if score is not None
+    )
+
+
 def _images(
     rows: Iterable[Row],
     thumbnails: Mapping[str, Thumbnail],
+    shown: set[str],
     regions: Mapping[str, Sequence[Region]],
     labels: Mapping[str, int],
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """What the page's script needs of each image, under one-letter names: there may be many thousands.
 
     v: verdict, k: number of regions, c: their outlines, y: label; each absent where not known.
     """
-    images: list[dict[str, Any]] = []
-    room, points = MAX_THUMBNAIL_BYTES, MAX_POINTS
+    points = MAX_POINTS
     for row in rows:
         image: dict[str, Any] = {
             "n": row.path,
@@ -149,13 +205,10 @@ def _images(
         points -= sum(len(ring) // 2 for rings in drawn for ring in rings)
         if drawn and points >= 0:
             image["c"] = drawn
-        thumbnail = thumbnails.get(row.path)
-        if thumbnail is not None:
-            room -= len(thumbnail.image) + len(thumbnail.map)
-            if room >= 0:
-                image |= {"t": thumbnail.image, "m": thumbnail.map}
-        images.append(image)
-    return images
+        if row.path in shown:
+            thumbnail = thumbnails[row.path]
+            image |= {"t": thumbnail.image, "m": thumbnail.map}
+        yield image
 
 
 def _outline(region: Region) -> list[list[float]]:
@@ -218,10 +271,10 @@ def _link(path: str) -> str:
     return quote(path.replace(os.sep, "/"), errors="surrogateescape")
 
 
-def _script_json(data: Any) -> Markup:
+def _script_json(data: Any) -> str:
     """JSON that no file name can break out of a script element with."""
     text = json.dumps(data, separators=(",", ":"))  # ASCII only, so no line separators either
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _gradient() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from headclip.files import load_json, parse_json
+from headclip.inference.run_checks import FORMAT as FORMAT
+from headclip.inference.run_checks import MAX_TABLE, is_sound, row_fault
 from headclip.inference.run_commit import settle
 from headclip.inference.run_files import (
     JOURNAL,
@@ -32,12 +35,12 @@ if TYPE_CHECKING:
     from headclip.judgement.regions import Region
     from headclip.judgement.verdicts import Criteria
 
-FORMAT = "headclip-run"
 FORMAT_VERSION = 1
+_GONE = "gone"
 Status = Literal["ok", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image of a run.
 
@@ -85,13 +88,22 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+def row_schema() -> pa.Schema:
+    """The columns of results.parquet."""
+    return _SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the journal: a row, and the size (bytes) and time (ns) of the image file it speaks of."""
+    """A line of the journal: a row, and the size (bytes), time (ns) and SHA-256 (hex) of the file it speaks of.
+
+    sha256: None where the file could not be read, and in journals of older versions.
+    """
 
     row: Row
     size: int
     mtime_ns: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,9 +213,31 @@ class Run:
 
 def _read_table(table: Path) -> list[Row]:
     """The rows of results.parquet; columns that an older headclip did not write are None."""
-    present = set(pq.read_schema(table).names)
-    lines = pq.read_table(table, columns=[name for name in COLUMNS if name in present]).to_pylist()
-    return [Row(**line) for line in lines]
+    try:
+        with pq.ParquetFile(table) as file:
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(number).total_byte_size for number in groups)
+            if size > MAX_TABLE:
+                raise ValueError(f"it unpacks to {size:,} bytes")
+            present = set(file.schema_arrow.names)
+            lines = file.read(columns=[name for name in COLUMNS if name in present]).to_pylist()
+        return [checked_row(line) for line in lines]
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise RunFolderError(
+            f"{table} is damaged ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__}); "
+            "headclip predict with --resume makes it again"
+        ) from error
+
+
+def checked_row(values: Mapping[str, Any]) -> Row:
+    """A row from a file.
+
+    Raises:
+        ValueError, TypeError: it is none; a field is of the wrong kind, or a number that is none.
+    """
+    if fault := row_fault(values):
+        raise ValueError(fault)
+    return Row(**values)
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -214,16 +248,17 @@ def is_run_folder(folder: Path) -> bool:
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """run.json of a folder, or None where there is none of ours."""
     try:
-        facts = json.loads((folder / RUN_JSON).read_text(encoding="utf-8"))
+        facts = load_json(folder / RUN_JSON)
     except (OSError, ValueError):
         return None
-    return facts if isinstance(facts, dict) and facts.get("format") == FORMAT else None
+    return facts if is_sound(facts) else None
 
 
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
     """The entries of a journal by image name, and the length in bytes of its sound part.
 
-    Of several lines on one image the last counts. A last line that a kill cut short is left out.
+    Of several lines on one image the last counts, and one that says that it is gone takes it away. A last line that
+    a kill cut short is left out.
     """
     entries: dict[str, Entry] = {}
     try:
@@ -233,8 +268,11 @@ def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
     sound = content.rfind(b"\n") + 1
     for line in content[:sound].splitlines():
         try:
-            values = json.loads(line)
-            entry = Entry(Row(**values["row"]), values["size"], values["mtime_ns"])
+            values = parse_json(line)
+            if _GONE in values:
+                entries.pop(values[_GONE], None)
+                continue
+            entry = Entry(checked_row(values["row"]), values["size"], values["mtime_ns"], values.get("sha256"))
         except (ValueError, KeyError, TypeError):
             continue  # a line damaged by the disk: that image is judged again
         entries[entry.row.path] = entry
@@ -244,6 +282,11 @@ def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
 def journal_line(entry: Entry) -> bytes:
     """One line of the journal, ending in a newline."""
     return json.dumps(asdict(entry)).encode() + b"\n"
+
+
+def gone_line(name: str) -> bytes:
+    """The line of a journal by which the image `name` is in the run no longer."""
+    return json.dumps({_GONE: name}).encode() + b"\n"
 
 
 def csv_bytes(rows: Iterable[Row]) -> bytes:
@@ -260,5 +303,6 @@ def csv_bytes(rows: Iterable[Row]) -> bytes:
 def parquet_bytes(rows: Sequence[Row]) -> bytes:
     """The table as Parquet, with the same columns."""
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), sink)
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    pq.write_table(pa.table(columns, schema=_SCHEMA), sink)
     return sink.getvalue()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import itertools
 import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,12 +27,14 @@ PARQUET_TABLE = "results.parquet"
 REPORT = "report.html"
 REGIONS = "regions.jsonl"
 LABELS = "labels.csv"
+SHARDS = "shards"
 MAPS, OVERLAYS, PREVIEWS, MASKS, TEMPORARY = "maps", "overlays", "previews", "masks", ".tmp"
 PREVIEW_SIDE = 1024  # pixels of the longest side of previews and overlays
 
 MAP_MAXIMUM = 65535
 _NAME_BYTES = 255  # longest file name of the common file systems
 _counter = itertools.count()
+_process = secrets.token_hex(4)  # process ids repeat on machines that share a disk
 
 
 class RunFolderError(HeadclipError):
@@ -65,18 +71,65 @@ def mask_file(name: str) -> str:
     return _placed(MASKS, name, ".png")
 
 
+def volume_file(name: str, extension: str) -> str:
+    """Where the anomaly volume of the volume `name` lies below the run folder."""
+    return _placed("volumes", name, f".anomaly{extension}")
+
+
 def write_atomic(folder: Path, name: str, content: bytes) -> None:
     """Put `content` at `folder / name`. Even after a kill, there is the old file, the new one, or none.
 
     Raises:
         RunFolderError: the file cannot be written; a full disk says so.
     """
+    place_file(folder, name, lambda temporary: temporary.write_bytes(content))
+
+
+def write_pieces(folder: Path, name: str, pieces: Iterable[str]) -> None:
+    """`write_atomic` for text that is made on the way."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as handle:
+            handle.writelines(pieces)
+
+    place_file(folder, name, write)
+
+
+def take_file(source: Path, folder: Path, name: str) -> None:
+    """Let `folder / name` have the content of another finished file: a link where the file system can, else a copy.
+
+    The files of a run are only ever replaced, never changed in place, so that a link is as good as a copy.
+
+    Raises:
+        RunFolderError: the source is missing, or the file cannot be written.
+    """
+    if not source.is_file():
+        raise RunFolderError(f"{source} is missing; --resume of the run it belongs to makes it again")
+    with contextlib.suppress(OSError):
+        if (folder / name).samefile(source):
+            return
+    place_file(folder, name, lambda temporary: _link_or_copy(source, temporary))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+
+
+def place_file(folder: Path, name: str, write: Callable[[Path], object]) -> None:
+    """Put a file at `folder / name` by letting `write` write it under another name first.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
     target = folder / name
-    temporary = folder / TEMPORARY / f"{os.getpid()}-{next(_counter)}"
+    temporary = folder / TEMPORARY / f"{os.getpid()}-{_process}-{next(_counter)}"
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        write(temporary)
         temporary.replace(target)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise RunFileNameError(f"another image's files stand where {name} should be written") from error

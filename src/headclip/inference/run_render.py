@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,13 +41,38 @@ class Thumbnail:
     map: str
 
 
+class Thumbnails(Mapping[str, Thumbnail]):
+    """Thumbnails by image name, kept in a temporary file: those of a large run would fill the memory."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="headclip-thumbnails-")  # noqa: SIM115 - closed with the object
+        self._places: dict[str, tuple[int, int, int]] = {}
+
+    def add(self, name: str, thumbnail: Thumbnail) -> None:
+        """Keep one more."""
+        start = self._file.seek(0, io.SEEK_END)
+        lengths = [self._file.write(text.encode("ascii")) for text in (thumbnail.image, thumbnail.map)]
+        self._places[name] = (start, lengths[0], lengths[1])
+
+    def __getitem__(self, name: str) -> Thumbnail:
+        start, first, second = self._places[name]
+        self._file.seek(start)
+        return Thumbnail(self._file.read(first).decode("ascii"), self._file.read(second).decode("ascii"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 def count_sound(folder: Path, rows: Sequence[Row], histogram: LevelHistogram) -> list[Row]:
     """Add the maps of judged `rows` to `histogram`; return the rows whose map or preview is missing or damaged.
 
     The files were whole when they were put on record; a power failure or a hand may have changed that since.
     """
     damaged = []
-    for row, levels in zip(rows, _in_threads(partial(_sound_levels, folder), rows), strict=True):
+    for row, levels in zip(rows, in_threads(partial(_sound_levels, folder), rows), strict=True):
         if levels is None:
             damaged.append(row)
         else:
@@ -69,17 +95,17 @@ def render_overlays(
     scale: Scale,
     with_thumbnail: set[str],
     on_done: Callable[[str], None] = lambda name: None,
-) -> dict[str, Thumbnail]:
+) -> Mapping[str, Thumbnail]:
     """Write the overlay of every row; return the thumbnails of those named in `with_thumbnail`.
 
     Raises:
         RunFolderError: a map or preview is missing or damaged, or an overlay cannot be written.
     """
-    thumbnails: dict[str, Thumbnail] = {}
+    thumbnails = Thumbnails()
     render = partial(_render, folder, scale, with_thumbnail)
-    for row, thumbnail in zip(rows, _in_threads(render, rows), strict=True):
+    for row, thumbnail in zip(rows, in_threads(render, rows), strict=True):
         if thumbnail is not None:
-            thumbnails[row.path] = thumbnail
+            thumbnails.add(row.path, thumbnail)
         on_done(row.path)
     return thumbnails
 
@@ -90,7 +116,7 @@ def make_thumbnails(folder: Path, rows: Sequence[Row], scale: Scale) -> dict[str
     Raises:
         RunFolderError: a map or preview is missing or damaged.
     """
-    pictures = _in_threads(partial(_open, folder, scale), rows)
+    pictures = in_threads(partial(_open, folder, scale), rows)
     return {row.path: _thumbnail(*pair) for row, pair in zip(rows, pictures, strict=True)}
 
 
@@ -134,7 +160,7 @@ def _data_uri(content: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
-def _in_threads(function: Callable[[_A], _B], items: Sequence[_A]) -> Iterator[_B]:
+def in_threads(function: Callable[[_A], _B], items: Sequence[_A]) -> Iterator[_B]:
     """`map` in a few threads, in order, with few results waiting (Pillow works outside Python's lock)."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         remaining = iter(items)

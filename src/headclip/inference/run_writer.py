@@ -14,20 +14,21 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from headclip.data.discover import ImageFile, ImageSet
-from headclip.files import try_lock
+from headclip.files import content_hash, try_lock
 from headclip.inference.run import (
     FORMAT,
     FORMAT_VERSION,
     Entry,
     Row,
     csv_bytes,
+    gone_line,
     journal_line,
     parquet_bytes,
     read_facts,
@@ -46,10 +47,13 @@ from headclip.inference.run_files import (
     REGIONS,
     REPORT,
     RUN_JSON,
+    SHARDS,
     TEMPORARY,
     RunFolderError,
     write_atomic,
+    write_pieces,
 )
+from headclip.inference.volumes import remove_volumes
 from headclip.version import __version__
 
 # Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
@@ -94,12 +98,16 @@ class RunWriter:
         arguments: dict[str, Any] | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        extra: dict[str, Any] | None = None,
+        listed_only: bool = False,
     ) -> None:
         """Create the folder, or take up the run in it.
 
         Args:
             settings: JSON-able facts on which results depend (`Detector.describe()`).
             arguments: what the user asked for, to be kept in run.json.
+            extra: further JSON-able entries of run.json, from the first moment on.
+            listed_only: rows on record of images other than `images` stay in the journal, but out of the tables.
 
         Raises:
             RunFolderError: as `check_output`; or the run to resume was made with other settings or inputs, or
@@ -109,6 +117,7 @@ class RunWriter:
         self.folder = Path(out)
         settle(self.folder)
         self._images = images
+        self._listed_only = listed_only
         self._started = time.perf_counter()
         old = read_facts(self.folder)
         settings = json.loads(json.dumps(settings))
@@ -119,7 +128,7 @@ class RunWriter:
             self._journal.truncate(0)
             _remove_results(self.folder)
             old = None
-        self._facts = _new_facts(images, settings, arguments, old)
+        self._facts = new_facts(images, settings, arguments, old) | (extra or {})
         self.entries, sound = read_journal(self.folder / JOURNAL)
         self._journal.truncate(sound)
         shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
@@ -139,16 +148,22 @@ class RunWriter:
             self._journal.close()
             shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
 
-    def is_done(self, image: ImageFile) -> bool:
-        """Whether the journal has a judgement of exactly this file: same name, size and time."""
+    def is_done(self, image: ImageFile, content: Callable[[Path], str | None] = content_hash) -> bool:
+        """Whether the journal has a judgement of exactly this file: same name and content.
+
+        In journals of older versions, which have no hashes, same name, size and time. content: gives the SHA-256 of
+        a file, for those who know it.
+        """
         entry = self.entries.get(image.name)
         if entry is None or entry.row.status != "ok":
             return False
         try:
-            status = image.path.stat()
+            size, mtime_ns = image.state()
         except OSError:
             return False
-        return (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
+        if entry.sha256 is None:
+            return (size, mtime_ns) == (entry.size, entry.mtime_ns)
+        return size == entry.size and image.content(content) == entry.sha256
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Put judged or failed images on record. Their files must be in place already.
@@ -156,36 +171,51 @@ class RunWriter:
         Raises:
             RunFolderError: the journal cannot be written.
         """
+        self._write(b"".join(journal_line(entry) for entry in entries))
+        self.entries.update((entry.row.path, entry) for entry in entries)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Take images off the record.
+
+        Raises:
+            RunFolderError: the journal cannot be written.
+        """
+        known = [name for name in names if name in self.entries]
+        self._write(b"".join(map(gone_line, known)))
+        for name in known:
+            del self.entries[name]
+
+    def _write(self, lines: bytes) -> None:
         try:
-            self._journal.write(b"".join(journal_line(entry) for entry in entries))
+            self._journal.write(lines)
             self._journal.flush()
             os.fsync(self._journal.fileno())
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self.folder / JOURNAL}: {error.strerror}; mend that and go on with --resume"
             ) from error
-        self.entries.update((entry.row.path, entry) for entry in entries)
 
     def rows(self) -> list[Row]:
         """What is on record, in the order of the inputs; images of earlier calls beyond them follow."""
         names = dict.fromkeys(image.name for image in self._images)
         order = [name for name in names if name in self.entries]
-        order += [name for name in self.entries if name not in names]
+        if not self._listed_only:
+            order += [name for name in self.entries if name not in names]
         return [self.entries[name].row for name in order]
 
     def refresh_table(self) -> None:
         """Bring results.csv up to date, so that an unfinished run can be read by anything."""
         write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
 
-    def finish(self, report: str, facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
+    def finish(self, report: str | Iterable[str], facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
         """Write tables and report, add `facts` to run.json and mark the run finished.
 
-        rows: `rows()` with what judging adds; without it, no threshold is applied.
+        report: the page, or its pieces; rows: `rows()` with what judging adds; without it, no threshold is applied.
         """
         rows = self.rows() if rows is None else rows
         write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows))
         write_atomic(self.folder, CSV_TABLE, csv_bytes(rows))
-        write_atomic(self.folder, REPORT, report.encode())
+        write_pieces(self.folder, REPORT, [report] if isinstance(report, str) else report)
         self._facts |= facts
         self._save_facts("finished")
 
@@ -206,9 +236,10 @@ class RunWriter:
         write_atomic(self.folder, RUN_JSON, content.encode())
 
 
-def _new_facts(
+def new_facts(
     images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
 ) -> dict[str, Any]:
+    """run.json of a run that begins, or goes on from `old`."""
     earlier = old["timing"]["seconds"] if old else 0.0
     judgement = {"judgement": old["judgement"]} if old and old.get("judgement") else {}
     return judgement | {
@@ -243,11 +274,16 @@ def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet,
         raise RunFolderError(
             f"the run in {folder} judged images under {old['root']}, not under {images.root}; {advice}"
         )
-    before, now = _flat(old["settings"]), _flat(settings)
-    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    changed = changed_settings(old["settings"], settings)
     if changed:
-        shown = "; ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} now" for key in changed[:3])
+        shown = "; ".join(f"{key} {before!r} there, {now!r} now" for key, before, now in changed[:3])
         raise RunFolderError(f"the run in {folder} was made with other settings ({shown}); {advice}")
+
+
+def changed_settings(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings (dotted names) that change results and in which two detectors differ, with both values."""
+    before, now = _flat(one), _flat(other)
+    return [(key, before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -285,8 +321,11 @@ def _remove_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in (MAPS, OVERLAYS, PREVIEWS, MASKS):
         shutil.rmtree(folder / name, ignore_errors=True)
+    remove_volumes(folder)
 
 
 def _is_negligible(child: Path) -> bool:
-    """Hidden files, and the empty journal of a run that was killed in its first moment."""
-    return child.name.startswith(".") or (child.name == JOURNAL and child.stat().st_size == 0)
+    """Hidden files, shards to be merged, and the empty journal of a run that was killed in its first moment."""
+    if child.name.startswith(".") or (child.name == SHARDS and child.is_dir()):
+        return True
+    return child.name == JOURNAL and child.stat().st_size == 0

@@ -9,9 +9,11 @@ from the counts how far each exact figure can be off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from headclip.evaluation.metrics.state import WEIGHT_UNIT, PixelState, image_sta
 
 DEFAULT_BINS = 2048
 _NO_LIMIT = 2**62
+_BLOCK = 256  # images in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,8 @@ def _share(column: NDArray[Any]) -> NDArray[np.float64]:
 class ImageCounts:
     """Counts per image over common intervals: 12 bytes x intervals x images (50 MB for the size of MVTec AD).
 
+    A few hundred images are in memory, the others in a temporary file (TMPDIR) that ends with the object.
+
     Example:
         >>> import numpy as np
         >>> from headclip.evaluation.metrics import PixelMetrics
@@ -105,33 +110,55 @@ class ImageCounts:
 
     def __init__(self, bins: CoarseBins) -> None:
         self.bins = bins
-        self._rows: list[tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]] = []
+        self._rows: list[NDArray[np.uint32]] = []  # (3, G) each: positives, negatives, the bits of float32 weights
+        self._defects: list[bool] = []
+        self._file: IO[bytes] | None = None
 
     @property
     def images(self) -> int:
         """Number of images."""
-        return len(self._rows)
+        return len(self._defects)
 
     @property
     def has_defect(self) -> tuple[bool, ...]:
         """For each image whether its mask has a defect pixel."""
-        return tuple(bool(positives.any()) for positives, _, _ in self._rows)
+        return tuple(self._defects)
 
     def update(self, anomaly_map: NDArray[Any], mask: NDArray[Any] | None) -> None:
         """Add one image; arguments and errors as in `state.update`."""
         state = image_state(anomaly_map, mask, level=self.bins.level, capacity=_NO_LIMIT)
-        place = np.maximum(np.searchsorted(self.bins.edges, state.bins, side="right") - 1, 0)
+        self._place(state, state.bins)
+
+    def _place(self, state: PixelState, keys: NDArray[np.int64]) -> None:
+        """Sum an image's state over the intervals; keys: its bins at the level of the intervals."""
+        place = np.maximum(np.searchsorted(self.bins.edges, keys, side="right") - 1, 0)
         size = len(self.bins.edges)
         positives, negatives, weights = (
             np.bincount(place, column, size) for column in (state.positives, state.negatives, state.weights)
         )
-        self._rows.append(
-            (
-                positives.astype(np.uint32),
-                negatives.astype(np.uint32),
-                (weights / WEIGHT_UNIT).astype(np.float32),
-            )
-        )
+        shares = (weights / WEIGHT_UNIT).astype(np.float32)
+        self._append(np.stack([positives.astype(np.uint32), negatives.astype(np.uint32), shares.view(np.uint32)]))
+
+    def _append(self, row: NDArray[np.uint32]) -> None:
+        self._rows.append(row)
+        self._defects.append(bool(row[0].any()))
+        if len(self._rows) == _BLOCK:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="headclip-counts-")  # noqa: SIM115 - closed with the object
+            self._file.seek(0, io.SEEK_END)
+            self._file.write(np.stack(self._rows).tobytes())
+            self._rows = []
+
+    def _blocks(self) -> Iterator[NDArray[np.uint32]]:
+        """All images in order, (up to 256, 3, G) at a time."""
+        size = len(self.bins.edges)
+        if self._file is not None:
+            self._file.seek(0)
+            for _ in range((self.images - len(self._rows)) // _BLOCK):
+                content = self._file.read(_BLOCK * 3 * size * 4)
+                yield np.frombuffer(content, np.uint32).reshape(_BLOCK, 3, size)
+        if self._rows:
+            yield np.stack(self._rows)
 
     def extend(self, other: ImageCounts) -> None:
         """Append the images of another instance over the same intervals (made by another process).
@@ -141,16 +168,20 @@ class ImageCounts:
         """
         if other.bins.level != self.bins.level or not np.array_equal(other.bins.edges, self.bins.edges):
             raise InputError("image counts can only be joined when both were made with the same bins")
-        self._rows.extend(other._rows)
+        for block in other._blocks():
+            for row in block:
+                self._append(row)
 
     def weighted(self, draws: NDArray[np.integer]) -> tuple[NDArray[np.float64], ...]:
         """(positives, negatives, region weights), each (B, G) ascending, of images repeated `draws` (B, n) times."""
         sums = tuple(np.zeros((len(draws), len(self.bins.edges))) for _ in range(3))
-        for start in range(0, self.images, 256):  # float64 copies of 256 images at a time
-            rows = self._rows[start : start + 256]
-            repeats = draws[:, start : start + 256].astype(np.float64)
-            for side, total in enumerate(sums):
-                total += repeats @ np.stack([row[side] for row in rows]).astype(np.float64)
+        start = 0
+        for block in self._blocks():  # float64 copies of one block at a time
+            repeats = draws[:, start : start + len(block)].astype(np.float64)
+            columns = (block[:, 0], block[:, 1], np.ascontiguousarray(block[:, 2]).view(np.float32))
+            for column, total in zip(columns, sums, strict=True):
+                total += repeats @ column.astype(np.float64)
+            start += len(block)
         return sums
 
     def bounds(self) -> dict[str, tuple[float, float]]:
