@@ -1,8 +1,8 @@
 """The pages, driven in a real headless Chromium.
 
-Needs the Python package `playwright` (any installation of it: its own browsers are not used) and Chromium at
-/usr/bin/chromium or at HEADCLIP_CHROMIUM. The accessibility test needs axe-core: `npm install axe-core` in the
-repository, or HEADCLIP_AXE=path/to/axe.min.js.
+`make test-browser` runs these. They need the extra `browser` (playwright, whose own browsers are not used), a Chromium
+on the PATH or at HEADCLIP_CHROMIUM, and for accessibility axe-core: `npm install axe-core` in the repository, or
+HEADCLIP_AXE=path/to/axe.min.js. What is not there is skipped, unless HEADCLIP_BROWSER=required.
 """
 
 from __future__ import annotations
@@ -29,19 +29,30 @@ from headclip.web.live import LiveRun
 from inference.fake_detector import FakeDetector, FakePrediction
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
+REQUIRED = os.environ.get("HEADCLIP_BROWSER") == "required"
+if REQUIRED:
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
 
-CHROMIUM = os.environ.get("HEADCLIP_CHROMIUM", "/usr/bin/chromium")
+CHROMIUM = os.environ.get("HEADCLIP_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "/usr/bin/chromium"
+)
 AXE = Path(os.environ.get("HEADCLIP_AXE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 MANY = 10_000
 
 
+def absent(reason):
+    """Skip, or fail where everything has to run."""
+    (pytest.fail if REQUIRED else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="module")
 def browser():
     if not Path(CHROMIUM).is_file():
-        pytest.skip(f"there is no Chromium at {CHROMIUM} (HEADCLIP_CHROMIUM names another)")
+        absent(f"there is no Chromium at {CHROMIUM} (HEADCLIP_CHROMIUM names another)")
     with playwright.sync_playwright() as running:
         opened = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield opened
@@ -399,7 +410,7 @@ def test_phone_width_has_no_sideways_scrolling(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(open_page, scheme):
     if not AXE.is_file():
-        pytest.skip("axe-core is not there (npm install axe-core, or HEADCLIP_AXE=path/to/axe.min.js)")
+        absent("axe-core is not there (npm install axe-core, or HEADCLIP_AXE=path/to/axe.min.js)")
     script = AXE.read_text()
     found = {}
     for path in ("/", "/runs/judged", "/runs/live", "/compare/bright/dark", "/api", "/login", "viewer"):

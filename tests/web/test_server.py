@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +18,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from web.conftest import encoded
 
@@ -26,6 +32,7 @@ from headclip.web.app import AppOptions, create_app
 from headclip.web.limits import Limits
 from inference.fake_detector import FakeDetector
 server._HEADER_SECONDS = 0.5
+server._STALL_SECONDS = 2.0
 listening = server.open_socket("127.0.0.1", 0)
 detector = FakeDetector(batch_size=2, seconds={seconds})
 app = create_app(AppOptions(detector=detector, limits=Limits(seconds={patience}, max_bytes=1_000_000)))
@@ -89,6 +96,94 @@ def test_slow_and_huge_clients_are_refused_and_the_server_lives(start):
     assert raw(port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert post(port, encoded())[0] == 200
     assert process.poll() is None
+
+
+def test_a_body_of_200_mb_is_refused_wherever_it_goes(start):
+    process, port = start()
+    for path in ("/v1/predict", "/live/images", "/runs/x/marks/0123456789abcdef", "/login", "/nowhere"):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n".encode()
+        first = raw(port, head + b"Content-Length: 209715200\r\n\r\n--b\r\n")
+        assert first.startswith(b"HTTP/1.1 413"), path
+    assert post(port, encoded())[0] == 200
+    assert process.poll() is None
+
+
+def test_a_body_that_trickles_is_408_at_the_time_that_one_that_stops_is(start):
+    process, port = start(patience=1.0)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        answer = b""
+        connection.settimeout(0.1)
+        for _ in range(300):  # a byte each 0.1 s: it never stops for long
+            try:
+                connection.sendall(b"x")
+                answer = connection.recv(4096)
+            except TimeoutError:
+                continue
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            break
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert post(port, encoded())[0] == 200
+    assert process.poll() is None
+
+
+def sockets_of(process):
+    """How many sockets a process holds, its connections among them."""
+    count = 0
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            count += str(link.readlink()).startswith("socket:")
+    return count
+
+
+def wait_for_sockets(process, count):
+    """Until a process holds no more than that many, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and sockets_of(process) > count:
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts a process's connections in /proc")
+def test_who_does_not_take_the_answer_is_dropped(start):
+    """Maps make answers of megabytes, which would stay in memory as long as somebody cares to wait."""
+    process, port = start()
+    buffer = io.BytesIO()
+    Image.effect_noise((1000, 1000), 5).quantize(4).save(buffer, "PNG")
+    body = buffer.getvalue()
+    idle = sockets_of(process)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", port))
+        head = f"POST /v1/predict?map=npy HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        answer = connection.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        length = int(re.search(rb"content-length: (\d+)", answer).group(1))
+        wait_for_sockets(process, idle)
+        received = len(answer)
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(1_000_000):
+                received += len(part)
+        assert received < length  # what the system had taken over may still come, and then it ends
+    assert post(port, encoded())[0] == 200
+    assert process.poll() is None
+
+
+def test_a_slow_reader_who_goes_on_gets_everything(start):
+    _, port = start()
+    pixels = np.full((700, 1000, 3), 90, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/predict?map=npy", data=buffer.getvalue())
+    parts = []
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        while part := answer.read(100_000):
+            parts.append(part)
+            time.sleep(0.1)  # in all longer than the patience with somebody who takes nothing
+    data = json.loads(b"".join(parts))["results"][0]["map"]["data"]
+    assert np.load(io.BytesIO(base64.b64decode(data))).shape == (700, 1000)
 
 
 def test_the_end_answers_what_is_in_flight(start):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli import options
-from headclip.cli.common import EXIT_INTERRUPTED, Device, Precision, output, parse_settings
+from headclip.cli.calibrate_report import print_calibration, print_repeated
+from headclip.cli.common import EXIT_INTERRUPTED, Device, Precision
 from headclip.cli.judging_options import IgnoreBorder, MinArea
 
 if TYPE_CHECKING:
     from headclip.judgement.calibration import Calibration
     from headclip.judgement.conformal import Promise
+    from headclip.judgement.optimal import MaskedPixels
     from headclip.judgement.regions import RegionRules
     from headclip.judgement.scored import Scored
 
@@ -55,6 +58,10 @@ def calibrate(
     prevalence: Annotated[
         float | None, typer.Option(metavar="SHARE", help="And the share of defects.  [default: that of the images]")
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="With --labelled and a RUN: the labelled folder, list or dataset it judged."),
+    ] = None,
     min_area: MinArea = None,
     ignore_border: IgnoreBorder = None,
     data: Annotated[
@@ -68,7 +75,7 @@ def calibrate(
     backbone: options.Backbone = "embedded",
     checkpoint: options.OneCheckpoint = None,
     method: options.OneMethod = None,
-    category: Annotated[str | None, typer.Option(metavar="NAME", help="What the images show.")] = None,
+    category: options.Category = None,
     setting: options.Settings = None,
     reference: options.Reference = None,
     device: options.OnDevice = Device.auto,
@@ -76,10 +83,8 @@ def calibrate(
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
     max_pixels: options.MaxPixels = None,
-    tile: Annotated[bool, typer.Option("--tile", help="In overlapping tiles, as headclip predict --tile.")] = False,
-    tile_overlap: Annotated[
-        float, typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.")
-    ] = 0.25,
+    tile: options.Tile = False,
+    tile_overlap: options.TileOverlap = 0.25,
     quiet: options.Quiet = False,
 ) -> None:
     """Find thresholds that raise a stated share of false alarms at most.
@@ -87,6 +92,8 @@ def calibrate(
     The images must be like those to be judged (same part, camera, light) and unused otherwise. The result is a small
     JSON file for headclip predict --calibration and headclip rejudge --calibration. It belongs to this model alone.
     """
+    from headclip.errors import InputError
+    from headclip.judgement.calibrate import count_once
     from headclip.judgement.conformal import Promise
     from headclip.judgement.regions import RegionRules
 
@@ -94,34 +101,33 @@ def calibrate(
     promise = Promise(false_alarms, confidence, contaminated)
     costs = _costs(labelled, cost_miss, cost_false_alarm, prevalence)
     rules = RegionRules(min_area or 1, ignore_border or 0)
-    arguments = {
-        "backbone": backbone,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "method": method,
-        "category": category,
-        "settings": parse_settings(setting or []),
-        "reference": None if reference is None else str(reference),
-        "device": device.value,
-        "precision": precision.value,
-        "image_size": image_size,
-        "batch_size": batch_size,
-        "max_pixels": max_pixels,
-        "tile": tile_overlap if tile else None,
-    }
+    arguments = options.model_arguments(
+        backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
+    )
+    arguments |= {"max_pixels": max_pixels, "tile": tile_overlap if tile else None}
     try:
-        scored, settings, labels = _score(normals or [], arguments, rules, labelled, data, (count, seed), quiet)
+        labels = (labelled, masks)
+        scored, settings, truth = _score(normals or [], arguments, rules, labels, data, (count, seed), quiet)
     except KeyboardInterrupt:
         sys.stderr.write(
             "interrupted; nothing was written. headclip predict keeps what it has judged: calibrate its RUN\n"
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    found = _calibrate(scored, settings, promise, labels, costs, data is not None, tightest)
+    given = len(scored.scores)
+    scored, repeated = count_once(scored, settings, None if truth is None else truth.labels)
+    try:
+        found = _calibrate(scored, settings, promise, truth, costs, data is not None, tightest)
+    except InputError:
+        if len(scored.scores) < given and not quiet:  # why there are fewer than were given
+            print_repeated(repeated)
+        raise
     if into_checkpoint:
         _write_into(checkpoint, found)
     if out is not None:
         found.save(out)
     if not quiet:
-        _print(found, promise, scored, out, checkpoint if into_checkpoint else None)
+        print_repeated(repeated)
+        print_calibration(found, promise, scored, out, checkpoint if into_checkpoint else None)
 
 
 def _check(
@@ -149,21 +155,37 @@ def _costs(labelled: bool, miss: float | None, false_alarm: float | None, preval
     return Costs(1.0 if miss is None else miss, 1.0 if false_alarm is None else false_alarm, prevalence)
 
 
+@dataclass
+class _Truth:
+    """What is known of labelled images. labels: 0 normal, 1 anomalous, by name; pixels: counts with their masks."""
+
+    labels: dict[str, int]
+    pixels: MaskedPixels | None = None
+
+
 def _score(
     normals: list[str],
     arguments: dict[str, Any],
     rules: RegionRules,
-    labelled: bool,
+    labels: tuple[bool, str | None],
     data: Data | None,
     rendered: tuple[int, int],
     quiet: bool,
-) -> tuple[Scored, dict[str, Any], dict[str, int] | None]:
-    """The scores, what their detector says of itself, and labels by name where they were asked for."""
+) -> tuple[Scored, dict[str, Any], _Truth | None]:
+    """The scores, what their detector says of itself, and what is known of the images where that was asked for.
+
+    labels: whether labels were asked for, and what a run's images were labelled from.
+    """
     from headclip.cli.models import lift_pillow_limit, load_detector
     from headclip.cli.progress import stage_bars
     from headclip.data.decode import DEFAULT_MAX_PIXELS
+    from headclip.errors import InputError
     from headclip.inference.run import Run, is_run_folder
     from headclip.judgement import scored as scoring
+
+    labelled, masks = labels
+    if masks is not None and not labelled:
+        raise InputError("--masks needs --labelled: the pixel threshold is then that of the best F1")
 
     with stage_bars(quiet) as show:
 
@@ -172,9 +194,11 @@ def _score(
 
         if len(normals) == 1 and is_run_folder(Path(normals[0])):
             run = Run.open(normals[0])
-            found = scoring.score_run(run, rules, progress=progress)
-            return found, run.settings, _run_labels(run) if labelled else None
-        files, labels = _files(normals, labelled) if data is None else ([], None)
+            truth, watch = _of_run(run, masks, rules) if labelled else (None, None)
+            return scoring.score_run(run, rules, progress=progress, watch=watch), run.settings, truth
+        if masks is not None:
+            raise InputError("--masks is for a RUN of headclip predict; a labelled folder brings its own masks")
+        files, truth, watch = _files(normals, labelled, rules) if data is None else ([], None, None)
         limit = arguments["max_pixels"] or DEFAULT_MAX_PIXELS
         lift_pillow_limit(limit)
         detector = load_detector(arguments, quiet)
@@ -182,44 +206,70 @@ def _score(
             count, seed = rendered
             found = scoring.score_rendered(detector, count, rules, seed=seed, progress=progress)
         else:
-            found = scoring.score_images(detector, files, rules, max_pixels=limit, progress=progress)
-        return found, detector.describe(), labels
+            found = scoring.score_images(detector, files, rules, max_pixels=limit, progress=progress, watch=watch)
+        return found, detector.describe(), truth
 
 
-def _files(normals: list[str], labelled: bool) -> tuple[Any, dict[str, int] | None]:
-    """The images, and with --labelled their labels by name."""
+def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any, _Truth | None, Any]:
+    """The images; with --labelled what is known of them, and what counts the pixels of their maps."""
     from headclip.data.discover import ImageFile, discover
     from headclip.errors import InputError
     from headclip.inference.run import is_run_folder
 
     if not labelled:
-        return discover(normals, skip_folder=is_run_folder).files, None
+        return discover(normals, skip_folder=is_run_folder).files, None, None
     from headclip.data.datasets import open_spec
 
     if len(normals) != 1:
         raise InputError("--labelled takes one folder, list (CSV, JSON) or NAME=PATH")
     dataset = open_spec(normals[0], lenient=True)
-    known = [(dataset.relative(record.path), record) for record in dataset.records if record.label is not None]
+    known = {dataset.relative(record.path): record for record in dataset.records if record.label is not None}
     if not known:
         raise InputError(f"{normals[0]} has no labels; give a folder with good/ and bad/ or the like, or a list")
-    labels = {name: record.label for name, record in known if record.label is not None}
-    return [ImageFile(record.path, name) for name, record in known], labels
+    truth, watch = _truth(dataset, known, rules)
+    return [ImageFile(record.path, name) for name, record in known.items()], truth, watch
 
 
-def _run_labels(run: Any) -> dict[str, int]:
+def _of_run(run: Any, masks: str | None, rules: RegionRules) -> tuple[_Truth, Any]:
+    """What is known of a run's images, and what counts the pixels of their maps where masks were named."""
+    from headclip.data.datasets import open_spec
     from headclip.errors import InputError
+    from headclip.judgement.labels import match_records
 
+    if masks is not None:
+        dataset = open_spec(masks, lenient=True)
+        known = match_records(run, dataset.records, dataset.root)
+        if not known:
+            raise InputError(f"{masks} has no label for any image of {run.folder}")
+        return _truth(dataset, known, rules)
     labels: dict[str, int] = run.load_labels()
     if not labels:
-        raise InputError(f"{run.folder} has no labels; give it some with `headclip rejudge RUN --labels PATH`")
-    return labels
+        raise InputError(
+            f"{run.folder} has no labels; give it some with `headclip rejudge RUN --labels PATH`, or name what it "
+            "judged by --masks PATH"
+        )
+    return _Truth(labels), None
+
+
+def _truth(dataset: Any, known: dict[str, Any], rules: RegionRules) -> tuple[_Truth, Any]:
+    """Labels by the names in `known`, and what counts the pixels of the maps of these images."""
+    from headclip.judgement.optimal import MaskedPixels
+
+    pixels = MaskedPixels(rules.ignore_border)
+
+    def watch(name: str, anomaly_map: Any) -> None:
+        if name in known:
+            height, width = anomaly_map.shape
+            pixels.add(anomaly_map, dataset.mask(known[name], (height, width)))
+
+    return _Truth({name: record.label for name, record in known.items()}, pixels), watch
 
 
 def _calibrate(
     scored: Scored,
     settings: dict[str, Any],
     promise: Promise,
-    labels: dict[str, int] | None,
+    truth: _Truth | None,
     costs: Any,
     synthetic: bool,
     tightest: bool,
@@ -228,11 +278,14 @@ def _calibrate(
     from headclip.judgement.calibrate import calibrate as keep_promise
     from headclip.judgement.calibrate import calibrate_labelled
 
+    if not scored.scores and scored.source.get("references"):
+        raise InputError("all images are reference images of the method itself; give others to calibrate on")
     if not scored.scores:
         reason = next(iter(scored.failed.values()), "none given")
         raise InputError(f"none of the images could be judged ({reason})")
-    if labels is not None:
-        return calibrate_labelled(scored, labels, settings, costs, promise)
+    if truth is not None:
+        pixels = None if truth.pixels is None else truth.pixels.state
+        return calibrate_labelled(scored, truth.labels, settings, costs, promise, pixels)
     return keep_promise(scored, settings, promise, kind="synthetic" if synthetic else "conformal", tightest=tightest)
 
 
@@ -243,60 +296,3 @@ def _write_into(checkpoint: Path | None, found: Calibration) -> None:
 
     assert checkpoint is not None
     write_calibration(checkpoint, json.loads(found.to_json()))
-
-
-def _print(found: Calibration, promise: Promise, scored: Scored, out: Path | None, checkpoint: Path | None) -> None:
-    console = output()
-    image, pixel = found.image, found.pixel
-    console.print(found.describe(), soft_wrap=True)
-    console.print(f"Image threshold {image.threshold:.6f}: an alarm above it", soft_wrap=True)
-    if image.high is None:
-        console.print(f"Verdicts: ok up to {image.low:.6f}, above it review", soft_wrap=True)
-    elif image.high > image.low:
-        console.print(
-            f"Verdicts: ok up to {image.low:.6f}, review up to {image.high:.6f}, above it defect", soft_wrap=True
-        )
-    else:
-        console.print(f"Verdicts: ok up to {image.low:.6f}, above it defect", soft_wrap=True)
-    if pixel is not None:
-        console.print(f"Pixel threshold {pixel.threshold:.6f}: a region is where the map is above it", soft_wrap=True)
-    for what, value in (("image", image.threshold), ("pixel", 0.0 if pixel is None else pixel.threshold)):
-        if value >= 1.0:
-            console.print(
-                f"The {what} threshold is the highest value there is: it never raises an alarm", soft_wrap=True
-            )
-    if found.kind == "conformal":
-        _print_tighter(found, promise, scored)
-    for name, reason in list(scored.failed.items())[:10]:
-        console.print(f"  not judged: {name}: {reason}", soft_wrap=True)
-    for path in (out, checkpoint):
-        if path is not None:
-            console.print(f"Calibration: {path}", soft_wrap=True)
-
-
-def _print_tighter(found: Calibration, promise: Promise, scored: Scored) -> None:
-    """What more images would give, and which of these to look at."""
-    from dataclasses import replace
-
-    from headclip.judgement.conformal import images_needed, share_text, suspects_of, tighter_promises
-
-    console = output()
-    kept = replace(promise, false_alarms=found.terms.false_alarms or promise.false_alarms)
-    given = len(scored.scores)
-    tighter = tighter_promises(kept)
-    able = [rate for rate, images in tighter.items() if images <= given]
-    if able:
-        console.print(f"  these images could promise {share_text(min(able))} as well", soft_wrap=True)
-    for rate, images in [item for item in tighter.items() if item[1] > given][:3]:
-        console.print(f"  {share_text(rate)} would need {images:,} images", soft_wrap=True)
-    closing = images_needed(replace(kept, confidence=kept.band_confidence))
-    if found.image.high is None:
-        console.print(f"  verdicts of defect would need {closing:,} images", soft_wrap=True)
-    elif kept.confidence is None:
-        console.print(f"  for the same with {kept.band_confidence:.0%} confidence, add --confidence", soft_wrap=True)
-    suspects = suspects_of(len(scored.scores), promise.contaminated)
-    if suspects:
-        text = f"If {suspects} of them are not normal, it is probably these; without them the threshold drops:"
-        console.print(text, soft_wrap=True)
-        for name, score in scored.highest(min(suspects, 10)):
-            console.print(f"  {score:.6f} {name}", soft_wrap=True)

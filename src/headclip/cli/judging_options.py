@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from headclip.judgement.calibration import Calibration
     from headclip.judgement.choosing import Judging
 
 CalibrationFile = Annotated[
@@ -55,3 +58,16 @@ def judging(
 
     read = None if calibration is None else Calibration.load(calibration)
     return Judging(read, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
+
+
+def warn_of_overlap(calibration: Calibration | None, files: Iterable[Path]) -> None:
+    """Say how many of the images to judge the calibration was made on: its promise is not about them."""
+    from headclip.judgement.copies import calibrated_on
+
+    shared = [] if calibration is None else calibrated_on(calibration.data, files)
+    if shared:
+        warnings.warn(
+            f"{len(shared):,} of these images were used for the calibration, e.g. {shared[0]}; its promise is about "
+            "others, so verdicts and figures on them flatter",
+            stacklevel=2,
+        )

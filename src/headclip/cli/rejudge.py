@@ -53,6 +53,8 @@ def rejudge(
             f"{run} has no thresholds yet; give --calibration FILE or --threshold X"
             + (f" ({chosen.note})" if chosen.note else "")
         )
+    if not quiet:
+        options.warn_of_overlap(judging.calibration, map(opened.image_path, opened.rows))
     known = _labels(opened, labels)
     with _bar(quiet, len(opened.rows)) as advance:
         done = judge_again(

@@ -22,7 +22,7 @@ without each part is computed as well, by the method itself, from the stream wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headclip.clip.vision import VisionTokens, weighted_projection
+from headclip.inspection.kept import KeptFeatures, Selection, keep_features, own_selection, selected_weights, variant
 from headclip.methods.base import Method
 from headclip.methods.scoring import grid_to_map
 from headclip.methods.similarity import SimilarityMethod
@@ -95,7 +96,6 @@ def why_no_layers(method: Method) -> str | None:
     return None
 
 
-@torch.no_grad()
 def layer_maps(method: Method, pixels: Tensor, text: Tensor) -> LayerMaps | None:
     """Split the map of one image by layers; None where `why_no_layers` has a reason.
 
@@ -106,41 +106,7 @@ def layer_maps(method: Method, pixels: Tensor, text: Tensor) -> LayerMaps | None
     if why_no_layers(method) is not None:
         return None
     assert isinstance(method, SimilarityMethod)
-    stream = _Stream(method, pixels, text)
-    size = (pixels.shape[-2], pixels.shape[-1])
-    full = method.patch_map(stream.tokens, text)  # (1, R, C)
-    hot = hot_patches(full[0])
-    splits = [stream.split(tap) for tap in method.taps]
-    contributions = torch.stack([split.contributions for split in splits]).mean(dim=0)  # (P, N)
-    constant = torch.stack([split.constant for split in splits]).mean(dim=0)  # (N,)
-    by_head = torch.stack([split.by_head for split in splits]).mean(dim=0)  # (layers, heads, N)
-    removed = [method.patch_map(stream.without(part), text) for part in stream.parts]
-    maximum = method.map_maximum
-
-    def grid(values: Tensor) -> NDArray[np.float32]:
-        return np.asarray(values.unflatten(-1, stream.tokens.grid).float().cpu().numpy(), np.float32)
-
-    def local(values: Tensor) -> float:
-        patches = method.config.top_level == "patches"
-        return float(method.local_score(values if patches else grid_to_map(values, size, method.config.sigma)))
-
-    taps = [probability[0, 1] for probability in method.patch_probabilities(stream.tokens, text)]
-    flat = hot.flatten()
-    contrast = by_head[..., flat].mean(dim=-1) - by_head[..., ~flat].mean(dim=-1) if not flat.all() else by_head[..., 0]
-    return LayerMaps(
-        parts=stream.parts,
-        taps=method.taps,
-        patch_map=_numpy(full[0] / maximum),
-        tap_maps=_numpy(torch.stack(taps)),
-        logits=grid(contributions.sum(dim=0) + constant),
-        contributions=grid(contributions),
-        constant=grid(constant),
-        without=_numpy(torch.cat(removed) / maximum),
-        local_score=local(full),
-        local_without=np.array([local(values) for values in removed], np.float32),
-        hot=hot.cpu().numpy(),
-        head_contrast=_numpy(contrast),
-    )
+    return LocalStream(method, keep_features(method, pixels), text).maps()
 
 
 def hot_patches(values: Tensor, share: float = HOT_SHARE) -> Tensor:
@@ -161,32 +127,85 @@ class _Split:
     by_head: Tensor
 
 
-class _Stream:
-    """The local stream of one image, with its parts at hand."""
+class LocalStream:
+    """The local stream of one image, with its parts at hand.
 
-    def __init__(self, method: SimilarityMethod, pixels: Tensor, text: Tensor) -> None:
-        request = method.request
-        assert request.csa is not None
-        self.method, self.request, self.vision = method, request, method.backbone.vision
+    Args:
+        method: one for which `why_no_layers` has no reason.
+        text: (2, E), its text vectors, order normal, abnormal.
+        selection: the layers and heads that count; None: the method's own.
+
+    Attributes:
+        method: the method whose layers are those of the selection; tokens: what it reads.
+
+    Raises:
+        InputError: the selection does not fit the tower.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, method: SimilarityMethod, features: KeptFeatures, text: Tensor, selection: Selection | None = None
+    ) -> None:
+        chosen = selection or own_selection(method)
+        self.method, self.vision, self.text = variant(method, chosen), method.backbone.vision, text
+        self.features, self.layers = features, chosen.layers
         self.direction = (text[1] - text[0]).float()  # (E,)
-        weights = getattr(method, "effective_head_weights", lambda: None)()
-        self.weights: Tensor | None = weights
-        self.first, self.last = request.csa
-        self.tokens = self.vision(pixels, replace(request, keep_heads=True), weights)
-        layers = range(self.first, self.last + 1)
-        self.parts = (START, *layers) if request.with_base else tuple(layers)
-        self.outputs: dict[int, Tensor] = {
-            layer: weighted_projection(
-                self.vision.blocks[layer - 1].attn, self.tokens.heads[layer], self.weights_of(layer)
-            )
-            for layer in layers
-        }  # layer -> (1, 1 + N, W)
-        if request.with_base:
-            assert self.tokens.base is not None
-            self.outputs[START] = self.tokens.base
+        self.weights = selected_weights(method, chosen)
+        self.first = chosen.layers[0]
+        self.parts = (START, *chosen.layers) if chosen.start else chosen.layers
+        base = features.inputs[self.first]
+        self.outputs: dict[int, Tensor] = {START: base}  # part -> (1, 1 + N, W)
+        local = base if chosen.start else torch.zeros_like(base)
+        taps = {tap: features.inputs[tap + 1] for tap in self.method.taps if tap < self.first}
+        for layer in range(self.first, chosen.layers[-1] + 1):
+            if layer in chosen.layers:
+                attention = self.vision.blocks[layer - 1].attn
+                self.outputs[layer] = weighted_projection(attention, features.heads[layer], self.weights_of(layer))
+                local = local + self.outputs[layer]
+            if layer in self.method.taps:
+                taps[layer] = local
+        self.tokens = VisionTokens(features.cls, taps, features.grid)
 
     def weights_of(self, layer: int) -> Tensor | None:
-        return None if self.weights is None else self.weights[layer - self.first]
+        return None if self.weights is None else self.weights[layer]
+
+    @torch.no_grad()
+    def maps(self) -> LayerMaps:
+        """The map split by parts."""
+        method, size = self.method, self.features.size
+        full = method.patch_map(self.tokens, self.text)  # (1, R, C)
+        hot = hot_patches(full[0])
+        splits = [self.split(tap) for tap in method.taps]
+        contributions = torch.stack([split.contributions for split in splits]).mean(dim=0)  # (P, N)
+        constant = torch.stack([split.constant for split in splits]).mean(dim=0)  # (N,)
+        by_head = torch.stack([split.by_head for split in splits]).mean(dim=0)  # (layers, heads, N)
+        removed = [method.patch_map(self.without(part), self.text) for part in self.parts]
+
+        def grid(values: Tensor) -> NDArray[np.float32]:
+            return np.asarray(values.unflatten(-1, self.tokens.grid).float().cpu().numpy(), np.float32)
+
+        def local(values: Tensor) -> float:
+            patches = method.config.top_level == "patches"
+            return float(method.local_score(values if patches else grid_to_map(values, size, method.config.sigma)))
+
+        taps = [probability[0, 1] for probability in method.patch_probabilities(self.tokens, self.text)]
+        flat = hot.flatten()
+        whole = bool(flat.all())
+        contrast = by_head[..., 0] if whole else by_head[..., flat].mean(dim=-1) - by_head[..., ~flat].mean(dim=-1)
+        return LayerMaps(
+            parts=self.parts,
+            taps=method.taps,
+            patch_map=_numpy(full[0] / method.map_maximum),
+            tap_maps=_numpy(torch.stack(taps)),
+            logits=grid(contributions.sum(dim=0) + constant),
+            contributions=grid(contributions),
+            constant=grid(constant),
+            without=_numpy(torch.cat(removed) / method.map_maximum),
+            local_score=local(full),
+            local_without=np.array([local(values) for values in removed], np.float32),
+            hot=hot.cpu().numpy(),
+            head_contrast=_numpy(contrast),
+        )
 
     def _reaches(self, part: int, tap: int) -> bool:
         """Whether a part is in the stream that a tap reads; taps below the first CSA layer read the single stream."""
@@ -213,7 +232,7 @@ class _Stream:
         constant = shift * scale * self._deviation(stream) if tap >= self.first else self._logit(stream)
         heads = [
             self._by_head(layer, channel) * scale if self._reaches(layer, tap) else self._no_heads(len(scale))
-            for layer in range(self.first, self.last + 1)
+            for layer in self.layers
         ]
         return _Split(torch.stack(pieces), constant, torch.stack(heads))
 
@@ -249,7 +268,7 @@ class _Stream:
         """(heads, N): what each head of a layer adds along the direction, the projection's bias left out."""
         attention = self.vision.blocks[layer - 1].attn
         back = attention.out.weight.float().T @ channel  # (W,) in the channels of the heads' outputs
-        parts = (self.tokens.heads[layer][0, 1:].float() * back).unflatten(-1, (attention.heads, -1)).sum(dim=-1)
+        parts = (self.features.heads[layer][0, 1:].float() * back).unflatten(-1, (attention.heads, -1)).sum(dim=-1)
         weights = self.weights_of(layer)
         return (parts if weights is None else parts * weights.float()).T
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from headclip.inference.detector import Detector, ImageLike, read
 from headclip.inspection.heads import HeadWeights, head_weights
-from headclip.inspection.layers import LayerMaps, layer_maps, why_no_layers
+from headclip.inspection.kept import keep_features
+from headclip.inspection.layers import LayerMaps, why_no_layers
 from headclip.inspection.split import ScoreSplit, score_split
+from headclip.inspection.switching import judge_kept
 from headclip.inspection.words import Measure, PromptWords, prompt_words
 from headclip.methods.base import Method, create_method
 from headclip.methods.similarity import SimilarityMethod
@@ -101,23 +103,26 @@ def inspect_image(
     size = detector.input_size(array.shape[0], array.shape[1])
     method, text = detector.method, detector.text_of(category)
     pixels = detector.pixels([array], size)
+    shown = name or (Path(image).name if isinstance(image, str | Path) else "image")
+    reason = why_no_layers(method)
+    output = (array.shape[0], array.shape[1])
+    if reason is None and isinstance(method, SimilarityMethod):
+        found = judge_kept(method, keep_features(method, pixels), text, output=output)
+        return ImageInspection(shown, array, found.anomaly_map, size, found.split, found.layers)
     with torch.no_grad():  # not inference mode: methods that adapt to an image need gradients of their own
         tokens = method.tokens(pixels)
         at_tower = method.score(tokens, text, size)
-        final = method.score(tokens, text, size, (array.shape[0], array.shape[1])).anomaly_map[0]
+        final = method.score(tokens, text, size, output).anomaly_map[0]
         of_patches = isinstance(method, SimilarityMethod) and method.config.top_level == "patches"
         patches = method.patch_map(tokens, text) if of_patches and isinstance(method, SimilarityMethod) else None
-        layers = layer_maps(method, pixels, text)
-    reason = why_no_layers(method)
-    shown = name or (Path(image).name if isinstance(image, str | Path) else "image")
     return ImageInspection(
         name=shown,
         image=array,
         anomaly_map=(final / method.map_maximum).clamp(0, 1).float().cpu().numpy(),
         input_size=size,
         split=score_split(method, at_tower, patches),
-        layers=layers,
-        absent={} if reason is None else {"layers": reason},
+        layers=None,
+        absent={"layers": reason or "its map is no sum over layers"},
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from headclip.judgement.calibration import Calibration, Terms, Threshold, model_facts
 from headclip.judgement.conformal import (
@@ -14,8 +14,53 @@ from headclip.judgement.conformal import (
     conformal_threshold,
     images_needed,
 )
-from headclip.judgement.optimal import Costs, optimal_threshold
+from headclip.judgement.copies import exact_copies, near_copies
+from headclip.judgement.optimal import Costs, optimal_pixels, optimal_threshold
 from headclip.judgement.scored import Scored, labelled_apart
+
+if TYPE_CHECKING:
+    from headclip.evaluation.metrics import PixelState
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Images that are no independent looks at the line.
+
+    copies: name -> the image that it is an exact copy of; references: names of the method's own reference images.
+    Both are left out. near: (name, the image that it looks like a copy of); these are kept.
+    """
+
+    copies: Mapping[str, str]
+    references: tuple[str, ...]
+    near: tuple[tuple[str, str], ...]
+
+
+def count_once(
+    scored: Scored, settings: Mapping[str, Any], labels: Mapping[str, int] | None = None
+) -> tuple[Scored, Repeated]:
+    """The images that count, and those that repeat others; what was found stands in `Scored.source`.
+
+    Args:
+        settings: of the detector; its reference images score lower than any other.
+        labels: copies with another label than their original are kept.
+    """
+    known = exact_copies(scored.contents)
+    if labels is not None:
+        known = {copy: first for copy, first in known.items() if labels.get(copy) == labels.get(first)}
+    held = set(settings.get("references") or ())
+    references = tuple(name for name, content in scored.contents.items() if content in held)
+    kept = scored.select(lambda name: name not in known and name not in references)
+    looked = [(name, score) for name, score in zip(kept.names, kept.scores, strict=True) if name in kept.thumbnails]
+    pairs = near_copies([score for _, score in looked], [kept.thumbnails[name] for name, _ in looked])
+    near = tuple((looked[j][0], looked[i][0]) for i, j in pairs)
+    seen = bool(scored.thumbnails)  # the pictures themselves, rather than their files or nothing
+    facts = {
+        "copies": len(known) if scored.contents else None,
+        "references": len(references) if seen else None,
+        "near_copies": len(near) if seen else None,
+        "files": sorted(set(scored.files.values())),
+    }
+    return replace(kept, source={**scored.source, **facts}), Repeated(known, references, near)
 
 
 def calibrate(
@@ -28,8 +73,9 @@ def calibrate(
 ) -> Calibration:
     """Image and pixel thresholds that keep a promise on normal images; see `headclip.judgement.conformal`.
 
-    The pixel threshold keeps the same promise about another alarm: at most its share of normal images shows any
-    region. A line that stops at either alarm stops for at most twice that share (union bound).
+    Exact copies count once, and a method's own reference images not at all (`count_once`). The pixel threshold keeps
+    the same promise about another alarm: at most its share of normal images shows any region. A line that stops at
+    either alarm stops for at most twice that share (union bound).
 
     Args:
         scored: images believed normal.
@@ -47,6 +93,7 @@ def calibrate(
     (0.19, 0.195, 0.38)
     """
     promise, rules = promise or Promise(), scored.rules
+    scored = _counted(scored, settings)
     if tightest:
         promise = _attainable(len(scored.scores), promise)
     image = _threshold(scored.scores, promise)
@@ -71,23 +118,37 @@ def calibrate_labelled(
     settings: Mapping[str, Any],
     costs: Costs | None = None,
     promise: Promise | None = None,
+    pixels: PixelState | None = None,
 ) -> Calibration:
     """The image threshold of the best F1 or the least cost on labelled images, with a bootstrap review band.
 
-    The pixel threshold is conformal on the normal ones: regions have no labels of their own. With too few of them for
-    the promise it keeps the lowest rate that they can.
+    The pixel threshold is that of the best F1 over pixels where masks mark any. Else it is conformal on the normal
+    images, for regions have no labels of their own; with too few of them for the promise it keeps the lowest rate that
+    they can.
 
     Args:
         labels: 0 normal, 1 anomalous, by the names in `scored`.
+        pixels: counts of the maps with their masks (`optimal.MaskedPixels`).
 
     Raises:
         InputError: no normal or no anomalous image.
     """
     promise, rules = promise or Promise(), scored.rules
+    scored = _counted(scored, settings, labels)
     scores, anomalous = labelled_apart(scored, labels)
     best = optimal_threshold(scores, anomalous, costs)
-    normal = scored.select(lambda name: labels.get(name) == 0)
-    kept = _attainable(len(normal.scores), promise)
+    masked = None if pixels is None else optimal_pixels(pixels)
+    pixel: Threshold | None
+    found: dict[str, Any]  # of Terms
+    if masked is not None:
+        level = masked.threshold
+        pixel = Threshold(threshold=level, low=level, high=level, images=masked.images)
+        found = {"pixel_objective": "f1"}
+    else:
+        normal = scored.select(lambda name: labels.get(name) == 0)
+        kept = replace(_attainable(len(normal.scores), promise), contaminated=0.0)
+        pixel = None if normal.levels is None else _threshold(normal.levels, kept)
+        found = {"false_alarms": kept.false_alarms, "confidence": kept.confidence}
     terms = (
         {"objective": "f1"}
         if costs is None
@@ -100,9 +161,9 @@ def calibrate_labelled(
     )
     return Calibration(
         kind="labelled",
-        terms=Terms(false_alarms=kept.false_alarms, confidence=kept.confidence, contaminated=0.0, **terms),
+        terms=Terms(contaminated=0.0, **found, **terms),
         image=Threshold(threshold=best.threshold, low=best.low, high=best.high, images=len(scores)),
-        pixel=None if normal.levels is None else _threshold(normal.levels, replace(kept, contaminated=0.0)),
+        pixel=pixel,
         min_area=rules.min_area,
         ignore_border=rules.ignore_border,
         model=model_facts(settings),
@@ -112,8 +173,14 @@ def calibrate_labelled(
             "failed": len(scored.failed),
             "anomalous": int(anomalous.sum()),
             "value": best.value,
+            "pixels": None if masked is None else asdict(masked),
         },
     )
+
+
+def _counted(scored: Scored, settings: Mapping[str, Any], labels: Mapping[str, int] | None = None) -> Scored:
+    """`count_once`, unless that has been done."""
+    return scored if "copies" in scored.source else count_once(scored, settings, labels)[0]
 
 
 def _threshold(values: Sequence[float], promise: Promise) -> Threshold:

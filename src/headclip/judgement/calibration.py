@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headclip.errors import InputError
-from headclip.files import write_atomically
+from headclip.files import load_json, write_atomically
 from headclip.judgement.conformal import share_text
 from headclip.judgement.regions import RegionRules
 from headclip.judgement.verdicts import Criteria
@@ -24,6 +24,7 @@ from headclip.version import __version__
 
 FORMAT = "headclip-calibration"
 FORMAT_VERSION = 1
+MAX_BYTES = 16 << 20  # of a calibration file; what is written has some KB
 # What does not change scores, or changes them in the last digits only.
 _FREE = frozenset(
     {
@@ -71,6 +72,9 @@ class Terms(_Frozen):
     confidence: float | None = Field(default=None, description="null: the expected rate is promised.")
     contaminated: float = Field(default=0.0, description="Share of the images that may not be normal.")
     objective: Literal["f1", "cost"] | None = Field(default=None, description="What labelled thresholds optimise.")
+    pixel_objective: Literal["f1"] | None = Field(
+        default=None, description="What the pixel threshold optimises, where masks were given; null: it is conformal."
+    )
     cost_miss: float | None = Field(default=None, description="Cost of a missed defect.")
     cost_false_alarm: float | None = Field(default=None, description="Cost of a false alarm.")
     prevalence: float | None = Field(default=None, description="Share of defects on the line; null: of the images.")
@@ -90,12 +94,18 @@ class Calibration(_Frozen):
     pixel: Threshold | None = Field(
         default=None,
         description="On map values, in [0, 1]: the promise is that no more than its share of normal images shows any "
-        "region. null: no maps were at hand.",
+        "region; with terms.pixel_objective there is none. null: no maps were at hand.",
     )
     min_area: int = Field(default=1, ge=1, description="Smallest region in pixels that the pixel threshold assumes.")
     ignore_border: int = Field(default=0, ge=0, description="Frame in pixels that is not looked at.")
     model: dict[str, Any] = Field(description="What the detector says of itself; see `Detector.describe`.")
-    data: dict[str, Any] = Field(default_factory=dict, description="Which images: source, count, failed, labels.")
+    data: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Which images: source, count, failed, labels. copies: left out as copies of others, references: as "
+        "the method's own reference images, near_copies: images that look like copies and were kept; null: the files "
+        "were not at hand. files: size in bytes and start of the SHA-256 of each image file. value: what the image "
+        "threshold reaches on the labelled images; pixels: the same of the pixel threshold.",
+    )
     created: str = Field(default_factory=lambda: datetime.now().astimezone().isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: {"headclip": __version__})
 
@@ -171,7 +181,7 @@ class Calibration(_Frozen):
             CalibrationError: it is missing, unreadable or not a calibration.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = load_json(Path(path), MAX_BYTES)
         except OSError as error:
             raise CalibrationError(f"cannot read the calibration {path}: {error.strerror}; check the path") from error
         except ValueError as error:
@@ -229,7 +239,9 @@ def _conformal(calibration: Calibration) -> str:
 
 def _labelled(calibration: Calibration) -> str:
     goal = "F1" if calibration.terms.objective == "f1" else "expected cost"
-    return f"Best {goal} on {calibration.image.images:,} labelled images; no promise on others."
+    masks = "" if calibration.pixel is None else f", of pixels the best F1 on {calibration.pixel.images:,} with masks"
+    pixels = masks if calibration.terms.pixel_objective else ""
+    return f"Best {goal} on {calibration.image.images:,} labelled images{pixels}; no promise on others."
 
 
 def _synthetic(calibration: Calibration) -> str:

@@ -61,9 +61,9 @@ def choose(judging: Judging, settings: Mapping[str, Any], judgement: Mapping[str
         judging.calibration.check_fits(settings)
         base = _of(judging.calibration)
     elif judgement is not None:
-        calibration = judgement["calibration"]
+        calibration = judgement.get("calibration")
         read = None if calibration is None else Calibration.from_values(calibration)
-        base = Chosen(Criteria.from_json(judgement["criteria"]), read, judgement["note"])
+        base = Chosen(Criteria.from_json(judgement["criteria"]), read, judgement.get("note"))
     else:
         base = _default(settings)
     if judging.threshold is not None:

@@ -52,12 +52,17 @@ def label_figures(rows: Iterable[Row], criteria: Criteria, labels: Mapping[str, 
 
 
 def match_labels(run: Run, records: Iterable[ImageRecord], root: Path) -> dict[str, int]:
-    """The labels of a run's images: by the place of their files, else, where data have moved, by their names.
+    """The labels of a run's images, by `match_records`."""
+    return {name: int(record.label or 0) for name, record in match_records(run, records, root).items()}
 
-    Names are compared relative to the run's root and to `root`, then without folders; a name that two images have on
-    either side is left out. Never by order.
+
+def match_records(run: Run, records: Iterable[ImageRecord], root: Path) -> dict[str, ImageRecord]:
+    """What is known of a run's images: by the place of their files, else, where data have moved, by their names.
+
+    Records without a label are left out. Names are compared relative to the run's root and to `root`, then without
+    folders; a name that two images have on either side is left out. Never by order.
     """
-    known = [(record.path.absolute(), int(record.label)) for record in records if record.label is not None]
+    known = [(record.path.absolute(), record) for record in records if record.label is not None]
     keys: tuple[tuple[Callable[[Row], str], Callable[[Path], str]], ...] = (
         (lambda row: os.path.abspath(run.image_path(row)), lambda path: os.path.abspath(path)),  # noqa: PTH100
         (lambda row: row.path, lambda path: printable(Path(os.path.relpath(path, root)).as_posix())),
@@ -65,8 +70,8 @@ def match_labels(run: Run, records: Iterable[ImageRecord], root: Path) -> dict[s
     )
     for of_row, of_path in keys:
         rows = _unique((of_row(row), row.path) for row in run.rows)
-        labels = _unique((of_path(path), label) for path, label in known)
-        found = {rows[key]: labels[key] for key in rows if key in labels}
+        found_records = _unique((of_path(path), record) for path, record in known)
+        found = {rows[key]: found_records[key] for key in rows if key in found_records}
         if found:
             return found
     return {}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headclip.errors import InputError
 
+if TYPE_CHECKING:
+    from headclip.evaluation.metrics import PixelState
+
 DRAWS = 2000
 _LOW, _HIGH = 0.025, 0.975
+_STEP = 1 / 65535  # of maps
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,84 @@ def optimal_threshold(
     threshold = float(candidates[best])
     value = float(worth[best] if costs is None else -worth[best])
     return OptimalThreshold(threshold, min(float(low), threshold), max(float(high), threshold), value)
+
+
+@dataclass(frozen=True)
+class OptimalPixels:
+    """threshold: a pixel is anomalous where the map is above it; value: F1 over all pixels of all images together;
+    precision, recall: of pixels, there; images: with a mask, normal ones included; defect: anomalous pixels."""
+
+    threshold: float
+    value: float
+    precision: float
+    recall: float
+    images: int
+    defect: int
+
+
+class MaskedPixels:
+    """Counts of pixels by map value, for `optimal_pixels`: constant memory, whatever the number of images.
+
+    Args:
+        border: frame in pixels that is not looked at (`RegionRules.ignore_border`).
+    """
+
+    def __init__(self, border: int = 0) -> None:
+        from headclip.evaluation.metrics import PixelMetrics
+
+        self._metrics = PixelMetrics()
+        self._border = border
+        self.unmasked = 0
+
+    def add(self, anomaly_map: NDArray[np.float32], mask: NDArray[Any] | None) -> None:
+        """Count a map in [0, 1] with its mask, both (H, W); None: nobody marked the pixels of this anomalous image."""
+        from headclip.inference.run_files import quantise
+
+        if mask is None:
+            self.unmasked += 1
+            return
+        border, (height, width) = self._border, anomaly_map.shape
+        inner = (slice(border, height - border), slice(border, width - border))
+        if min(height, width) > 2 * border:
+            # as judging sees it: thresholds act on 16 bits
+            self._metrics.update(quantise(anomaly_map[inner]), mask[inner])
+
+    @property
+    def state(self) -> PixelState:
+        """All maps so far."""
+        return self._metrics.state
+
+
+def optimal_pixels(state: PixelState) -> OptimalPixels | None:
+    """The map threshold of the best F1 over pixels; None where no pixel is anomalous, or all are.
+
+    Thresholds are tried half-way between neighbouring values; of equally good ones the highest is taken (smaller
+    regions). Exact for maps of 16 bits, and otherwise for the bins of the state (`headclip.evaluation.metrics.state`).
+
+    >>> counts = MaskedPixels()
+    >>> counts.add(np.array([[0.1, 0.2], [0.6, 0.8]], np.float32), np.array([[0, 0], [1, 1]]))
+    >>> round(optimal_pixels(counts.state).threshold, 3), optimal_pixels(counts.state).value
+    (0.4, 1.0)
+    """
+    from headclip.evaluation.metrics.pixel import bin_values, columns
+
+    positive, negative, _ = columns(state)  # (K,) each, highest value first
+    if not positive.any() or not negative.any():
+        return None
+    caught, false_alarms = np.cumsum(positive), np.cumsum(negative)
+    total = float(caught[-1])
+    f1 = 2 * caught / (total + caught + false_alarms)
+    best = int(f1.argmax())
+    values = bin_values(state)[::-1].astype(np.float64)
+    below = values[best + 1] if best + 1 < len(values) else values[best] - _STEP
+    return OptimalPixels(
+        threshold=float((values[best] + below) / 2),
+        value=float(f1[best]),
+        precision=float(caught[best] / (caught[best] + false_alarms[best])),
+        recall=float(caught[best] / total),
+        images=state.images,
+        defect=int(total),
+    )
 
 
 def _worth(positive: NDArray, negative: NDArray, costs: Costs | None) -> NDArray[np.float64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 
 from headclip.inference.run import Row
 from headclip.inference.run_files import REGIONS, RunFolderError, encode_mask, mask_file, read_levels, write_atomic
+from headclip.inference.run_render import in_threads
 from headclip.judgement.calibration import Calibration
 from headclip.judgement.regions import MAXIMUM, Region, find_regions, region_mask
 from headclip.judgement.verdicts import Criteria, Verdict
-
-_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,11 @@ def judge_rows(
         return JudgedRows(tuple(replace(row, verdict=None, regions=None) for row in rows), {})
     regions: dict[str, tuple[Region, ...]] = {}
     judged = []
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="headclip-regions") as pool:
-        for row, found in zip(rows, pool.map(partial(_judge_row, folder, criteria, target), rows), strict=True):
-            judged.append(found[0])
-            if found[1]:
-                regions[row.path] = found[1]
-            on_done(row.path)
+    for row, found in zip(rows, in_threads(partial(_judge_row, folder, criteria, target), rows), strict=True):
+        judged.append(found[0])
+        if found[1]:
+            regions[row.path] = found[1]
+        on_done(row.path)
     if target is not None:
         write_atomic(target, REGIONS, regions_bytes(regions))
     return JudgedRows(tuple(judged), regions)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
+from headclip.data.hashing import pixel_hash
 from headclip.errors import InputError
 from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.inference.run import Run
-from headclip.inference.run_files import read_levels
+from headclip.inference.run_files import MAP_MAXIMUM, read_levels
+from headclip.judgement.copies import file_mark, path_mark, thumbnail
 from headclip.judgement.regions import RegionRules, region_level
 
 RENDER_SIZE = 320  # pixels; about what the embedded model is fed
@@ -47,6 +49,8 @@ class Scored:
 
     names: of the images; scores: in [0, 1]; levels: `regions.region_level` of each map by `rules`, None where maps are
     not at hand; failed: images without a score, with the reason; source: facts for the calibration's `data`.
+    contents: name -> hash of what the image holds, files: name -> `copies.file_mark`, of the images for which they are
+    known; thumbnails: name -> `copies.thumbnail`.
     """
 
     names: list[str] = field(default_factory=list)
@@ -55,6 +59,9 @@ class Scored:
     failed: dict[str, str] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     rules: RegionRules = field(default_factory=RegionRules)
+    contents: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    thumbnails: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def add(self, name: str, judgement: Judgement) -> None:
         """Put one image on the list."""
@@ -66,13 +73,11 @@ class Scored:
     def select(self, wanted: Callable[[str], bool]) -> Scored:
         """The images whose names are wanted."""
         kept = [index for index, name in enumerate(self.names) if wanted(name)]
-        return Scored(
-            [self.names[index] for index in kept],
-            [self.scores[index] for index in kept],
-            None if self.levels is None else [self.levels[index] for index in kept],
-            self.failed,
-            self.source,
-            self.rules,
+        return replace(
+            self,
+            names=[self.names[index] for index in kept],
+            scores=[self.scores[index] for index in kept],
+            levels=None if self.levels is None else [self.levels[index] for index in kept],
         )
 
     def highest(self, count: int) -> list[tuple[str, float]]:
@@ -83,6 +88,8 @@ class Scored:
 
 Progress = Callable[[int, int, int], None]
 """Called with the images done, their number, and how many of them failed."""
+Watch = Callable[[str, NDArray[np.float32]], None]
+"""Called with the name of an image and its map."""
 
 
 def _silent(done: int, total: int, failed: int) -> None:
@@ -96,25 +103,41 @@ def score_images(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Progress = _silent,
+    watch: Watch | None = None,
 ) -> Scored:
-    """Judge image files; broken ones go to `failed`. Maps are dropped as soon as their level is known."""
+    """Judge image files; broken ones go to `failed`. Maps are dropped as soon as their level is known.
+
+    watch: called with the name and the map of every image that is no copy of an earlier one.
+    """
     found = Scored(source={"kind": "images", "images": len(files)}, rules=rules)
 
     def refuse(item: Decoded) -> None:
         found.failed[item.file.name] = item.reason or "unknown reason"
 
+    seen: set[str] = set()
     ahead = max(4, 2 * detector.batch_size)
     with closing(decode_ahead(files, max_pixels=max_pixels, max_images=ahead)) as decoded:
         for batch in readable_batches(decoded, lambda: detector.batch_size, refuse):
             judged = detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
             for item, judgement in zip(batch, judged, strict=True):
-                found.add(item.file.name, judgement)
+                name, pixels = item.file.name, item.pixels
+                assert pixels is not None
+                found.add(name, judgement)
+                content = pixel_hash(pixels)
+                if watch is not None and content not in seen:
+                    watch(name, judgement.anomaly_map)
+                seen.add(content)
+                found.contents[name], found.thumbnails[name] = content, thumbnail(pixels)
+                if item.sha256 is not None:
+                    found.files[name] = file_mark(item.size, item.sha256)
             progress(len(found.names) + len(found.failed), len(files), len(found.failed))
     return found
 
 
-def score_run(run: Run, rules: RegionRules, *, progress: Progress = _silent) -> Scored:
-    """The scores of a run, and the levels of its maps; no model.
+def score_run(run: Run, rules: RegionRules, *, progress: Progress = _silent, watch: Watch | None = None) -> Scored:
+    """The scores of a run, and the levels of its maps; no model. Its images are looked up to tell copies apart.
+
+    watch: as for `score_images`; it makes every map be read.
 
     Raises:
         RunFolderError: a map is missing or damaged.
@@ -123,9 +146,16 @@ def score_run(run: Run, rules: RegionRules, *, progress: Progress = _silent) -> 
     found.failed = {row.path: row.reason or "unknown reason" for row in run.failed}
     simple = rules == RegionRules()
     levels: list[float] = []
+    seen: set[str | None] = set()
     for number, row in enumerate(run.ok, start=1):
         found.names.append(row.path)
         found.scores.append(float(row.score or 0.0))
+        mark = path_mark(run.image_path(row))
+        if mark is not None:
+            found.contents[row.path] = found.files[row.path] = mark
+        if watch is not None and row.map is not None and (mark is None or mark not in seen):
+            watch(row.path, (read_levels(run.folder / row.map) / np.float32(MAP_MAXIMUM)).astype(np.float32))
+        seen.add(mark)
         if simple and row.peak is not None:
             levels.append(row.peak)
         elif row.map is not None:

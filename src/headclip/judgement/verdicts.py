@@ -116,8 +116,21 @@ class Criteria:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Criteria:
-        """What `to_json` wrote."""
-        return cls(**{**values, "rules": RegionRules(**values["rules"])})
+        """What `to_json` wrote.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            for name, value in values.items():
+                number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+                if name in ("threshold", "low", "high", "pixel", "pixel_mm") and not (number or value is None):
+                    raise ValueError(f"{name} is {value!r}"[:80])
+            return cls(**{**values, "rules": RegionRules(**values["rules"])})
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(
+                f"the thresholds of the run are damaged ({error}); `headclip rejudge` sets new ones"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,14 @@ class Batcher:
         """Whether not even one more image would be taken: cheap to ask before decoding it."""
         return len(self._jobs) >= self._queue or self._pixels >= self._queue_pixels
 
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until what is in the queue now is judged, by how long the last images took."""
+        return (len(self._jobs) + self._in_model) * self._pace
+
     def retry_after(self) -> int:
         """Whole seconds after which the queue should have room again."""
-        return max(1, math.ceil((len(self._jobs) + self._in_model) * self._pace / 2))
+        return max(1, math.ceil(self.expected_wait / 2))
 
     def submit(self, images: Sequence[NDArray[np.uint8]]) -> list[Future[Judgement]]:
         """Put (H, W, 3) images into the queue, all or none; cancelling a future takes its image out again.

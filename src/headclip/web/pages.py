@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, Request
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from headclip.inference.overlay import colour_table
+from headclip.templates import page_template
 from headclip.version import __version__
 from headclip.web.guard import COOKIE, Guard
 from headclip.web.run_api import Key, site_of, view_of
@@ -106,7 +105,7 @@ def _page(request: Request, template: str, status: int = 200, **values: Any) -> 
         "has_model": request.app.state.service is not None,
         "path": request.url.path,
     }
-    return HTMLResponse(_environment().get_template(template).render(**common | values), status)
+    return HTMLResponse(page_template("headclip.web", template).render(**common | values), status)
 
 
 def _summary(view: RunView) -> dict[str, Any]:
@@ -140,14 +139,3 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         "headclip": facts.get("versions", {}).get("headclip"),
     }
     return [(label, str(value)) for label, value in chosen.items() if value]
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("headclip.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

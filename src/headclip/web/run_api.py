@@ -18,6 +18,7 @@ from headclip.inference.run_files import read_levels
 from headclip.judgement import RegionRules, find_regions
 from headclip.web import pictures
 from headclip.web.bodies import read_uploads
+from headclip.web.foreign import split_off_foreign
 from headclip.web.live import LiveBusyError, LiveFullError
 from headclip.web.marks import MarkKind, labels_csv
 from headclip.web.runs import RunView, image_id
@@ -191,7 +192,9 @@ async def drop(request: Request) -> JSONResponse:
     site = site_of(request)
     if site.live is None:
         raise HTTPException(503, "this server holds no model; start it with --live")
-    uploads = await read_uploads(request, site.limits.images)
+    uploads, refused = await run_in_threadpool(split_off_foreign, await read_uploads(request, site.limits.images))
+    if not uploads:
+        raise HTTPException(422, "; ".join(reason for _, reason in refused)[:2000])
     try:
         rows = await run_in_threadpool(site.live.judge, uploads)
     except LiveBusyError as error:
@@ -201,6 +204,9 @@ async def drop(request: Request) -> JSONResponse:
     results = [
         {"id": image_id(row.path), "name": row.path, "status": row.status, "reason": row.reason, "score": row.score}
         for row in rows
+    ]
+    results += [
+        {"id": None, "name": name, "status": "failed", "reason": reason, "score": None} for name, reason in refused
     ]
     return JSONResponse({"results": results})
 

@@ -15,16 +15,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from headclip.errors import InputError
 
 _HEADER_SECONDS = 10.0
+_STALL_SECONDS = 20.0  # between two looks at a client that does not keep up with what it is sent
+_LEAST_PACE = 4096  # bytes a second that it has to take
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes connections whose request line and headers do not come; uvicorn would wait for ever.
+    """Closes connections whose request line and headers do not come, or that do not take their answer; uvicorn would
+    wait for ever, and keep the answer, which with maps in it can have hundreds of megabytes.
 
     Bodies that do not come are refused by the application, with an answer.
     """
 
     _header_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,6 +36,7 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._watch_taking(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -40,6 +45,30 @@ class ImpatientProtocol(H11Protocol):
             self._disarm()
         elif self._header_timer is None and self.timeout_keep_alive_task is None:
             self._arm()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_taking(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._watch_taking(None)
+        super().resume_writing()
+
+    def _watch_taking(self, waiting: int | None) -> None:
+        """Look again in a while whether less than these bytes wait; None: all is well."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        if waiting is not None:
+            self._stall_timer = self.loop.call_later(_STALL_SECONDS, self._look_at_taking, waiting)
+
+    def _look_at_taking(self, before: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting > before - _LEAST_PACE * _STALL_SECONDS:
+            self._stall_timer = None
+            self.transport.abort()  # close() would wait until the client has taken everything
+        else:
+            self._watch_taking(waiting)
 
     def _arm(self) -> None:
         self._header_timer = self.loop.call_later(_HEADER_SECONDS, self._give_up)

@@ -24,6 +24,7 @@ from headclip.inference.run_files import encode_map, quantise
 from headclip.judgement.verdicts import Criteria
 from headclip.web.batching import Batcher, ModelError, QueueFullError, StoppingError
 from headclip.web.bodies import Upload
+from headclip.web.foreign import check_alone
 from headclip.web.limits import Limits
 from headclip.web.metrics import Metrics
 from headclip.web.schemas import ImageResult, MapData, RegionData
@@ -31,6 +32,7 @@ from headclip.web.schemas import ImageResult, MapData, RegionData
 MapKind = Literal["none", "png", "npy"]
 _DECODERS = 2  # images decoded at a time: each may hold max_pixels x 3 bytes before the queue counts it
 _ENCODERS = 2
+_HOPEFUL = 0.8  # share of the time for a request that the queue may be expected to take
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Service:
         futures: list[Future[Judgement]] = []
         try:
             async with asyncio.timeout(self.limits.seconds):
-                if self.batcher.full:  # before the work of decoding
+                if self.batcher.full or self.batcher.expected_wait > _HOPEFUL * self.limits.seconds:
+                    # Before the work of decoding; and rather at once than after a wait without an answer.
                     raise QueueFullError(self.batcher.retry_after())
                 decoded = await self._decode(uploads)
                 images = [item for item in decoded if not isinstance(item, Refused)]
@@ -120,7 +123,9 @@ class Service:
 
     def _decode_one(self, content: bytes) -> NDArray[np.uint8] | Refused:
         try:
-            return decode(content, max_pixels=self.limits.max_pixels)
+            pixels = decode(content, max_pixels=self.limits.max_pixels)
+            check_alone(content)
+            return pixels
         except ImageError as error:
             return Refused(_status_of(str(error)), str(error))
 

@@ -61,6 +61,12 @@ export class Stage {
 
   setLevels(levels) { this.levels = levels; this.repaint(); }
 
+  /* Words in the corner, where the map is not the run's own. */
+  setNote(words) {
+    this.label.hidden = !words;
+    this.label.textContent = words;
+  }
+
   /* scale: colours of the map; opacity in [0, 1]. */
   setColours(scale, opacity) { this.scale = scale; this.opacity = opacity; this.repaint(); }
 

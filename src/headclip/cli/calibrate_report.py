@@ -1,0 +1,100 @@
+"""What `headclip calibrate` says of what it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headclip.cli.common import output
+
+if TYPE_CHECKING:
+    from headclip.judgement.calibrate import Repeated
+    from headclip.judgement.calibration import Calibration
+    from headclip.judgement.conformal import Promise
+    from headclip.judgement.scored import Scored
+
+
+def print_calibration(
+    found: Calibration, promise: Promise, scored: Scored, out: Path | None, checkpoint: Path | None
+) -> None:
+    """The thresholds, what they promise, and what more images would give; `out`, `checkpoint`: where they went."""
+    console = output()
+    image, pixel = found.image, found.pixel
+    console.print(found.describe(), soft_wrap=True)
+    console.print(f"Image threshold {image.threshold:.6f}: an alarm above it", soft_wrap=True)
+    if image.high is None:
+        console.print(f"Verdicts: ok up to {image.low:.6f}, above it review", soft_wrap=True)
+    elif image.high > image.low:
+        console.print(
+            f"Verdicts: ok up to {image.low:.6f}, review up to {image.high:.6f}, above it defect", soft_wrap=True
+        )
+    else:
+        console.print(f"Verdicts: ok up to {image.low:.6f}, above it defect", soft_wrap=True)
+    if pixel is not None:
+        console.print(f"Pixel threshold {pixel.threshold:.6f}: a region is where the map is above it", soft_wrap=True)
+    masked = found.data.get("pixels")
+    if masked is not None:
+        console.print(
+            f"  best F1 of pixels {masked['value']:.3f} (precision {masked['precision']:.3f}, recall "
+            f"{masked['recall']:.3f}); normal images may show regions, nothing is promised about them",
+            soft_wrap=True,
+        )
+    for what, value in (("image", image.threshold), ("pixel", 0.0 if pixel is None else pixel.threshold)):
+        if value >= 1.0:
+            console.print(
+                f"The {what} threshold is the highest value there is: it never raises an alarm", soft_wrap=True
+            )
+    if found.kind == "conformal":
+        _print_tighter(found, promise, scored)
+    for name, reason in list(scored.failed.items())[:10]:
+        console.print(f"  not judged: {name}: {reason}", soft_wrap=True)
+    for path in (out, checkpoint):
+        if path is not None:
+            console.print(f"Calibration: {path}", soft_wrap=True)
+
+
+def print_repeated(repeated: Repeated) -> None:
+    """Images that are no independent looks at the line, and what was done about them."""
+    console = output()
+
+    def show(words: str, pairs: list[tuple[str, str]], sign: str = "=") -> None:
+        if not pairs:
+            return
+        console.print(words.format(len(pairs)), soft_wrap=True)
+        for first, second in pairs[:5]:
+            console.print(f"  {first}{f' {sign} {second}' if second else ''}", soft_wrap=True)
+        if len(pairs) > 5:
+            console.print(f"  and {len(pairs) - 5:,} more", soft_wrap=True)
+
+    show("Exact copies of other images, which count once with them: {:,}", list(repeated.copies.items()))
+    show("Reference images of the method itself, left out: {:,}", [(name, "") for name in repeated.references])
+    near = "Images that look and score like others: {:,}; if they show one part twice, the promise counts too many"
+    show(near, list(repeated.near), "~")
+
+
+def _print_tighter(found: Calibration, promise: Promise, scored: Scored) -> None:
+    """What more images would give, and which of these to look at."""
+    from dataclasses import replace
+
+    from headclip.judgement.conformal import images_needed, share_text, suspects_of, tighter_promises
+
+    console = output()
+    kept = replace(promise, false_alarms=found.terms.false_alarms or promise.false_alarms)
+    given = len(scored.scores)
+    tighter = tighter_promises(kept)
+    able = [rate for rate, images in tighter.items() if images <= given]
+    if able:
+        console.print(f"  these images could promise {share_text(min(able))} as well", soft_wrap=True)
+    for rate, images in [item for item in tighter.items() if item[1] > given][:3]:
+        console.print(f"  {share_text(rate)} would need {images:,} images", soft_wrap=True)
+    closing = images_needed(replace(kept, confidence=kept.band_confidence))
+    if found.image.high is None:
+        console.print(f"  verdicts of defect would need {closing:,} images", soft_wrap=True)
+    elif kept.confidence is None:
+        console.print(f"  for the same with {kept.band_confidence:.0%} confidence, add --confidence", soft_wrap=True)
+    suspects = suspects_of(len(scored.scores), promise.contaminated)
+    if suspects:
+        text = f"If {suspects} of them are not normal, it is probably these; without them the threshold drops:"
+        console.print(text, soft_wrap=True)
+        for name, score in scored.highest(min(suspects, 10)):
+            console.print(f"  {score:.6f} {name}", soft_wrap=True)
