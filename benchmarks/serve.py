@@ -4,7 +4,10 @@
 
 Starts a server on the embedded model, or takes a running one with --url. Every client sends one picture after the
 other; one that is told to come back (429) waits as long as Retry-After says. Any other refusal is an error, and the
-exit status is 1. Memory is the server's resident set, read while it works; it is known only for a server started here.
+exit status is 1. Memory is the server's resident set, read every second while it works; it is known only for a server
+started here. It is printed for every tenth second, with the slope of a straight line through its lowest values in each
+ten seconds from the tenth on: by then the queue and the answers on their way have the room they take. How many they are
+changes from moment to moment, and the C library gives large blocks back when it likes; a leak would lift the floor.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ import numpy as np
 from PIL import Image
 
 PICTURES = 16
+EVERY = 10  # seconds between the figures of memory that are printed
+SETTLED = 10.0  # seconds until buffers and queue have their size
 
 
 @dataclass
@@ -56,45 +61,54 @@ def main() -> None:
     with _server(options.url, options.queue) as (address, process):
         pictures = [_picture(options.size, seed) for seed in range(PICTURES)]
         _send(address, pictures[0])  # the first one warms the model
-        memory = [_resident(process)]
         tally = Tally()
-        stop = time.monotonic() + options.seconds
+        started = time.monotonic()
         clients = [
-            threading.Thread(target=_client, args=(address, pictures, number, stop, tally))
+            threading.Thread(target=_client, args=(address, pictures, number, started + options.seconds, tally))
             for number in range(options.clients)
         ]
-        started = time.monotonic()
+        memory = [(0.0, _resident(process))]
         for client in clients:
             client.start()
-        for _ in range(4):
-            time.sleep(options.seconds / 4)
-            memory.append(_resident(process))
+        while any(client.is_alive() for client in clients):
+            time.sleep(max(0.0, started + len(memory) - time.monotonic()))
+            memory.append((time.monotonic() - started, _resident(process)))
         for client in clients:
             client.join()
         elapsed = time.monotonic() - started
-        time.sleep(1.0)
-        memory.append(_resident(process))
+        time.sleep(2.0)
+        memory.append((time.monotonic() - started, _resident(process)))
         alive = _send(address, pictures[0])[0] == 200
-    _report(options.clients, tally, elapsed, memory, alive)
+    _report(options.clients, tally, elapsed, alive)
+    if process is not None:
+        _report_memory(memory)
+    if not alive or set(tally.statuses) - {200, 429}:
+        raise SystemExit(1)
 
 
-def _report(clients: int, tally: Tally, elapsed: float, memory: list[float], alive: bool) -> None:
+def _report(clients: int, tally: Tally, elapsed: float, alive: bool) -> None:
     seconds = np.array(tally.seconds or [float("nan")])
     judged = len(tally.seconds)
     print(f"{clients} clients, {elapsed:.1f} s, {judged} images judged, {judged / elapsed:.1f} images/s")
     p50, p95, p99 = np.percentile(seconds, [50, 95, 99])
     print(f"latency: median {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s, longest {seconds.max():.2f} s")
     print("answers: " + ", ".join(f"{status}: {count}" for status, count in sorted(tally.statuses.items(), key=str)))
-    if not np.isnan(memory[0]):
-        print(
-            "memory of the server, before, at each quarter, after: "
-            + ", ".join(f"{size:.0f}" for size in memory)
-            + " MiB"
-        )
-    errors = {status for status in tally.statuses if status not in (200, 429)}
-    if errors or not alive:
-        print(f"errors: {sorted(map(str, errors))}; the server {'lives' if alive else 'does not answer'}")
-        raise SystemExit(1)
+    errors = sorted(str(status) for status in tally.statuses if status not in (200, 429))
+    print(f"errors other than 429: {', '.join(errors) or 'none'}; the server {'lives' if alive else 'does not answer'}")
+
+
+def _report_memory(memory: list[tuple[float, float]]) -> None:
+    """The curve of (second, MiB): the start, every tenth second, the end after a pause, and the slope."""
+    shown = memory[:-1:EVERY]
+    curve = ", ".join(f"{round(second)} s: {size:.0f}" for second, size in [*shown, memory[-1]])
+    print(f"memory of the server in MiB, {curve} (after a pause)")
+    settled = [pair for pair in memory[:-1] if pair[0] >= SETTLED]
+    windows = [settled[at : at + EVERY] for at in range(0, len(settled) - EVERY + 1, EVERY)]
+    if len(windows) >= 3:
+        floors = np.array([min(window, key=lambda pair: pair[1]) for window in windows])
+        slope = 60 * np.polyfit(floors[:, 0], floors[:, 1], 1)[0]
+        highest = max(size for _, size in memory)
+        print(f"slope of its floor from {SETTLED:.0f} s on: {slope:+.2f} MiB/min; highest {highest:.0f} MiB")
 
 
 def _client(address: str, pictures: list[bytes], number: int, stop: float, tally: Tally) -> None:
@@ -128,19 +142,8 @@ def _server(url: str | None, queue: int) -> Iterator[tuple[str, subprocess.Popen
     if url is not None:
         yield urlsplit(url).netloc, None
         return
-    command = [
-        sys.executable,
-        "-m",
-        "headclip",
-        "serve",
-        "--live",
-        "--port",
-        "0",
-        "--queue",
-        str(queue),
-        "--timeout",
-        "60",
-    ]
+    command = [sys.executable, "-m", "headclip", "serve", "--live", "--port", "0", "--timeout", "60"]
+    command += ["--queue", str(queue)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
