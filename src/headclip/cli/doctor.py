@@ -49,7 +49,7 @@ def _software() -> Iterator[tuple[str, str]]:
 def _device() -> Iterator[tuple[str, str]]:
     import torch
 
-    from headclip.clip.hardware import has_fast_bf16
+    from headclip.clip.hardware import has_fast_bf16, has_fast_int8
     from headclip.inference.device import (
         LARGE_TOWER,
         choose_device,
@@ -70,6 +70,7 @@ def _device() -> Iterator[tuple[str, str]]:
     large = f", bf16 for towers of {LARGE_TOWER / 1e6:.0f} M parameters and more"
     only_large = large if device.type == "cpu" and has_fast_bf16(device) else ""
     yield "auto device", str(device)
+    yield "int8", "supported (--precision int8)" if has_fast_int8() else "not supported: no AVX-512 VNNI or AMX"
     yield "auto precision", precision_name(choose_precision("auto", device)) + only_large
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from headclip.cli import judging_options, options
-from headclip.cli.common import Device, Precision, output, parse_settings
+from headclip.cli.common import Device, Precision, output
 
 TOKEN_VARIABLE = "HEADCLIP_TOKEN"
 _MEBIBYTE = 1024 * 1024
@@ -56,10 +56,7 @@ def serve(
     backbone: options.Backbone = "embedded",
     checkpoint: options.OneCheckpoint = None,
     method: options.OneMethod = None,
-    category: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What the images show, for methods that ask.  [default: object]"),
-    ] = None,
+    category: options.Category = None,
     setting: options.Settings = None,
     reference: options.Reference = None,
     device: options.OnDevice = Device.auto,
@@ -87,18 +84,9 @@ def serve(
     if live or watch:
         from headclip.cli.models import load_detector
 
-        arguments = {
-            "backbone": backbone,
-            "checkpoint": checkpoint,
-            "method": method,
-            "category": category,
-            "settings": parse_settings(setting or []),
-            "reference": reference,
-            "device": device.value,
-            "precision": precision.value,
-            "image_size": image_size,
-            "batch_size": batch_size,
-        }
+        arguments = options.model_arguments(
+            backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
+        )
         detector = load_detector(arguments, quiet=False)
     app = create_app(
         AppOptions(
