@@ -56,3 +56,15 @@ def test_predict_at_518_px_within_6_gib(large, tmp_path, precision):
     assert (row["status"], row["height"], row["width"]) == ("ok", "600", "800")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert "518" in json.dumps(facts)
+
+
+def test_export_to_onnx_within_10_gib(large, tmp_path):
+    pytest.importorskip("onnxruntime")
+    command = ["export", "--to", "onnx", "--out", str(tmp_path / "model.onnx"), "--backbone", str(large)]
+    command += ["--check-images", "1"]
+    done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=True)
+    status, gibibytes = json.loads(done.stdout.splitlines()[-1])
+    assert status == 0, done.stderr
+    assert gibibytes < 10.0
+    parity = json.loads((tmp_path / "model.onnx.json").read_text())["parity"]
+    assert parity["ok"]

@@ -29,10 +29,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, causal: 
 
 def pays_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `attend_in_blocks` is the quicker way, and allowed: it writes in place, so that nothing may learn."""
-    if q.dtype != torch.bfloat16 or q.device.type != "cpu" or k.shape[-2] < MIN_KEYS or not fused_bf16_is_slow():
+    if torch.compiler.is_compiling() or q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return False
     learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return not learning and not torch.compiler.is_compiling()
+    return not learning and k.shape[-2] >= MIN_KEYS and fused_bf16_is_slow()
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:

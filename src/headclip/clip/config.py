@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from headclip.errors import BackboneError
+from headclip.files import load_json
 
 Activation = Literal["quick_gelu", "gelu"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -84,14 +84,25 @@ class ClipConfig:
                 if key in rest:
                     rest[key] = tuple(rest[key])
             config = cls(vision=vision, text=None if text is None else TextConfig(**text), **rest)
-        except (TypeError, KeyError) as error:
+            config.check()
+        except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
             raise BackboneError(f"not a valid model configuration: {error}") from error
-        config.check()
         return config
 
     @classmethod
     def load(cls, path: Path) -> ClipConfig:
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        """From a JSON file.
+
+        Raises:
+            BackboneError: it cannot be read, or is no configuration.
+        """
+        try:
+            values = load_json(path)
+        except (OSError, ValueError) as error:
+            raise BackboneError(f"{path} cannot be read: {error}") from error
+        if not isinstance(values, dict):
+            raise BackboneError(f"{path} does not hold a JSON object")
+        return cls.from_dict(values)
 
     def check(self) -> None:
         """Raise BackboneError where the numbers contradict each other."""

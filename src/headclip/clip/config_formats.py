@@ -69,6 +69,13 @@ def from_huggingface(
     Raises:
         BackboneError: the model is not a CLIP, or has a setting that the towers do not support.
     """
+    try:
+        return _from_huggingface(config, preprocessor, name)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        raise BackboneError(f"config.json is not valid: {error}; download it again") from error
+
+
+def _from_huggingface(config: dict[str, Any], preprocessor: dict[str, Any] | None, name: str) -> ClipConfig:
     kind = config.get("model_type")
     if kind not in ("clip", "clip_vision_model"):
         raise BackboneError(f"config.json describes a model of type {kind!r}, not a CLIP (model_type 'clip')")
@@ -80,19 +87,16 @@ def from_huggingface(
     text_part = {**(config.get("text_config") or {}), **(config.get("text_config_dict") or {})}
     preprocessor = preprocessor or {}
     extra = config.get("headclip") or {}
-    try:
-        result = ClipConfig(
-            name=str(extra.get("name", name)),
-            embed_dim=int(config.get("projection_dim", _PROJECTION_DIM)),
-            vision=_vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}),
-            text=_text_from_huggingface({**_TEXT_DEFAULTS, **text_part}) if has_text else None,
-            mean=_triple(preprocessor.get("image_mean", CLIP_MEAN)),
-            std=_triple(preprocessor.get("image_std", CLIP_STD)),
-            default_image_size=extra.get("default_image_size"),
-            keep_aspect=bool(extra.get("keep_aspect", False)),
-        )
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise BackboneError(f"config.json is not valid: {error}; download it again") from error
+    result = ClipConfig(
+        name=str(extra.get("name", name)),
+        embed_dim=int(config.get("projection_dim", _PROJECTION_DIM)),
+        vision=_vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}),
+        text=_text_from_huggingface({**_TEXT_DEFAULTS, **text_part}) if has_text else None,
+        mean=_triple(preprocessor.get("image_mean", CLIP_MEAN)),
+        std=_triple(preprocessor.get("image_std", CLIP_STD)),
+        default_image_size=extra.get("default_image_size"),
+        keep_aspect=bool(extra.get("keep_aspect", False)),
+    )
     result.check()
     return result
 

@@ -1,10 +1,9 @@
-"""Reading weight files safely: safetensors, checkpoints without pickled code, TorchScript archives."""
+"""Reading weight files safely: safetensors, checkpoints and TorchScript archives without pickled code."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from headclip.clip.layouts import unwrap
+from headclip.clip.torchscript import read_torchscript
 from headclip.errors import BackboneError
 
 # In order of preference: safetensors holds numbers and nothing else.
@@ -23,16 +23,18 @@ OPEN_CLIP_WEIGHTS = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+MAX_ENTRIES = 100_000  # of a zip-based weight file
+MAX_PACKED = 16 << 20  # bytes of a compressed entry, unpacked; the code in OpenAI's archives is a few KB
+MAX_JSON = 64 << 20  # bytes of a JSON file that is read whole
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """All tensors of one weight file, in the precision they are stored in, without a training wrapper.
 
-    safetensors files and current checkpoints are mapped into memory, not copied. Checkpoints are read with
-    `weights_only`, so no pickled code runs. OpenAI's `.pt` files are TorchScript archives: they hold code for
-    PyTorch's own interpreter, of which `torch.jit.load` runs only what rebuilds the modules, and no method is
-    called here; still, read such archives only from a place that you trust.
+    safetensors files and current checkpoints are mapped into memory, not copied. No code in a file is ever executed:
+    checkpoints are read with `weights_only`, after a look whether their directory claims more than the file holds;
+    of OpenAI's `.pt` files, which are TorchScript archives, only the tensors are read (see `torchscript`).
 
     Raises:
         BackboneError: the file is missing, corrupt, cut short, or holds more than weights.
@@ -45,7 +47,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         elif _is_torchscript(path):
-            content = _read_torchscript(path)
+            content = read_torchscript(path)
         else:
             content = _read_checkpoint(path)
     except pickle.UnpicklingError as error:
@@ -58,23 +60,47 @@ def read_state(path: Path) -> dict[str, Tensor]:
         reason = str(error).split("\n")[0]
         raise BackboneError(f"{path} is corrupt or was cut short ({reason}); download it again") from error
     try:
-        return unwrap(content)
+        return bounded(unwrap(content))
     except BackboneError as error:
         raise BackboneError(f"{path}: {error}") from error
+
+
+def bounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors themselves, none of which repeats its values: made contiguous, it could be of any size.
+
+    Raises:
+        BackboneError: one does.
+    """
+    for name, value in state.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise BackboneError(f"tensor {name} of shape {tuple(value.shape)} is larger than what the file holds of it")
+    return state
 
 
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
+        check_archive(archive, path.stat().st_size)
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit announces its retirement; the archives stay as they are
-        module = torch.jit.load(str(path), map_location="cpu")
-    return dict(module.state_dict())
+def check_archive(archive: zipfile.ZipFile, size: int) -> None:
+    """Whether the directory of a zip-based weight file is one that PyTorch writes: stored entries, as long together
+    as the file itself. A crafted directory could otherwise ask for more memory than the file has bytes.
+
+    Raises:
+        ValueError: it is not; the message says why.
+    """
+    entries = archive.infolist()
+    if len(entries) > MAX_ENTRIES:
+        raise ValueError(f"it lists {len(entries):,} entries, more than {MAX_ENTRIES:,}")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED and entry.file_size > MAX_PACKED:
+            raise ValueError(f"its entry {entry.filename[:60]} is compressed, which PyTorch never does")
+    total = sum(entry.file_size for entry in entries if entry.compress_type == zipfile.ZIP_STORED)
+    if total > size:
+        raise ValueError(f"its entries say {total:,} bytes, and the file has {size:,}")
 
 
 def _read_checkpoint(path: Path) -> Any:
@@ -83,7 +109,10 @@ def _read_checkpoint(path: Path) -> Any:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    names = read_json(index).get("weight_map", {}).values()
+    listed = read_json(index).get("weight_map", {})
+    if not isinstance(listed, dict):
+        raise BackboneError(f"{index} lists no weight files; download it again")
+    names = listed.values()
     state: dict[str, Tensor] = {}
     for name in sorted({str(n) for n in names}):
         if Path(name).name != name:
@@ -99,8 +128,10 @@ def read_json(path: Path) -> dict[str, Any]:
         BackboneError: the file is missing or not a JSON object.
     """
     try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"it is larger than {MAX_JSON >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{path} cannot be read: {error}; download it again") from error
     if not isinstance(content, dict):
         raise BackboneError(f"{path} does not hold a JSON object; download it again")

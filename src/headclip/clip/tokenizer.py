@@ -24,6 +24,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from headclip.errors import BackboneError, InputError
+from headclip.files import load_json
 
 SOT = "<|startoftext|>"
 EOT = "<|endoftext|>"
@@ -248,7 +249,8 @@ def check_vocabulary(vocab: dict[str, int]) -> None:
     """
     size = len(vocab)
     advice = "take the tokenizer files from the same place as the weights"
-    if size < _BYTE_SYMBOLS + 2 or sorted(vocab.values()) != list(range(size)):
+    numbered = all(isinstance(number, int) for number in vocab.values())
+    if size < _BYTE_SYMBOLS + 2 or not numbered or sorted(vocab.values()) != list(range(size)):
         raise BackboneError(f"a vocabulary of {size} tokens is incomplete or has gaps in its ids; {advice}")
     if (vocab.get(SOT), vocab.get(EOT)) != (size - 2, size - 1):
         raise BackboneError(f"not a CLIP vocabulary: {SOT} and {EOT} are not its last two tokens; {advice}")
@@ -280,12 +282,12 @@ def _read_folder(folder: Path) -> tuple[dict[str, int], Merges]:
     two = (folder / "vocab.json", folder / "merges.txt")
     try:
         if one.is_file():
-            return _read_tokenizer_json(json.loads(one.read_text(encoding="utf-8")))
+            return _read_tokenizer_json(load_json(one))
         if all(path.is_file() for path in two):
             lines = two[1].read_text(encoding="utf-8").split("\n")
             merges = [_pair(line) for line in lines[lines[0].startswith("#version") :] if line.strip()]
-            return dict(json.loads(two[0].read_text(encoding="utf-8"))), merges
-    except (KeyError, TypeError, ValueError, OSError) as error:
+            return dict(load_json(two[0])), merges
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise BackboneError(f"the tokenizer files in {folder} cannot be read: {error}; download them again") from error
     raise BackboneError(f"no tokenizer in {folder}: it needs tokenizer.json, or vocab.json and merges.txt")
 

@@ -6,7 +6,6 @@ import difflib
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from headclip.clip import config_formats, hub
@@ -24,6 +23,7 @@ from headclip.clip.files import CHECKPOINT_SUFFIXES, OPEN_CLIP_WEIGHTS, read_jso
 from headclip.clip.layouts import detect_layout, infer_config, to_huggingface, to_ours
 from headclip.clip.tokenizer import CLIP_VOCAB_SIZE, ClipTokenizer
 from headclip.errors import BackboneError
+from headclip.files import cannot_write, scratch_folder
 
 EMBEDDED = Path(__file__).parent / "embedded"
 HUB_IDS = {
@@ -258,9 +258,9 @@ def save_backbone(backbone: Backbone, folder: str | os.PathLike[str], dtype: tor
 
     Raises:
         BackboneError: a weight is not finite, or not in the range of `dtype`.
+        OutputError: the folder cannot be written; the full disk says so.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     vision_only = backbone.config.text is None
     state = {key: value.detach().to("cpu", dtype) for key, value in backbone.state_dict().items()}
     for key, value in state.items():
@@ -270,20 +270,19 @@ def save_backbone(backbone: Backbone, folder: str | os.PathLike[str], dtype: tor
                 "back to an earlier state of the training"
             )
     model, preprocessor = config_formats.to_huggingface(backbone.config)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as scratch:
-        fresh = Path(scratch)
-        _write_json(fresh / "config.json", {**model, "dtype": str(dtype).removeprefix("torch.")})
-        _write_json(fresh / "preprocessor_config.json", preprocessor)
-        save_file(
-            to_huggingface(state, vision_only=vision_only),
-            fresh / "model.safetensors",
-            metadata={"format": "pt"},
-        )
-        if backbone.tokenizer is not None and not vision_only:
-            backbone.tokenizer.save(fresh)
-        for path in sorted(fresh.iterdir()):
-            path.chmod(0o644)  # safetensors writes files that only their owner can read
-            path.replace(target / path.name)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(target) as fresh:
+            _write_json(fresh / "config.json", {**model, "dtype": str(dtype).removeprefix("torch.")})
+            _write_json(fresh / "preprocessor_config.json", preprocessor)
+            content = save(to_huggingface(state, vision_only=vision_only), metadata={"format": "pt"})
+            (fresh / "model.safetensors").write_bytes(content)
+            if backbone.tokenizer is not None and not vision_only:
+                backbone.tokenizer.save(fresh)
+            for path in sorted(fresh.iterdir()):
+                path.replace(target / path.name)
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

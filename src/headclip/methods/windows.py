@@ -62,8 +62,8 @@ def window_vectors(vision: VisionTower, embedded: Tensor, grid: tuple[int, int],
 def cls_after_all_layers(vision: VisionTower, x: Tensor) -> Tensor:
     """Tokens that enter layer 1, (B, n, W), CLS first -> the CLS token after the last layer, (B, W)."""
     for layer, block in enumerate(vision.blocks, start=1):
-        q, k, v = block.attn.project(block.ln_1(x))
-        x = advance(block, x, q, k, v, cls_only=layer == len(vision.blocks))
+        cls_only = layer == len(vision.blocks)
+        x = advance(block, x, *block.attn.project(block.ln_1(x), cls_only), cls_only)
     return x[:, 0]
 
 
