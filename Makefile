@@ -4,7 +4,7 @@
 #   make test-slow   the tests that take minutes
 #   make test-ray    set up with Ray, then the tests on a Ray cluster of this machine
 #   make check       lint, formatting, types, spelling, the locked dependencies
-#   make drills      kill every long job 200 times in all, fill disks, damage files (20 minutes)
+#   make drills      kill every long job 200 times in all, fill disks, damage files (5 minutes)
 #   make fuzz        damaged input for everything that reads files and requests (5 minutes)
 #   make lock        write requirements.lock anew (needs the network)
 #   make docs        the documents as a site, in site/; every warning is an error

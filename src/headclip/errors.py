@@ -25,3 +25,16 @@ class InputError(HeadclipError):
 
 class ExportError(HeadclipError):
     """A model cannot be exported, an exported one differs from the original, or an engine cannot run it."""
+
+
+class OutputError(HeadclipError, OSError):
+    """A file cannot be written: the disk is full, the folder read-only. An OSError too, with its number and words."""
+
+    def __init__(self, message: str, cause: OSError | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if cause is not None:
+            self.errno, self.strerror = cause.errno, cause.strerror
+
+    def __str__(self) -> str:
+        return self.message

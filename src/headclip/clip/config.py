@@ -110,12 +110,28 @@ class ClipConfig:
         if self.text is not None:
             towers.append(("text", self.text))
         for which, tower in towers:
+            for name, most in _MOST.items():
+                value = getattr(tower, name, 1)
+                if not isinstance(value, int) or not 1 <= value <= most:
+                    raise BackboneError(f"{which} {name} {str(value)[:40]}: a whole number up to {most:,} is needed")
             if tower.width % tower.heads:
                 raise BackboneError(f"{which} width {tower.width} is not a multiple of its {tower.heads} heads")
         if self.vision.image_size % self.vision.patch_size:
             raise BackboneError(
                 f"image size {self.vision.image_size} is not a multiple of the patch size {self.vision.patch_size}"
             )
+
+
+# Far beyond every published model; what lies above would only keep the machine busy.
+_MOST = {
+    "width": 1 << 15,
+    "layers": 1 << 10,
+    "heads": 1 << 10,
+    "patch_size": 1 << 12,
+    "image_size": 1 << 14,
+    "context_length": 1 << 16,
+    "vocab_size": 1 << 22,
+}
 
 
 def known_architectures() -> dict[str, Path]:

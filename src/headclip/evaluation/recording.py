@@ -23,7 +23,15 @@ from headclip.inference.detector import Detector
 from headclip.inference.prediction import Prediction
 from headclip.inference.prefetch import Decoded
 from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import RunFolderError, encode_map, map_file, quantise, read_map, write_atomic
+from headclip.inference.run_files import (
+    RunFolderError,
+    encode_map,
+    is_sound_map,
+    map_file,
+    quantise,
+    read_map,
+    write_atomic,
+)
 
 COUNTS = "counts"
 
@@ -73,7 +81,7 @@ class Recorder:
         if not self.writer.is_done(file):
             return False
         folder = self.writer.folder
-        if self._options.keep_maps and not (folder / map_file(file.name)).is_file():
+        if self._options.keep_maps and not is_sound_map(folder / map_file(file.name)):
             return False
         if not self._has_pixels:
             return True

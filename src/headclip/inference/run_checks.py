@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ _OPTIONAL: dict[str, _Kind] = {
 }
 _WITHIN: dict[str, dict[str, _Kind]] = {
     "scale": {"low": _NUMBER, "high": _NUMBER},
-    "timing": {"earlier_seconds": _NUMBER},
+    "timing": {"earlier_seconds": _NUMBER, "seconds": _NUMBER},
     "judgement": {"criteria": dict},
 }
 _WORDS = ("path", "status", "reason", "map", "verdict", "sha256")
@@ -72,4 +71,4 @@ def _is(value: Any, kind: _Kind) -> bool:
         return False
     if isinstance(value, str):
         return value.isprintable() or value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
-    return not isinstance(value, int | float) or (math.isfinite(value) and abs(value) < 2**63)
+    return not isinstance(value, int | float) or abs(value) < 2**63

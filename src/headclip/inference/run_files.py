@@ -159,8 +159,17 @@ def read_levels(path: Path) -> NDArray[np.uint16]:
     try:
         with Image.open(path) as image:
             return np.asarray(image).astype(np.uint16)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RunFolderError(f"cannot read the map {path}: {error}; --resume makes it again") from error
+
+
+def is_sound_map(path: Path) -> bool:
+    """Whether a map file is there and can be read to its end."""
+    try:
+        read_levels(path)
+    except RunFolderError:
+        return False
+    return True
 
 
 def read_map(path: Path) -> NDArray[np.float32]:

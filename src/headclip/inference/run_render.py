@@ -139,7 +139,7 @@ def _read_preview(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RunFolderError(f"cannot read {path}: {error}; --resume makes it again") from error
 
 

@@ -240,13 +240,13 @@ def new_facts(
     images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
 ) -> dict[str, Any]:
     """run.json of a run that begins, or goes on from `old`."""
-    earlier = old["timing"]["seconds"] if old else 0.0
+    earlier = float((old or {}).get("timing", {}).get("seconds", 0.0))
     judgement = {"judgement": old["judgement"]} if old and old.get("judgement") else {}
     return judgement | {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "status": "running",
-        "created": old["created"] if old else _now(),
+        "created": (old or {}).get("created") or _now(),
         "root": str(images.root),
         "arguments": arguments or {},
         "settings": settings,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 from headclip.errors import InputError
 from headclip.files import load_json, write_atomically
@@ -50,7 +51,7 @@ class CalibrationError(InputError):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Threshold(_Frozen):
@@ -167,7 +168,11 @@ class Calibration(_Frozen):
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise CalibrationError(f"{name} is not a calibration; `headclip calibrate --out FILE.json` writes them")
         try:
-            return cls.model_validate(dict(values))
+            found = cls.model_validate(dict(values))
+            found.to_json(), found.describe()
+            return found
+        except (OverflowError, PydanticSerializationError) as error:
+            raise CalibrationError(f"{name} is damaged: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

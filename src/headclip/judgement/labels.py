@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from headclip.data.discover import printable
 from headclip.data.records import ImageRecord
 from headclip.inference.run import Row, Run
-from headclip.inference.run_files import LABELS
+from headclip.inference.run_files import LABELS, RunFolderError
 from headclip.judgement.verdicts import Criteria, Verdict
 
 NORMAL, ANOMALOUS = 0, 1
@@ -100,6 +100,10 @@ def read_labels(folder: Path) -> dict[str, int]:
             lines = list(csv.reader(handle))[1:]
     except FileNotFoundError:
         return {}
+    except (csv.Error, UnicodeError) as error:
+        raise RunFolderError(
+            f"{folder / LABELS} is damaged ({error}); `headclip rejudge RUN --labels PATH` writes it anew"
+        ) from error
     return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1] in ("0", "1")}
 
 

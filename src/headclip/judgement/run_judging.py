@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headclip.files import parse_json
 from headclip.inference.run import Row
 from headclip.inference.run_files import REGIONS, RunFolderError, encode_mask, mask_file, read_levels, write_atomic
 from headclip.inference.run_render import in_threads
@@ -122,11 +123,9 @@ def read_regions(folder: Path) -> dict[str, tuple[Region, ...]]:
         RunFolderError: the file is damaged.
     """
     try:
-        content = (folder / REGIONS).read_text(encoding="utf-8")
+        lines = [parse_json(line) for line in (folder / REGIONS).read_bytes().splitlines()]
+        return {line["path"]: tuple(map(Region.from_json, line["regions"])) for line in lines}
     except FileNotFoundError:
         return {}
-    try:
-        lines = [json.loads(line) for line in content.splitlines()]
-        return {line["path"]: tuple(map(Region.from_json, line["regions"])) for line in lines}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunFolderError(f"{folder / REGIONS} is damaged; `headclip rejudge` makes it again") from error

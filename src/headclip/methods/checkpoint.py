@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.files import check_archive
 from headclip.errors import CheckpointError, InputError
 from headclip.files import file_hash, write_atomically
 from headclip.methods.base import Method, create_method, list_methods, method_class
@@ -23,6 +25,9 @@ from headclip.version import __version__
 
 FORMAT = "headclip-checkpoint-1"
 OFFICIAL_SUFFIXES = (".pth", ".pt")
+_KINDS = {"method": str, "backbone": str, "backbone_hash": str} | dict.fromkeys(
+    ("config", "training", "data", "calibration", "versions"), dict
+)
 
 
 def software_versions() -> dict[str, str]:
@@ -72,9 +77,19 @@ def save_checkpoint(
         calibration=calibration or {},
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
-    content = save(tensors, metadata={"format": FORMAT, "headclip": json.dumps(asdict(info), sort_keys=True)})
-    write_atomically(path, content)
+    write_atomically(path, _encode(info, tensors))
     return info
+
+
+def _encode(info: CheckpointInfo, tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The content of a checkpoint file. safetensors has no check sum, so that of the tensors is added."""
+    facts = {"format": FORMAT, "headclip": json.dumps(asdict(info), sort_keys=True), "sha256": _content(tensors)}
+    return save(dict(tensors), metadata=facts)
+
+
+def _content(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (hex) over names, types, shapes and values."""
+    return hashlib.sha256(save(dict(tensors))).hexdigest()
 
 
 def write_calibration(path: Path, calibration: Mapping[str, Any]) -> CheckpointInfo:
@@ -85,9 +100,7 @@ def write_calibration(path: Path, calibration: Mapping[str, Any]) -> CheckpointI
     """
     info, tensors = _open(path)
     info = replace(info, calibration=dict(calibration))
-    write_atomically(
-        path, save(tensors, metadata={"format": FORMAT, "headclip": json.dumps(asdict(info), sort_keys=True)})
-    )
+    write_atomically(path, _encode(info, tensors))
     return info
 
 
@@ -149,6 +162,9 @@ def _load_official(path: Path, backbone: Backbone, settings: Mapping[str, Any] |
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_archive(archive, path.stat().st_size)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the damage leads to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -178,7 +194,15 @@ def _open(path: Path) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
         raise CheckpointError(f"{path} is not a safetensors file or is damaged: {error}") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a headclip checkpoint; `headclip train` writes them")
+    if metadata.get("sha256") not in (None, _content(tensors)):  # None: written before there was one
+        raise CheckpointError(
+            f"{path} is damaged: its values do not match their check sum; take a sound copy, or train again"
+        )
     try:
-        return CheckpointInfo(**json.loads(metadata["headclip"])), tensors
-    except (KeyError, TypeError, ValueError) as error:
+        info = CheckpointInfo(**json.loads(metadata["headclip"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has damaged metadata: {error}") from error
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(info, name), kind):
+            raise CheckpointError(f"{path} has damaged metadata: '{name}' is no {kind.__name__}")
+    return info, tensors

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from headclip.files import try_lock
+from headclip.files import parse_json, try_lock
 from headclip.training.feature_codec import Row
 
 PATIENCE = 600.0  # seconds to wait for another run that is writing; one batch takes seconds at most
@@ -190,7 +190,7 @@ def row_hash(key: str, row: Row) -> str:
 def read_entry(line: bytes) -> tuple[str, int, str] | None:
     """Key, row number and hash of a line of an index; None where it is torn."""
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         key, number, digest = entry["key"], entry["row"], entry["hash"]
     except (ValueError, KeyError, TypeError):
         return None

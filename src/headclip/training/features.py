@@ -148,7 +148,9 @@ class FeatureStore:
     def missing(self, method: Method, keys: Sequence[str]) -> list[str]:
         """Those of the keys, each once, for which something that the method needs is not kept or damaged."""
         rows = [self._open(plane) for plane in self._planes(kept_request(method)).values()]
-        return [key for key in dict.fromkeys(keys) if not all(part.has(key) for part in rows)]
+        # each part is asked about each key: `write` leaves alone what nobody has found to be damaged yet
+        lost = {key for part in rows for key in keys if not part.has(key)}
+        return [key for key in dict.fromkeys(keys) if key in lost]
 
     def add(self, method: Method, keys: Sequence[str], images: Tensor) -> None:
         """Run the tower over images (B, 3, H, W) uint8 and keep what the method needs of it.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from headclip.errors import InputError
+from headclip.files import load_json
 from headclip.training.pretrain_data import Sizes
 
 
@@ -43,7 +43,7 @@ class PretrainConfig:
 
     @property
     def steps(self) -> int:
-        return max(1, self.images // self.batch_size)
+        return max(1, self.images // max(1, self.batch_size))
 
 
 def read_recipe(path: Path | None, **options: Any) -> PretrainConfig:
@@ -55,16 +55,43 @@ def read_recipe(path: Path | None, **options: Any) -> PretrainConfig:
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = load_json(path)
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read the recipe {path}: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"the recipe {path} is no JSON object")
     values |= {name: value for name, value in options.items() if value is not None}
     known = {field.name for field in fields(PretrainConfig)}
     if unknown := sorted(set(values) - known):
         raise InputError(f"no such setting: {', '.join(unknown)}; a recipe may hold {', '.join(sorted(known))}")
-    for name in ("early_sizes", "late_sizes"):
-        if name in values:
-            values[name] = tuple((int(height), int(width)) for height, width in values[name])
-    if "teacher_blocks" in values:
-        values["teacher_blocks"] = tuple(values["teacher_blocks"])
-    return PretrainConfig(**values)
+    return PretrainConfig(**{name: _checked(name, value) for name, value in values.items()})
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a setting, of the kind that its default has.
+
+    Raises:
+        InputError: it is of another, or no number that makes sense.
+    """
+    default = getattr(PretrainConfig, name)
+    wanted = {int: "a whole number", float: "a number", str: "a word"}.get(type(default), "a list of whole numbers")
+    if isinstance(default, str) and isinstance(value, str):
+        return value
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        pairs = name.endswith("_sizes")
+        if value and all(_is_pair(item) if pairs else _is_count(item) for item in value):
+            return tuple(tuple(item) for item in value) if pairs else tuple(value)
+        wanted = "a list of [height, width]" if pairs else wanted
+    if isinstance(default, float) and (_is_count(value) or isinstance(value, float)) and abs(value) < 1e15:
+        return value
+    if isinstance(default, int) and _is_count(value):
+        return value
+    raise InputError(f"the recipe's {name} should be {wanted}, not {str(value)[:40]!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(_is_count(side) and side > 0 for side in value)

@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -47,6 +49,18 @@ class TrainingSet(Protocol):
     def describe(self) -> dict[str, Any]:
         """Name, size and fingerprint, for the checkpoint."""
         ...
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    """The image of a file, (H, W, 3).
+
+    Raises:
+        ImageError: it cannot be read any more; the message names the file.
+    """
+    try:
+        return decode(path)
+    except ImageError as error:
+        raise ImageError(f"the training image {path} cannot be read: {error}") from error
 
 
 class SyntheticTrainingSet(Dataset[TrainingItem]):
@@ -97,7 +111,7 @@ class FolderTrainingSet(Dataset[TrainingItem]):
 
     def __getitem__(self, index: int) -> TrainingItem:
         record = self.records[index]
-        image = decode(record.path)
+        image = _pixels(record.path)
         size = (self.size, self.size)
         mask = torch.zeros(size, dtype=torch.bool)
         if record.mask is not None:
@@ -132,7 +146,7 @@ class DatasetTrainingSet(Dataset[TrainingItem]):
 
     def __getitem__(self, index: int) -> TrainingItem:
         record = self.records[index]
-        image = decode(record.path)
+        image = _pixels(record.path)
         size = (self.size, self.size)
         found = self.dataset.mask(record, image.shape[:2])
         mask = torch.zeros(size, dtype=torch.bool) if found is None else resize_mask(found, size)

@@ -59,7 +59,7 @@ def thumbnail(preview: Path) -> bytes:
         with Image.open(preview, formats=["JPEG"]) as image:
             image.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))  # the decoder itself reduces, which is faster
             small = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RunFolderError("the preview of this image is missing or damaged; --resume makes it again") from error
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     return _encode(small, "JPEG", quality=80)
