@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import typer
 
+from commands import run
 from headclip.cli.app import main
 from headclip.errors import BackboneError
 from headclip.inference.run import Run
@@ -49,12 +50,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "in", 12)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return caught.value.code or 0
 
 
 def test_predict(folder, capsys):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from commands import run
 from evaluation.evaluate_files import FakeEvaluated, write_set
-from headclip.cli.app import main
 from headclip.inference.run import Run
 from inference.pictures import write_pictures
 
@@ -27,12 +27,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "in", 12)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return caught.value.code or 0
 
 
 def test_shards_then_merge(folder, capsys):

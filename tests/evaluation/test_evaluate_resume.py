@@ -16,22 +16,14 @@ from headclip.inference.run_files import RunFolderError
 
 # Evaluates argv[1] into argv[2]; dies by SIGKILL before it puts file number argv[3] in place.
 SCRIPT = """
-import os, signal, sys, pathlib
+import sys, pathlib
 sys.path[:0] = [sys.argv[4]]
+from dying import die_before_file
 from evaluation.evaluate_files import FakeEvaluated
 from headclip.data.datasets import open_dataset
 from headclip.evaluation.evaluate import Options, evaluate
 
-last, count, replace = int(sys.argv[3]), 0, pathlib.Path.replace
-
-def counting(self, target):
-    global count
-    count += 1
-    if count == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-
-pathlib.Path.replace = counting
+die_before_file(int(sys.argv[3]))
 options = Options(bootstrap=20, figures=False, worst=1)
 evaluate(FakeEvaluated(batch_size=2), [open_dataset("folder", sys.argv[1])], pathlib.Path(sys.argv[2]), options)
 """

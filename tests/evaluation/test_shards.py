@@ -27,23 +27,15 @@ OPTIONS = Options(bootstrap=5, figures=False, worst=2)
 TABLES = ("tables.csv", "scores.csv", "tables.md", "tables.tex", "worst.html")
 # Evaluates shard 1/2 of argv[1] into argv[2]; dies by SIGKILL before it puts file number argv[3] in place.
 SCRIPT = """
-import os, signal, sys, pathlib
+import sys, pathlib
 sys.path[:0] = [sys.argv[4]]
+from dying import die_before_file
 from evaluation.evaluate_files import FakeEvaluated
 from headclip.data.datasets import open_dataset
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.inference.shards import Shard
 
-last, count, replace = int(sys.argv[3]), 0, pathlib.Path.replace
-
-def counting(self, target):
-    global count
-    count += 1
-    if count == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-
-pathlib.Path.replace = counting
+die_before_file(int(sys.argv[3]))
 options = Options(bootstrap=5, figures=False, worst=2, shard=Shard(1, 2))
 evaluate(FakeEvaluated(batch_size=2), [open_dataset("folder", sys.argv[1])], pathlib.Path(sys.argv[2]), options)
 """

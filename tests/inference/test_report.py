@@ -24,6 +24,10 @@ from inference.fake_detector import FakeDetector
 EVIL = "</script><img src=x onerror=alert(1)>&amp;\"'{{7*7}}#?%.png".replace("/", "\u2215")
 
 
+def whole_page(*arguments) -> str:
+    return "".join(report.report_pieces(*arguments))
+
+
 class Page(HTMLParser):
     """Tags with attributes, text of table cells, and the data of the script."""
 
@@ -124,7 +128,7 @@ def test_limits_of_what_is_embedded(finished, tmp_path, monkeypatch):
     thumbnails = {f"{i}.png": report.Thumbnail("data:a" * 10, "data:b" * 10) for i in (8, 7, 6, 5)}
     monkeypatch.setattr(report, "MAX_THUMBNAIL_BYTES", 250)
     facts = finished.facts
-    data = Page(report.render_report(rows, facts, thumbnails, tmp_path)).data
+    data = Page(whole_page(rows, facts, thumbnails, tmp_path)).data
     assert [image["n"] for image in data["images"] if "t" in image] == ["8.png", "7.png"]
     assert all(image["o"].startswith("overlays/") for image in data["images"])
 
@@ -134,7 +138,7 @@ def test_pages_of_few_images(finished, tmp_path, count):
     rows = [
         Row(f"{i}.png", "ok", score=0.5, height=9, width=9, global_score=0.1, local_score=0.2) for i in range(count)
     ]
-    page = Page(report.render_report(rows, finished.facts, {}, tmp_path))
+    page = Page(whole_page(rows, finished.facts, {}, tmp_path))
     assert len(page.data["images"]) == count
 
 
@@ -184,8 +188,8 @@ def test_a_page_without_thresholds_has_no_verdicts(finished):
 def test_outlines_of_endless_regions_are_left_out(finished, monkeypatch, tmp_path):
     row = Row("a.png", "ok", score=0.5, height=9, width=9, global_score=0, local_score=0, verdict="ok", regions=2)
     square = find_regions(np.pad(np.ones((3, 3)), 3), 0.5)
-    page = report.render_report([row], finished.facts, {}, tmp_path, {"a.png": square})
+    page = whole_page([row], finished.facts, {}, tmp_path, {"a.png": square})
     assert Page(page).data["images"][0]["c"] == [[[3, 3, 6, 3, 6, 6, 3, 6]]]
     monkeypatch.setattr(report, "MAX_POINTS", 3)
-    page = report.render_report([row], finished.facts, {}, tmp_path, {"a.png": square})
+    page = whole_page([row], finished.facts, {}, tmp_path, {"a.png": square})
     assert "c" not in Page(page).data["images"][0]

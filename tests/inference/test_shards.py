@@ -39,18 +39,11 @@ predict_run(FakeDetector(batch_size=1, seconds=0.05), [sys.argv[1]], sys.argv[2]
 """  # noqa: E501
 # Merges argv[1]; dies before it puts file number argv[2] in place.
 MERGE = """
-import os, pathlib, sys
+import sys
+sys.path[:0] = [sys.argv[3]]
+from dying import die_before_file
 from headclip.inference.merging import merge_runs
-last, count, replace = int(sys.argv[2]), 0, pathlib.Path.replace
-
-def counting(self, target):
-    global count
-    count += 1
-    if count == last:
-        os._exit(9)
-    return replace(self, target)
-
-pathlib.Path.replace = counting
+die_before_file(int(sys.argv[2]), by_signal=False)
 merge_runs([sys.argv[1]])
 """
 
@@ -342,7 +335,8 @@ def test_killed_shards_go_on_and_lose_nothing(tmp_path):
 def test_a_killed_merge_goes_on(pictures, tmp_path, last):
     out = tmp_path / "run"
     judge_all(pictures, out, 2)
-    assert subprocess.run([sys.executable, "-c", MERGE, str(out), str(last)]).returncode == 9
+    command = [sys.executable, "-c", MERGE, str(out), str(last), str(Path(__file__).parents[1])]
+    assert subprocess.run(command).returncode == 9
     assert not (out / "run.json").exists() or not Run.open(out).finished
     merge_runs([out])
     check_whole(out, pictures)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from commands import run
 from data.volume_files import SECRETS, TRACES, dicom_dataset, head_of, save, write_nifti, write_series, write_tiff
-from headclip.cli.app import main
 from headclip.data.volumes.model import VolumeOptions
 from headclip.data.volumes.window import Window
 from headclip.errors import InputError
@@ -341,11 +341,6 @@ def test_the_search_for_traces_finds_them(patients, tmp_path):
 def fake_command(monkeypatch):
     """`headclip ...` with the fake model; returns its exit status."""
     monkeypatch.setattr("headclip.cli.predict.load_detector", lambda arguments, quiet: FakeDetector())
-
-    def run(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        return caught.value.code or 0
 
     return run
 

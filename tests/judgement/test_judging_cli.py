@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headclip.cli.app import main
+from commands import run
 from headclip.inference.detector import Detector
 from headclip.inference.run import Run
 from headclip.judgement import Calibration
@@ -42,12 +42,6 @@ def folder(tmp_path, monkeypatch) -> Path:
         low = 20 if index < 30 else 180
         Image.fromarray(rng.integers(low, low + 40 + index, (24, 32, 3), dtype=np.uint8)).save(path)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return caught.value.code or 0
 
 
 def test_from_normals_to_verdicts(folder, capsys):

@@ -260,27 +260,14 @@ def _aggregation() -> Ablation:
     return Ablation("aggregation", title, "equations 6 and 11", "variants", variants, remark=remark)
 
 
-PRINTED = {
-    "headclip": "HeadCLIP",
-    "anomalyclip": "AnomalyCLIP",
-    "adaclip": "AdaCLIP",
-    "anovl": "AnoVL",
-    "winclip": "WinCLIP",
-    "clip": "CLIP",
-    "clip_ac": "CLIP-AC",
-    "coop": "CoOp",
-    "linear_heads": "linear heads",
-}
-"""How the papers write the methods, in the order of the table; methods unknown here follow under their own name."""
-
-
 def _methods() -> Ablation:
     from headclip.methods import list_methods
+    from headclip.methods.titles import TITLES
 
     known = list_methods()
-    names = [name for name in PRINTED if name in known] + [name for name in known if name not in PRINTED]
+    names = [name for name in TITLES if name in known] + [name for name in known if name not in TITLES]
     variants = tuple(
-        Variant(PRINTED.get(name, name), name, axis="method", published=(PRINTED.get(name, name), "")) for name in names
+        Variant(TITLES.get(name, name), name, axis="method", published=(TITLES.get(name, name), "")) for name in names
     )
     sources = (("headclip", "1"), ("headclip", "2"), ("headclip", "3"), ("anomalyclip", "1"), ("anomalyclip", "2"))
     remark = (

@@ -148,9 +148,9 @@ def _of_runs(
     show: Callable[[str, int, int], None],
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.errors import InputError
-    from headclip.figures.canvas import NAMES
     from headclip.inference.run import Run
     from headclip.inspection.comparison import compare_runs, run_titles
+    from headclip.methods.titles import HEADINGS
 
     if len(folders) < len(inputs):
         other = next(entry for entry in inputs if entry not in folders)
@@ -158,7 +158,7 @@ def _of_runs(
     if method or checkpoint:
         raise InputError("--method and --checkpoint are for images; the runs say themselves what made them")
     runs = [Run.open(folder) for folder in folders]
-    titles = run_titles([Path(folder) for folder in folders], runs, NAMES)
+    titles = run_titles([Path(folder) for folder in folders], runs, HEADINGS)
     rule: Rule = choose.value if choose else ("different" if len(runs) > 1 else "anomalous")
     found = compare_runs(dict(zip(titles, runs, strict=True)), truths, rule=rule, progress=show, **shared)
     return found, {"runs": dict(zip(titles, map(str, folders), strict=True))}

@@ -26,8 +26,8 @@ def open_columns(method: str | None, checkpoints: list[str], *, backbone: str, *
         HeadclipError: an unknown method, or a file that is no checkpoint or belongs to another backbone.
     """
     from headclip.clip.weights import load_backbone
-    from headclip.figures.canvas import NAMES
     from headclip.inference.detector import Detector
+    from headclip.methods.titles import HEADINGS
 
     columns = plan_columns(method, checkpoints)  # before the backbone is loaded, which takes longer
     loaded = load_backbone(backbone)
@@ -37,7 +37,7 @@ def open_columns(method: str | None, checkpoints: list[str], *, backbone: str, *
         for column in columns:
             detector = Detector(loaded, column.checkpoint, method=column.method, **options)
             name = detector.method.name
-            title = NAMES.get(name, name)
+            title = HEADINGS.get(name, name)
             twice = sum(other.method == name for other in columns) > 1
             if twice and column.checkpoint is not None:
                 title += f" ({column.checkpoint.stem})"

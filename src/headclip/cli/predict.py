@@ -19,7 +19,6 @@ from headclip.cli.common import (
     Precision,
     error_line,
     output,
-    parse_settings,
     resume_line,
 )
 from headclip.cli.models import lift_pillow_limit, load_detector
@@ -117,17 +116,11 @@ def predict(
     lift_pillow_limit(limit)
     arguments = {
         "inputs": inputs,
-        "backbone": backbone,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "method": method,
-        "category": None if category == FROM_FOLDER else category,
+        **options.model_arguments(
+            *(backbone, checkpoint, method, None if category == FROM_FOLDER else category, setting, reference),
+            *(device, precision, image_size, batch_size),
+        ),
         "categories": FROM_FOLDER if category == FROM_FOLDER else None,
-        "settings": parse_settings(setting or []),
-        "reference": None if reference is None else str(reference),
-        "device": device.value,
-        "precision": precision.value,
-        "image_size": image_size,
-        "batch_size": batch_size,
         "max_pixels": limit,
         "tile": tile_overlap if tile else None,
     }

@@ -90,12 +90,12 @@ def train(
         what = "an unfinished run of it exists" if unfinished else "it exists"
         raise InputError(f"{out}: {what}; use --resume to go on, --overwrite to start anew, or another name")
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
-    given["pixel_loss"] = None if pixel_loss is PixelLoss.focal_dice else pixel_loss.value
     with process_group(choose_device(device.value)) as ranks:
         quiet = quiet or not ranks.leads
         built = build_trainable(method, backbone, str(ranks.device), seed, setting or [])
         wanted = {name: value for name, value in given.items() if value is not None}
         kept = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
+        kept["pixel_loss"] = pixel_loss.value
         config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
         size = image_size or built.image_size
         trainer = Trainer(built, _open_set(data, images, size, seed), config, ranks)

@@ -54,18 +54,6 @@ _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"Creator": "headclip", "Producer": None, "CreationDate": None},
     "svg": {"Date": None, "Creator": "headclip"},
 }  # no dates: the same figure is the same file
-NAMES = {
-    "headclip": "HeadCLIP",
-    "anomalyclip": "AnomalyCLIP",
-    "adaclip": "AdaCLIP",
-    "anovl": "AnoVL",
-    "winclip": "WinCLIP",
-    "clip": "CLIP",
-    "clip_ac": "CLIP-AC",
-    "coop": "CoOp",
-    "linear_heads": "Linear heads",
-}
-"""How the methods are written in figures."""
 
 
 def need_matplotlib() -> None:

@@ -48,18 +48,6 @@ def thumbnail_names(rows: Iterable[Row]) -> set[str]:
     return {row.path for row in ordered[:MAX_THUMBNAILS]}
 
 
-def render_report(
-    rows: Sequence[Row],
-    facts: Mapping[str, Any],
-    thumbnails: Mapping[str, Thumbnail],
-    folder: Path,
-    regions: Mapping[str, Sequence[Region]] = MappingProxyType({}),
-    labels: Mapping[str, int] = MappingProxyType({}),
-) -> str:
-    """The page as text; see `report_pieces`."""
-    return "".join(report_pieces(rows, facts, thumbnails, folder, regions, labels))
-
-
 def report_pieces(
     rows: Sequence[Row],
     facts: Mapping[str, Any],

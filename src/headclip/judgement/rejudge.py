@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headclip.inference.report import render_report, report_thumbnails
+from headclip.inference.report import report_pieces, report_thumbnails
 from headclip.inference.run import Row, Run, csv_bytes, parquet_bytes
 from headclip.inference.run_commit import commit, staging_folder
 from headclip.inference.run_files import (
@@ -25,6 +25,7 @@ from headclip.inference.run_files import (
     TEMPORARY,
     RunFolderError,
     write_atomic,
+    write_pieces,
 )
 from headclip.inference.run_writer import lock_journal
 from headclip.judgement.calibration import Calibration
@@ -106,8 +107,8 @@ def _stage(
     write_atomic(staged, CSV_TABLE, csv_bytes(judged.rows))
     if "scale" in facts:  # else it is a run without pictures, of headclip evaluate
         thumbnails = report_thumbnails(run.report, run.folder, judged.rows, facts["scale"])
-        page = render_report(judged.rows, facts, thumbnails, run.folder, judged.regions, labels)
-        write_atomic(staged, REPORT, page.encode())
+        page = report_pieces(judged.rows, facts, thumbnails, run.folder, judged.regions, labels)
+        write_pieces(staged, REPORT, page)
     write_atomic(staged, RUN_JSON, (json.dumps(facts, indent=2) + "\n").encode())
     shutil.rmtree(staged / TEMPORARY, ignore_errors=True)
     return judged.rows

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.features_dtype not in ("fp16", "int8"):
             raise InputError(f"features are kept as fp16 or int8, not as {self.features_dtype}")
-        if self.pixel_loss not in ("focal_dice", "cross_entropy"):
+        if self.pixel_loss not in get_args(PixelLoss):
             raise InputError(f"the pixel loss is focal_dice or cross_entropy, not {self.pixel_loss}")
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
             raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.data.decode import check_size
-from headclip.data.volumes.nifti import quietly
+from headclip.data.volumes.quiet import plain_errors, quietly
 from headclip.data.volumes.window import Window, percentile_window, sampled
 from headclip.errors import ImageError, InputError
 
@@ -77,7 +77,7 @@ class DicomSource:
         """
         file, frame = self.frames[index]
         pydicom = require_pydicom()
-        with _lock, plain_errors(), quietly("pydicom"):
+        with _lock, plain_dicom_errors(), quietly("pydicom"):
             header = read_header(pydicom, self.paths[file])
             if header.get("BurnedInAnnotation") == "YES" and not self.keep_names:
                 raise ImageError(BURNED_IN)
@@ -245,22 +245,12 @@ def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return np.rint(np.clip(values.astype(np.float64) * scale, 0.0, 255.0)).astype(np.uint8)
 
 
-@contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_dicom_errors() -> AbstractContextManager[None]:
     """Whatever goes wrong with a DICOM file, in words that quote nothing of it."""
-    try:
-        yield
-    except (ImageError, InputError):
-        raise
-    except MemoryError:
-        raise ImageError("not enough memory to read the DICOM file") from None
-    except FileNotFoundError:
-        raise ImageError("the file does not exist") from None
-    except PermissionError:
-        raise ImageError("no permission to read the file") from None
-    except (EOFError, struct.error):
-        raise ImageError("the DICOM data is cut off: it ends too early") from None
-    except OSError as error:
-        raise ImageError(f"the DICOM file cannot be read: {error.strerror or type(error).__name__}") from None
-    except Exception as error:
-        raise ImageError(f"the DICOM data is damaged, cut off or not supported ({type(error).__name__})") from None
+    return plain_errors(
+        "DICOM",
+        "DICOM file",
+        (EOFError, struct.error),
+        "the DICOM data is cut off: it ends too early",
+        "the DICOM data is damaged, cut off or not supported",
+    )

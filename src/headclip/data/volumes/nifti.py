@@ -7,13 +7,10 @@ in axial and coronal slices, the face to the left in sagittal ones, head or face
 from __future__ import annotations
 
 import gzip
-import logging
 import tempfile
 import threading
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +19,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headclip.data.decode import check_size, warnings_lock
+from headclip.data.decode import check_size
 from headclip.data.volumes.model import MAX_SLICES, Grid, VolumeOptions
+from headclip.data.volumes.quiet import plain_errors, quietly
 from headclip.data.volumes.window import Window, percentile_window, sampled
 from headclip.errors import ImageError, InputError
 
@@ -138,20 +136,6 @@ def require_nibabel() -> Any:
             "(or name the images alone, by a quoted glob)"
         ) from None
     return nibabel
-
-
-@contextmanager
-def quietly(logger: str) -> Iterator[None]:
-    """No warnings and no log of a package: they may quote what stands in a file."""
-    log = logging.getLogger(logger)
-    level = log.level
-    with _lock, warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
 
 
 def _is_gzip(path: Path) -> bool:
@@ -301,22 +285,12 @@ def _times(shape: list[int] | tuple[int, ...]) -> str:
     return " x ".join(f"{x:,}" for x in shape)
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors() -> AbstractContextManager[None]:
     """Whatever goes wrong in words that quote nothing."""
-    try:
-        yield
-    except (ImageError, InputError):
-        raise
-    except MemoryError:
-        raise ImageError("not enough memory to read the volume") from None
-    except FileNotFoundError:
-        raise ImageError("the file does not exist") from None
-    except PermissionError:
-        raise ImageError("no permission to read the file") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise ImageError("the compressed NIfTI data is damaged or cut off") from None
-    except OSError as error:
-        raise ImageError(f"the NIfTI file cannot be read: {error.strerror or type(error).__name__}") from None
-    except Exception as error:
-        raise ImageError(f"the NIfTI data is damaged or not supported ({type(error).__name__})") from None
+    return plain_errors(
+        "NIfTI",
+        "volume",
+        (EOFError, gzip.BadGzipFile, zlib.error),
+        "the compressed NIfTI data is damaged or cut off",
+        "the NIfTI data is damaged or not supported",
+    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headclip.data.volumes.dicom import (
     frame_count,
     frame_value,
-    plain_errors,
+    plain_dicom_errors,
     read_header,
     require_pydicom,
 )
@@ -67,7 +67,7 @@ def read_instances(path: Path, max_voxels: int) -> list[Instance]:
         InputError: pydicom is not installed.
     """
     pydicom = require_pydicom()
-    with plain_errors(), quietly("pydicom"):
+    with plain_dicom_errors(), quietly("pydicom"):
         header = read_header(pydicom, path)
         frames = frame_count(header)
         shape = (int(header.Rows), int(header.Columns))
