@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from headclip.clip import attention
-from headclip.clip.attention import attend, attend_in_blocks, pays_in_blocks
+from headclip.clip.attention import attend, attend_in_blocks, attend_in_products
 
 
 def heads(batch: int, tokens: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -38,17 +38,39 @@ def test_value_value_attention_in_bf16_is_as_near_as_the_rounding_of_its_scores(
     assert error.mean() < 2e-3 * exact.abs().max()
 
 
-def test_blocks_are_for_bf16_without_learning_alone(monkeypatch):
+def test_each_way_has_its_place(monkeypatch):
+    taken = []
+    for name in ("attend_in_blocks", "attend_in_products"):
+        way = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *args, name=name, way=way: taken.append(name) or way(*args))
     monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: True)
     q, k, v = heads(1, 300, torch.bfloat16)
-    assert pays_in_blocks(q, k, v)
-    assert not pays_in_blocks(q.float(), k.float(), v.float())
-    assert not pays_in_blocks(q, k[:, :, :64], v[:, :, :64])
-    assert not pays_in_blocks(q, k, v.clone().requires_grad_())
+    learning = v.clone().requires_grad_()
+
+    def way(*tensors):
+        taken.clear()
+        attend(*tensors)
+        return taken
+
+    assert way(q, k, v) == ["attend_in_blocks"]
+    assert way(q, k[:, :, :64], v[:, :, :64]) == []  # few keys
+    assert way(q.float(), k.float(), v.float()) == []
+    assert way(q, k, learning) == ["attend_in_products"]
     with torch.no_grad():
-        assert pays_in_blocks(q, k, v.clone().requires_grad_())
+        assert way(q, k, learning) == ["attend_in_blocks"]
     monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: False)
-    assert not pays_in_blocks(q, k, v)
+    assert way(q, k, v) == way(q, k, learning) == []
+
+
+def test_products_agree_with_the_fused_kernel_in_values_and_gradients():
+    fused = [x.clone().requires_grad_() for x in heads(2, 40, torch.float32)]
+    plain = [x.detach().clone().requires_grad_() for x in fused]
+    expected, found = F.scaled_dot_product_attention(*fused, scale=0.3), attend_in_products(*plain, 0.3)
+    torch.testing.assert_close(found, expected)
+    for result in (expected, found):
+        result.square().sum().backward()
+    for one, other in zip(fused, plain, strict=True):
+        torch.testing.assert_close(other.grad, one.grad)
 
 
 def test_gradients_pass(monkeypatch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.initialise import grow
 from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone, save_backbone
 from headclip.errors import InputError
@@ -121,3 +123,30 @@ def test_equal_captions_are_both_right():
     images[1] = images[0]
     loss = contrastive_loss(images, texts, torch.tensor(100.0), ["a", "a", "b"])
     assert loss.item() == pytest.approx(2 / 3 * torch.tensor(2.0).log().item(), abs=0.05)
+
+
+def test_dice_can_be_left_out():
+    batch = RenderStream(
+        seed=1, batch_size=4, early=(1, ((56, 56),)), late_sizes=((56, 56),), start=0, stop=1, defect_rate=0.0
+    ).batch(0)
+    plain, with_dice = pretrainer(dice_weight=0.0).losses(batch).patch, pretrainer().losses(batch).patch
+    assert 0 < plain < with_dice  # no picture has a defect, and Dice still asks for lower patches
+
+
+def test_a_deeper_tower_starts_as_the_shallower_one():
+    shallow = pretrainer().backbone
+    vision = replace(shallow.config.vision, layers=shallow.config.vision.layers + 2)
+    deep = grow(shallow, replace(shallow.config, vision=vision))
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(deep.vision(pixels).cls, shallow.vision(pixels).cls)
+    assert deep.vision.blocks[-1].attn.qkv.weight.abs().max() > 0
+
+
+def test_what_a_tower_cannot_grow_into():
+    shallow = pretrainer().backbone
+    vision = shallow.config.vision
+    with pytest.raises(InputError, match="more than the number of vision layers"):
+        grow(shallow, replace(shallow.config, vision=replace(vision, width=2 * vision.width)))
+    with pytest.raises(InputError, match="vision layers, more than"):
+        grow(shallow, replace(shallow.config, vision=replace(vision, layers=vision.layers - 1)))

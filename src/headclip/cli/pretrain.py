@@ -25,7 +25,8 @@ def pretrain(
         Path | None, typer.Option(metavar="FILE", help="JSON with any setting of PretrainConfig; options go before it.")
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="First values: a model that `headclip pretrain` made.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="First values: a model of this architecture, or of fewer vision layers."),
     ] = None,
     teacher: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A DINOv2 whose patch tokens are learnt as well.")
@@ -48,6 +49,7 @@ def pretrain(
     """
     from headclip.clip.backbone import Backbone
     from headclip.clip.config import ClipConfig, known_architectures
+    from headclip.clip.initialise import grow
     from headclip.clip.tokenizer import ClipTokenizer
     from headclip.clip.weights import load_backbone, save_backbone
     from headclip.errors import InputError
@@ -74,7 +76,7 @@ def pretrain(
     if start_from is not None:
         backbone = load_backbone(start_from)
         if backbone.config.to_dict() != shape.to_dict():
-            raise InputError(f"{start_from} is not of the architecture '{architecture}'")
+            backbone = grow(backbone, shape, config.seed)
     else:
         backbone = Backbone(shape, ClipTokenizer(shape.text.vocab_size, shape.text.context_length))
     trainer = Pretrainer(

@@ -22,17 +22,31 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, causal: 
 
     q: (B, heads, queries, head_dim); k and v: (B, heads, keys, head_dim). Returns (B, heads, queries, head_dim).
     """
-    if causal or not pays_in_blocks(q, k, v):
+    if causal or not is_slow_when_fused(q):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    if is_learning(q, k, v):
+        return attend_in_products(q, k, v, scale)
+    if k.shape[-2] < MIN_KEYS:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
     return attend_in_blocks(q, k, v, scale)
 
 
-def pays_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether `attend_in_blocks` is the quicker way, and allowed: it writes in place, so that nothing may learn."""
+def is_slow_when_fused(q: Tensor) -> bool:
+    """Whether PyTorch's fused kernel is not the quickest for queries of this kind; compiled graphs keep it."""
     if torch.compiler.is_compiling() or q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return False
-    learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return not learning and k.shape[-2] >= MIN_KEYS and fused_bf16_is_slow()
+    return fused_bf16_is_slow()
+
+
+def is_learning(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def attend_in_products(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """`attend` as two matrix products with all scores in between, for training: a step of the embedded model's tower
+    at 224 px takes 0.7 of the time that it takes with the fused kernel."""
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:

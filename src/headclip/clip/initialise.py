@@ -8,14 +8,17 @@ that already mixes near tokens (mimetic initialisation: Trockman and Kolter, 202
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.blocks import Attention
+from headclip.clip.config import ClipConfig
 from headclip.clip.text import TextTower
 from headclip.clip.vision import VisionTower
+from headclip.errors import InputError
 
 
 def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
@@ -25,6 +28,28 @@ def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
     if backbone.text is not None:
         initialise_text(backbone.text, generator)
     return backbone
+
+
+@torch.no_grad()
+def grow(backbone: Backbone, config: ClipConfig, seed: int = 0) -> Backbone:
+    """A deeper copy: the vision tower of `config` begins with the layers of `backbone`, and what follows changes
+    nothing at first, since the output projections of its layers start from zero.
+
+    Raises:
+        InputError: the two differ in more than the number of vision layers, or `config` has fewer of them.
+    """
+    ours = backbone.config
+    if replace(config, vision=replace(config.vision, layers=ours.vision.layers)).to_dict() != ours.to_dict():
+        raise InputError(f"{backbone.name} differs from the architecture in more than the number of vision layers")
+    if config.vision.layers < ours.vision.layers:
+        raise InputError(f"{backbone.name} has {ours.vision.layers} vision layers, more than {config.vision.layers}")
+    grown = initialise(Backbone(config, backbone.tokenizer, backbone.name), seed)
+    for index in range(ours.vision.layers, config.vision.layers):
+        block = grown.vision.blocks[index]
+        for linear in (block.attn.out, block.mlp.proj):
+            nn.init.zeros_(linear.weight)
+    grown.load_state_dict(backbone.state_dict(), strict=False)  # all but the new layers
+    return grown
 
 
 @torch.no_grad()

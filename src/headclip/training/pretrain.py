@@ -190,13 +190,18 @@ class Pretrainer:
         return loss
 
     def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Cross-entropy, where defects weigh more, plus Dice; logits (B, N, P) of abnormal against normal."""
+        """Cross-entropy, where defects weigh more, plus Dice if wanted; logits (B, N, P) of abnormal against normal.
+
+        On a picture without a defect, Dice pushes every patch down however low it is, and drowns the rest.
+        """
         target = patch_targets(masks, grid)
         logits = logits.movedim(-1, 0).unflatten(-1, grid)  # (P, B, rows, columns)
         repeated = target.expand_as(logits)
         heavier = torch.tensor(self.config.defect_weight, device=self.device)
         entropy = F.binary_cross_entropy_with_logits(logits, repeated, pos_weight=heavier)
-        return entropy + dice_loss(logits.sigmoid().flatten(0, 1), repeated.flatten(0, 1))
+        if self.config.dice_weight == 0:
+            return entropy
+        return entropy + self.config.dice_weight * dice_loss(logits.sigmoid().flatten(0, 1), repeated.flatten(0, 1))
 
     def advance(self, batch: PretrainBatch) -> PretrainLosses:
         """One optimiser step."""

@@ -35,6 +35,7 @@ class PretrainConfig:
     patch_weight: float = 1.0
     pair_weight: float = 0.25
     defect_weight: float = 4.0
+    dice_weight: float = 1.0
     teacher_weight: float = 1.0
     teacher_blocks: tuple[int, ...] = (5, 8)
     temperature: float = 0.07
