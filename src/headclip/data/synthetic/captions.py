@@ -94,6 +94,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "broken area": ("broken area", "dead area", "broken part", "inactive area"),
     "colour shift": ("discolouration", "colour fault", "colour defect"),
     "warp": ("distortion", "deformation", "warped area"),
+    "disturbed grain": ("rough patch", "worn spot", "disturbed texture"),
     "foreign texture": ("foreign patch", "foreign material", "wrong texture"),
     "chip": ("chip", "chipped edge", "broken edge", "cut corner"),
     "polyp": ("polyp", "lesion", "growth"),

@@ -1,4 +1,4 @@
-"""Defects of structure: a wrong colour, a warp, a foreign texture, a chipped edge."""
+"""Defects of structure: a wrong colour, a warp, a foreign texture, disturbed grain, a chipped edge."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from headclip.data.synthetic.defects_base import (
     blob_at,
     cover,
     defect,
+    local_level,
     shade,
     smoothstep,
     soft_noise,
@@ -123,6 +124,27 @@ def _enlarged(canvas: Canvas, rng: Rng, box: Box) -> Tensor:
     if rng.chance(0.5):
         window = window.transpose(1, 2)
     return F.interpolate(window[None], size=(box.height, box.width), mode="bilinear", align_corners=False)[0]
+
+
+@defect("disturbed grain", weight=0.9)
+def disturbed_grain(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
+    """A patch as bright as its surroundings whose texture is another: scrambled, roughened, or worn smooth."""
+    size = canvas.extent(rng, low=5, share=0.3)
+    box, alpha = blob(rng, canvas, size, ragged=rng.uniform(0.1, 0.6), soft=rng.uniform(0.05, 0.4))
+    crop = canvas.crop(box)
+    kind = rng.choice(("scrambled", "rough", "worn"), (0.4, 0.4, 0.2))
+    if kind == "scrambled":  # the same pixels in another order
+        order = rng.rand(box.height * box.width).argsort()
+        patch = crop.flatten(1)[:, order].view_as(crop)
+    elif kind == "rough":
+        grain = rng.choice((1, 1, 2, 3))
+        coarse = rng.randn(1, 1, -(-box.height // grain), -(-box.width // grain))
+        field = F.interpolate(coarse, scale_factor=grain)[0, :, : box.height, : box.width]  # (1, h, w)
+        patch = crop + field * max(0.25 * contrast, 1.5 * local_level(crop)[1], 0.02)
+    else:
+        reach = rng.integer(1, 4)
+        patch = F.avg_pool2d(F.pad(crop[None], [reach] * 4, mode="replicate"), 2 * reach + 1, stride=1)[0]
+    return Change(box, cover(crop, alpha * rng.uniform(0.6, 1.0), patch), support=alpha)
 
 
 @defect("chip", weight=1.1, kinds=("part", "grid"), few=True)

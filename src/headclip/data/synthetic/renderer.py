@@ -20,7 +20,7 @@ from headclip.data.synthetic.defects import apply_defect
 from headclip.data.synthetic.scenes import make_scene
 from headclip.errors import InputError
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Raised whenever the same seed would give another picture."""
 
 MIN_SIZE = 32
