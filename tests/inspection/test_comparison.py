@@ -49,6 +49,15 @@ def test_images_are_chosen_by_ranks():
     assert choose_images(scores, 9, "even") == choose_images(scores, 9, "anomalous") == [3, 2, 0, 1]
 
 
+def test_the_most_wrong_are_misses_and_false_alarms_in_turn():
+    scores = np.array([[0.9], [0.1], [0.5], [0.2], [0.8], [0.7]])
+    labels = [0, 1, 1, 0, None, 1]
+    assert choose_images(scores, 3, "wrong", labels) == [1, 0, 2]
+    assert choose_images(scores, 9, "wrong", labels) == [1, 0, 2, 3, 5]
+    with pytest.raises(InputError, match="labelled dataset"):
+        choose_images(scores, 3, "wrong", [None] * 6)
+
+
 def test_equal_scores_share_their_rank():
     assert choose_images(np.array([[0.5, 0.5], [0.5, 0.9], [0.5, 0.1]]), 3, "anomalous") == [1, 0, 2]
 

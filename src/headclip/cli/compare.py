@@ -28,6 +28,7 @@ class Choice(StrEnum):
     anomalous = "anomalous"
     different = "different"
     even = "even"
+    wrong = "wrong"
 
 
 class ScaleKind(StrEnum):
@@ -73,8 +74,9 @@ def compare(
     choose: Annotated[
         Choice | None,
         typer.Option(
-            help="Images to show: the first, the most anomalous, those that methods rank most differently, or from "
-            "high to low in even steps.  [default: first; different for several runs, anomalous for one]"
+            help="Images to show: the first, the most anomalous, those that methods rank most differently, from "
+            "high to low in even steps, or those judged most wrongly (with --data).  "
+            "[default: first; different for several runs, anomalous for one]"
         ),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=40, metavar="N", help="Images to show.")] = 6,

@@ -90,7 +90,8 @@ def compare_methods(
         candidates = judge.choose(candidates, count, rule)
     shown, parts = judge.show(candidates, count)
     if rule != "first" and len(images) <= count:
-        order = choose_images(np.array([image.scores for image in shown]), count, rule)
+        labels = [image.truth.label for image in shown]
+        order = choose_images(np.array([image.scores for image in shown]), count, rule, labels)
         shown, parts = [shown[i] for i in order], [parts[i] for i in order]
     kind = scale or _usual_scale([detector.method.name for detector in detectors.values()], limits)
     colours = choose_scales(parts, kind, limits)
@@ -130,7 +131,7 @@ def compare_runs(
     truths.check(files)
     scores = np.array([[row.score or 0.0 for row in rows] for rows in common])
     shown, parts = [], []
-    chosen = choose_images(scores, count, rule)
+    chosen = choose_images(scores, count, rule, [truths.label(file) for file in files])
     for done, index in enumerate(chosen):
         progress("reading maps", done, len(chosen))
         rows = common[index]
@@ -177,7 +178,8 @@ class _Judge:
                 scores += [[predictions[i].score for predictions in found] for i in range(len(ok))]
         self.progress("choosing", len(images), len(images))
         self._need(readable)
-        return [readable[index] for index in choose_images(np.array(scores), count, rule)]
+        labels = [self.truths.label(image) for image in readable]
+        return [readable[index] for index in choose_images(np.array(scores), count, rule, labels)]
 
     def show(
         self, images: Sequence[ImageFile], count: int

@@ -73,6 +73,11 @@ class TruthFinder:
         found = self._records.get(image.path.resolve())
         return found[1].category if found else None
 
+    def label(self, image: ImageFile) -> int | None:
+        """1 (anomalous) or 0 (normal) by a dataset, None where none knows the image."""
+        found = self._records.get(image.path.resolve())
+        return found[1].label if found else None
+
     def knows(self, image: ImageFile) -> bool:
         """Whether there is anything about this image."""
         return image.path.resolve() in self._records or self._mask_file(image) is not None
