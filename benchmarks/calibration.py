@@ -162,7 +162,7 @@ def _round(folder: Path, small: Path, large: Path, counts: tuple[int, int], batc
 
 
 def _image_spread(run: Path, batch: int) -> float:
-    """Standard deviation of an image's seconds. A batch's are shared evenly, so it is that of batches, times its root."""
+    """Standard deviation of an image's seconds: that of batches, which share theirs evenly, times their root."""
     import pyarrow.parquet as pq
 
     seconds = [value for value in pq.read_table(run / "results.parquet")["seconds"].to_pylist() if value]

@@ -105,7 +105,9 @@ def compare(options: argparse.Namespace) -> int:
     for plan in plans(options, costs):
         found = [simulate(plan, options.images, costs, world, seed) for seed in range(options.seeds)]
         print(_line(plan, found, costs), flush=True)
-    print("\n| plan | a worker holds, GiB | the merging or the record, GiB | lists, GB | results, TB |\n|" + " --- |" * 5)
+    print(
+        "\n| plan | a worker holds, GiB | the merging or the record, GiB | lists, GB | results, TB |\n|" + " --- |" * 5
+    )
     for plan in plans(options, costs):
         print(_sizes(plan, options.images, measured))
     return 0

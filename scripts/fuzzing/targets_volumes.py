@@ -66,7 +66,7 @@ def _read(folder: Path, name: str, beside: bool = False) -> Callable[[bytes], No
             pixels = _decoded(one)
             assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3)
         if len(images) <= _MOST_SLICES:
-            predict_volume(Brightness(), place if beside else file, options, max_pixels=MAX_PIXELS)
+            predict_volume(Brightness(), file, options, max_pixels=MAX_PIXELS)
 
     if beside:
         import pydicom
@@ -109,7 +109,7 @@ def tiff_seeds() -> list[bytes]:
 def nifti_seeds(nibabel: Any) -> list[bytes]:
     """Of both versions, several types, an oblique affine, a slope."""
     rng = np.random.default_rng(0)
-    voxels = rng.integers(-1000, 1000, (9, 7, 4))
+    voxels = rng.integers(-1000, 1000, (12, 9, 8))
     oblique = np.array([[0, -2.0, 0.1, 5], [1.5, 0, 0, 2], [0, 0.2, 4, -9], [0, 0, 0, 1]])
     images = [
         nibabel.Nifti1Image(voxels.astype(np.int16), np.eye(4)),
