@@ -100,17 +100,20 @@ def compare(options: argparse.Namespace) -> int:
     names = ("workers", "kills_per_hour", "pause", "slow_share", "slow_factor", "spread")
     world = World(**{name: getattr(options, name) for name in names})
     print(f"{options.images:,} images, {1000 * costs.image:,.1f} CPU ms each; {world}\n")
-    print("| plan | days (lowest-highest) | useful | starts and lists | lost to kills | waiting | idle | tail | merging, "
-          "days | kills | judged again | given up |\n|" + " --- |" * 12)  # fmt: skip
+    head = ("plan", "days (lowest-highest)", "useful", "starts and lists", "lost to kills", "waiting", "idle", "tail",
+            "merging, days", "kills", "judged again", "given up")  # fmt: skip
+    print(_heading(head))
     for plan in plans(options, costs):
         found = [simulate(plan, options.images, costs, world, seed) for seed in range(options.seeds)]
         print(_line(plan, found, costs), flush=True)
-    print(
-        "\n| plan | a worker holds, GiB | the merging or the record, GiB | lists, GB | results, TB |\n|" + " --- |" * 5
-    )
+    print("\n" + _heading(("plan", "a worker holds, GiB", "merging or record, GiB", "lists, GB", "results, TB")))
     for plan in plans(options, costs):
         print(_sizes(plan, options.images, measured))
     return 0
+
+
+def _heading(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n|{' --- |' * len(cells)}"
 
 
 def _line(plan: Plan, found: Sequence[Outcome], costs: Costs) -> str:

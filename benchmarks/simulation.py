@@ -104,7 +104,8 @@ class Outcome:
 
     makespan: until the last image is judged; first_idle: until a worker found nothing to do; useful: for images whose
     rows count; starting: models, lists, checks of what was done; lost: for images whose rows do not count; waiting:
-    for a replacement; merging: after that, on one machine; recording: of the machine that keeps the record.
+    for a replacement; merging: seconds after that, each run on one machine; recording: of the machine that keeps the
+    record.
     """
 
     workers: int
@@ -193,17 +194,25 @@ class _Simulation:
         self._workers = [self._hire(0.0) for _ in range(world.workers)]
 
     def run(self) -> Outcome:
+        begin = self._listed_first()
+        self._outcome.starting += begin * self._world.workers
         for number in range(self._world.workers):
-            self._take(number, 0.0)
+            self._take(number, begin)
         while self._events and self._left:
             moment, _, _, happen = heapq.heappop(self._events)
             happen(moment)
         outcome = self._outcome
         outcome.makespan = max(outcome.makespan, self._recorded)
         outcome.first_idle = min(outcome.first_idle or outcome.makespan, outcome.makespan)
-        if self._plan.merged:
-            outcome.merging = outcome.images * self._costs.merging
+        if self._plan.merged:  # every run on a machine of its own
+            outcome.merging = outcome.images * self._costs.merging / min(self._plan.runs, self._world.workers)
         return outcome
+
+    def _listed_first(self) -> float:
+        """Seconds until the one machine that keeps the record knows all images; shards list for themselves."""
+        if self._plan.kind != "chunks" or not self._queue:
+            return 0.0
+        return self._queue[0].listed * self._costs.listing
 
     def _hire(self, now: float) -> _Worker:
         """A worker on a machine of its own."""

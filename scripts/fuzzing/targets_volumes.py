@@ -81,7 +81,8 @@ def _decoded(file: Any) -> Any:
     try:
         return file.decode(MAX_PIXELS)
     except HeadclipError as error:
-        assert str(error).strip(), "refused without a word"
+        if not str(error).strip():
+            raise AssertionError("refused without a word") from error
         return None
 
 
