@@ -36,9 +36,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Measured:
-    """costs: for the simulation. spreads: lowest and highest of the rounds, by the name of the cost. memory: KiB for
-    each further image of a process that lists, and of one that merges. disk: bytes for each image, by kind. tables:
-    what was measured by count."""
+    """costs: for the simulation. spreads: lowest and highest of the rounds, by the name of the cost.
+
+    memory: KiB for each further image of a process that lists, of one that merges, and of one that merges rows without
+    files. disk: bytes for each image, by kind. tables: what was measured by count.
+    """
 
     costs: Costs
     spreads: dict[str, tuple[float, float]]
@@ -62,8 +64,11 @@ class Measured:
         return cls(**values | {"costs": Costs(**values["costs"])})
 
 
-def watch(command: Sequence[str], kill_after: float | None = None) -> tuple[Usage, bool]:
-    """Run a process to its end, or send SIGKILL when it has had so many CPU seconds; whether that happened."""
+def watch(command: Sequence[str], kill_after: float | None = None, failing: bool = False) -> tuple[Usage, bool]:
+    """Run a process to its end, or send SIGKILL when it has had so many CPU seconds; whether that happened.
+
+    failing: it may say that no image could be judged, by its exit status 1.
+    """
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while kill_after is not None and process.returncode is None:
@@ -75,7 +80,7 @@ def watch(command: Sequence[str], kill_after: float | None = None) -> tuple[Usag
         time.sleep(0.01)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, -9) or (process.returncode and kill_after is None):
+    if process.returncode not in (0, -9, int(failing)) or (process.returncode == -9 and kill_after is None):
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     found = Usage(usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss / 1024)
     return found, process.returncode == -9
@@ -125,6 +130,7 @@ def calibrate(folder: Path, options: Any, say: Callable[[str], None]) -> Measure
     disk = _disk(folder / "whole-out", many)
     listing = [_list(folder, count, say) for count in options.list_counts]
     merging = [_merge(folder, count, say) for count in options.merge_counts]
+    rows = [_merge_rows(folder, count, say) for count in options.row_counts]
     recording = _recording(folder / "recording")
     costs = Costs(
         image_spread=spread,
@@ -134,10 +140,11 @@ def calibrate(folder: Path, options: Any, say: Callable[[str], None]) -> Measure
         batch=options.batch,
         **{name: statistics.median(values) for name, values in rounds.items()},
     )
-    memory = {name: 1024 * _slope(table, "peak") for name, table in (("listing", listing), ("merging", merging))}
+    tables = {"listing": listing, "merging": merging, "rows": rows}
+    memory = {name: 1024 * _slope(table, "peak") for name, table in tables.items()}
     spreads = {name: (min(values), max(values)) for name, values in rounds.items()}
     about = {"processor": _processor(), "python": platform.python_version(), "size": options.size, "pictures": many}
-    return Measured(costs, spreads, memory, disk, {"listing": listing, "merging": merging}, about)
+    return Measured(costs, spreads, memory, disk, tables, about)
 
 
 def _round(folder: Path, small: Path, large: Path, counts: tuple[int, int], batch: int) -> dict[str, float]:
@@ -209,6 +216,17 @@ def _merge(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, fl
     return {"count": count, "cpu": used.cpu, "wall": used.wall, "peak": used.peak, "report": report}
 
 
+def _merge_rows(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, float]:
+    """Merging of rows that have no files: what the rows themselves cost."""
+    out = folder / f"rows-{count}"
+    shutil.rmtree(out, ignore_errors=True)
+    watch([*_SELF, "rows", str(count), str(out)])
+    used = watch([*HEADCLIP, "merge", str(out / "run"), "--quiet"], failing=True)[0]
+    shutil.rmtree(out)
+    say(f"merge of {count:,} rows without files: {used.cpu:,.1f} s, {used.peak:,.0f} MiB")
+    return {"count": count, "cpu": used.cpu, "wall": used.wall, "peak": used.peak}
+
+
 def _recording(folder: Path) -> float:
     """CPU seconds for one row on the machine that keeps the record: its line in the journal."""
     from headclip.data.discover import ImageFile, ImageSet
@@ -277,5 +295,25 @@ def _do_make(count: str, folder: str) -> None:
         predict_run(_Brightness(), [place / "in"], place / "run", shard=Shard(index, 4), refresh_seconds=1e9)
 
 
+def _do_rows(count: str, folder: str) -> None:
+    """Two finished shards of images that failed: rows without files, so that many are soon made."""
+    from headclip.data.discover import ImageFile, ImageSet
+    from headclip.inference.run import Entry, Row
+    from headclip.inference.run_writer import RunWriter
+    from headclip.inference.shards import Shard, keep_listing
+
+    place = Path(folder)
+    names = [f"part {n // _FOLDER_SIZE:05}/image {n:08}.png" for n in range(int(count))]
+    every = ImageSet(place / "in", tuple(ImageFile(place / "in" / name, name) for name in names))
+    digest = keep_listing(place / "run/shards", names)
+    for index in (1, 2):
+        shard = Shard(index, 2)
+        facts = {"shard": {"index": index, "count": 2, "listing": digest, "images": len(names)}}
+        rows = [Entry(Row(file.name, "failed", "the image data ends too early"), 1, 1) for file in shard.of(every)]
+        with RunWriter(shard.folder(place / "run"), shard.of(every), _Brightness().describe(), extra=facts) as writer:
+            writer.append(rows)
+            writer.finish("", {})
+
+
 if __name__ == "__main__":
-    {"list": _do_list, "make": _do_make}[sys.argv[1]](*sys.argv[2:])
+    {"list": _do_list, "make": _do_make, "rows": _do_rows}[sys.argv[1]](*sys.argv[2:])
