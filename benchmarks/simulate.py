@@ -53,7 +53,7 @@ def _options() -> argparse.Namespace:
     measure.add_argument("--many", type=int, default=192, help="pictures of the long one")
     measure.add_argument("--list-counts", type=int, nargs="+", default=[10_000, 100_000])
     measure.add_argument("--merge-counts", type=int, nargs="+", default=[1000, 10_000])
-    measure.add_argument("--row-counts", type=int, nargs="+", default=[2000, 20_000], help="merged without their files")
+    measure.add_argument("--row-counts", type=int, nargs="+", default=[2000, 20_000], help="of rows without files")
     real = commands.add_parser("check")
     real.add_argument("--images", type=int, default=480)
     real.add_argument("--together", type=int, default=2, help="processes at a time")
@@ -140,8 +140,8 @@ def _line(plan: Plan, found: Sequence[Outcome], costs: Costs) -> str:
 
 def _sizes(plan: Plan, images: int, measured: Measured) -> str:
     """Memory, from what was measured for each further image; a worker's own hundreds of MiB come on top."""
-    each = images / plan.runs
-    listing, merging = (measured.memory[name] * each / 2**20 for name in ("listing", "rows"))
+    each, kind = images / plan.runs, "rows" if measured.tables["rows"] else "merging"
+    listing, merging = (measured.memory[name] * each / 2**20 for name in ("listing", kind))
     holds = listing if plan.kind == "shards" else 0.0
     central = 0.0 if plan.alone else merging
     lists = measured.tables["listing"][-1]["disk"] * images / 1e9 if plan.merged else 0.0
