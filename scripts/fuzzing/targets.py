@@ -72,13 +72,15 @@ class Target:
 
 def make_targets(folder: Path) -> dict[str, Target]:
     """All targets by name; they work in `folder`."""
-    from fuzzing import targets_models, targets_runs, targets_web
+    from fuzzing import targets_merge, targets_models, targets_runs, targets_volumes, targets_web
 
     targets = [
         *_image_targets(),
         *_manifest_targets(folder / "manifests"),
         *targets_models.make(folder / "models"),
         *targets_runs.make(folder / "runs"),
+        *targets_merge.make(folder / "merge"),
+        *targets_volumes.make(folder / "volumes"),
         *targets_web.make(),
     ]
     return {target.name: target for target in targets}

@@ -322,3 +322,14 @@ def test_the_header_of_the_output_is_whole(tmp_path):
     assert np.allclose(image.get_fdata(), 1.0)
     assert image.header.get_xyzt_units()[0] == "mm"
     assert np.allclose(image.header.get_zooms(), (0.5, 0.5, 5.0))
+
+
+def test_a_side_too_long_for_the_first_version_of_nifti(tmp_path):
+    """Found by fuzzing: it ended the whole run."""
+    pixels = np.zeros((8, 40_000), np.uint8)
+    volume = volume_of(save(dicom_dataset(pixels, **slice_place(0)), tmp_path / "long.dcm"))
+    assert len(volume.grid.header) == 540
+    header = nibabel.Nifti2Header(volume.grid.header)
+    assert header.get_data_shape() == (40_000, 8, 1)
+    assert np.allclose(header.get_zooms(), (0.5, 0.5, 5.0))
+    assert volume.slices[0].decode().shape == (8, 40_000, 3)

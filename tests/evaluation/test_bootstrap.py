@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,8 +17,8 @@ from headclip.evaluation.metrics import PixelMetrics, image_metrics, macro_avera
 from headclip.evaluation.metrics.per_image import ImageCounts, join, lay_bins
 
 
-def draws_of(images: int, replicates: int, seed: int, stream: str) -> np.ndarray:
-    parts = bootstrap._draws(images, images, replicates, (seed, stream))
+def draws_of(images: int, replicates: int, seed: int, stream: str, chunk: int = 1000) -> np.ndarray:
+    parts = bootstrap._draws(images, chunk, replicates, (seed, stream))
     return np.concatenate(list(parts))
 
 
@@ -40,13 +42,24 @@ def made_case(seed: int, kind: str = "uniform", images: int = 6, side: int = 12)
     return np.where(masks > 0, np.maximum(maps, np.roll(maps, 1)), maps), masks
 
 
-def test_draws_are_resamples_and_independent_of_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_are_resamples_and_independent_of_the_chunk_size() -> None:
     whole = draws_of(7, 50, 3, "bottle")
     assert (whole.sum(axis=1) == 7).all()
-    monkeypatch.setattr(bootstrap, "_CHUNK_NUMBERS", 20)
-    assert np.array_equal(draws_of(7, 50, 3, "bottle"), whole)
+    assert np.array_equal(draws_of(7, 50, 3, "bottle", chunk=3), whole)
     assert not np.array_equal(draws_of(7, 50, 4, "bottle"), whole)
     assert not np.array_equal(draws_of(7, 50, 3, "cable"), whole)
+
+
+def test_memory_of_image_replicates_does_not_grow_with_the_images() -> None:
+    peaks = []
+    for images in (2000, 40_000):
+        random = np.random.default_rng(0)
+        scores, labels = random.random(images), random.integers(0, 2, images)
+        tracemalloc.start()
+        image_replicates(scores, labels, replicates=100)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] + 200 * 38_000  # some columns of all images, whatever the number of draws
 
 
 @settings(max_examples=25, deadline=None)

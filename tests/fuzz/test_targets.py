@@ -8,6 +8,7 @@ import json
 import random
 import struct
 import zlib
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,16 @@ from fuzzing.mutate import damage_bytes
 from fuzzing.targets import Target, image_seeds, make_targets
 from headclip.errors import HeadclipError, ImageError, InputError
 
-QUICK = {"resumed: run.json": 4, "backbone": 6, "REST": 8, "training state": 6}  # what costs more for each input
+QUICK = {
+    "merge": 4,
+    "resumed: run.json": 4,
+    "backbone": 6,
+    "REST": 8,
+    "training state": 6,
+}  # what costs more for each input
+VOLUMES = ["volume TIFF"]
+if find_spec("nibabel"):
+    VOLUMES += ["volume NIfTI", "volume NIfTI.gz", *(["volume DICOM"] if find_spec("pydicom") else [])]
 NAMES = (
     "decode PNG", "decode TIFF", "decode JPEG", "decode BMP", "decode WEBP",
     "manifest CSV", "manifest JSON",
@@ -25,6 +35,9 @@ NAMES = (
     "backbone merges", "training state", "pretraining recipe", "kept features", "index of kept features",
     "run: run.json", "run: progress.jsonl", "run: results.parquet", "run: regions.jsonl", "run: labels.csv",
     "run: maps/2.png.png", "resumed: run.json", "calibration", "pixel counts", "evaluation results",
+    "merge run.json", "merge progress.jsonl", "merge results.parquet", "merge regions.jsonl", "merge map",
+    "merge list of images", "merge evaluation", "merge rows of an evaluation", "merge state of an evaluation",
+    *VOLUMES,
     "REST: body", "REST: form", "REST: request",
 )  # fmt: skip
 

@@ -134,11 +134,15 @@ class Place:
         }
 
     def is_empty(self) -> bool:
-        """Whether there is nothing below the prefix; one level is looked at."""
+        """Whether there is nothing below the prefix."""
         from pyarrow.fs import FileSelector
 
         system, base = _open(self.url)
-        return not _with_patience(lambda: system.get_file_info(FileSelector(base, allow_not_found=True)))
+        for recursive in (False, True):  # one level does not tell of what lies deeper in Google's store
+            selector = FileSelector(base, allow_not_found=True, recursive=recursive)
+            if _with_patience(lambda chosen=selector: system.get_file_info(chosen)):  # type: ignore[misc]
+                return False
+        return True
 
     def size_and_time(self) -> tuple[int, int] | None:
         """Of the prefix itself where it is a file, else None."""

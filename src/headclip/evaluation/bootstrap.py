@@ -20,7 +20,9 @@ from headclip.evaluation.metrics.image import check_scores
 from headclip.evaluation.metrics.per_image import ImageCounts
 
 DEFAULT_REPLICATES = 1000
-_CHUNK_NUMBERS = 1 << 20
+# Numbers of a chunk of draws; some eight such arrays are in memory at once. Pixel figures read the counts of all images
+# once for each chunk, so that theirs are larger.
+_CHUNK_NUMBERS, _IMAGE_CHUNK_NUMBERS = 1 << 20, 1 << 17
 
 Values = NDArray[np.float64]
 
@@ -121,7 +123,8 @@ def image_replicates(
         }
 
     pairing = (seed, stream, tuple(bool(label) for label in is_positive))
-    return _replicate(figures, len(values), len(values), replicates, pairing, (IMAGE_METRICS, "image_mad"))
+    chunk = _IMAGE_CHUNK_NUMBERS // max(1, len(values))
+    return _replicate(figures, len(values), chunk, replicates, pairing, (IMAGE_METRICS, "image_mad"))
 
 
 def pixel_replicates(
@@ -159,23 +162,23 @@ def pixel_replicates(
         return found
 
     pairing = (seed, stream, counts.has_defect)
-    width = max(counts.images, 4 * len(counts.bins.edges))
-    return _replicate(figures, counts.images, width, replicates, pairing, (PIXEL_METRICS, "pixel_mad"))
+    chunk = _CHUNK_NUMBERS // max(counts.images, 4 * len(counts.bins.edges))
+    return _replicate(figures, counts.images, chunk, replicates, pairing, (PIXEL_METRICS, "pixel_mad"))
 
 
 def _replicate(
     figures: Callable[[NDArray[np.int64]], dict[str, Values]],
     images: int,
-    width: int,
+    chunk: int,
     replicates: int,
     pairing: tuple[object, ...],
     level: tuple[tuple[str, ...], str],
 ) -> Replicates:
-    """Figures of all images and of all draws; `width` numbers per draw are in memory at once."""
+    """Figures of all images and of all draws, of which `chunk` are in memory at once, at least one."""
     if images == 0 or replicates < 1:
         raise InputError("a bootstrap needs at least one image and one replicate")
     names, mad = level
-    parts = [figures(draws) for draws in _draws(images, width, replicates, pairing)]
+    parts = [figures(draws) for draws in _draws(images, max(1, chunk), replicates, pairing)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in names if name in parts[0]}
     whole = {name: float(value[0]) for name, value in figures(np.ones((1, images), dtype=np.int64)).items()}
     if len(values) == len(names):
@@ -185,11 +188,10 @@ def _replicate(
     return Replicates(estimate, values, (replicates, *pairing))
 
 
-def _draws(images: int, width: int, replicates: int, pairing: tuple[object, ...]) -> Iterator[NDArray[np.int64]]:
+def _draws(images: int, chunk: int, replicates: int, pairing: tuple[object, ...]) -> Iterator[NDArray[np.int64]]:
     """How often each image is drawn, (b, n) at a time; the same draws whatever the size of the chunks."""
     seed, stream = pairing[:2]
     generator = np.random.default_rng([int(str(seed)), *str(stream).encode()])
-    chunk = max(1, _CHUNK_NUMBERS // width)
     for start in range(0, replicates, chunk):
         yield generator.multinomial(images, np.full(images, 1.0 / images), size=min(chunk, replicates - start))
 

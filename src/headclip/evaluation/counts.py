@@ -26,7 +26,7 @@ from headclip.files import parse_json
 _FORMAT = "headclip-counts-1"
 _HEADER_BYTES = 1 << 20
 _UNPACKED_BYTES = 256 << 20  # of one image; ten times what the largest has
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, MemoryError)
+DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, MemoryError)
 _GROUP = 32  # states merged at a time: one merge sorts all their bins
 
 
@@ -80,7 +80,7 @@ def read_counts(path: Path) -> PixelState:
         with np.load(content, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         return _unpack(arrays)
-    except (*_DAMAGE, zlib.error, zipfile.BadZipFile) as error:
+    except (*DAMAGE, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"the pixel counts {path} cannot be read ({error}); --resume makes them again") from None
 
 

@@ -6,15 +6,11 @@ it reads the counts of each image where the shards have them; where they have go
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from headclip.data.datasets import Dataset, open_dataset, open_spec
 from headclip.data.discover import ImageSet
@@ -22,16 +18,17 @@ from headclip.data.records import ImageRecord
 from headclip.errors import InputError
 from headclip.evaluation.checks import SHARD_FORMAT, Progress, check_no_whole, start
 from headclip.evaluation.counts import merge_all, read_counts
-from headclip.evaluation.evaluate import Evaluation, Options, scoring_progress
+from headclip.evaluation.evaluate import Evaluation, scoring_progress
 from headclip.evaluation.fingerprint import fingerprint_of
 from headclip.evaluation.judged import JudgedImage, choose, dataset_key, name_images
 from headclip.evaluation.judging import RUN_PAGE
 from headclip.evaluation.metrics.state import PixelState
 from headclip.evaluation.outputs import FORMAT, RESULTS, write_outputs
+from headclip.evaluation.part_checks import part_fault, read_options
 from headclip.evaluation.recording import counts_file
 from headclip.evaluation.scoring import Counted, Counter, DatasetResult, score_dataset
 from headclip.evaluation.shards import ROWS, PartRow, part_folder, read_rows, read_state, state_file
-from headclip.files import results_in
+from headclip.files import load_json, results_in
 from headclip.inference.parts import check_division, check_listings, home, part_folders, some
 from headclip.inference.run import Entry, read_facts, read_journal
 from headclip.inference.run_files import JOURNAL, RUN_JSON, SHARDS, RunFolderError, map_file, read_map, take_file
@@ -78,7 +75,7 @@ def merge_evaluations(
     target = Path(out) if out is not None else home([part.folder for part in parts])
     _check_target(target, overwrite)
     first = parts[0].facts
-    options = replace(_options(first["options"]), overwrite=overwrite)
+    options = replace(read_options(first["options"]), overwrite=overwrite)
     extra = {MERGED: {"shards": len(parts)}}
     evaluation = Evaluation(target, options, [], first["arguments"], first["command"], extra=extra)
     evaluation.seconds = sum(part.facts["seconds"] for part in parts)
@@ -121,7 +118,7 @@ class _Source:
         for part, place in zip(self._parts, self._places, strict=True):
             try:
                 rows |= {row.name: row for row in read_rows(place / ROWS)}
-            except (OSError, pa.ArrowException, TypeError) as error:
+            except ValueError as error:
                 raise _damaged(part, error) from None
         missing = [file.name for file in self._names if file.name not in rows]
         if missing:
@@ -201,7 +198,7 @@ class _Source:
             if path.is_file():  # else the shard has no image of it
                 try:
                     yield read_state(path)
-                except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                except ValueError as error:
                     raise _damaged(part, error) from None
 
     def join_run(self, target: Path) -> None:
@@ -227,7 +224,7 @@ class _Source:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        found = load_json(folder / RESULTS)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("format") == SHARD_FORMAT else None
@@ -237,7 +234,13 @@ def _open(folder: Path) -> EvaluationPart:
     facts = _read(folder)
     if facts is None:
         raise RunFolderError(f"{folder} holds no shard of an evaluation; `headclip evaluate --shard i/n` makes them")
-    return EvaluationPart(folder, Shard.from_facts(facts["shard"]), facts)
+    fault = part_fault(facts)
+    if not fault:
+        try:
+            return EvaluationPart(folder, Shard.from_facts(facts["shard"]), facts)
+        except (KeyError, TypeError, ValueError, InputError) as error:
+            fault = f"its shard is none: {error}"
+    raise RunFolderError(f"{folder / RESULTS} is damaged ({fault}); run the shard again with --resume")
 
 
 def check_evaluations(folders: Sequence[Path]) -> list[EvaluationPart]:
@@ -274,12 +277,6 @@ def _check_target(target: Path, overwrite: bool) -> None:
         check_no_whole(target)
     if target.is_dir() and any(child.name != SHARDS and not child.name.startswith(".") for child in target.iterdir()):
         results_in(target, RESULTS, FORMAT, "evaluation")
-
-
-def _options(values: Mapping[str, Any]) -> Options:
-    known = {item.name for item in fields(Options)}
-    chosen = {name: value for name, value in values.items() if name in known}
-    return Options(**chosen | {"remarks": tuple(chosen.get("remarks", ()))})
 
 
 def _datasets(about: Mapping[str, Mapping[str, Any]], data: Sequence[str]) -> dict[str, Dataset]:

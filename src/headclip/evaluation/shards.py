@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ import pyarrow.parquet as pq
 from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
 from headclip.evaluation.checks import PARTS, SHARD_FORMAT
+from headclip.evaluation.counts import DAMAGE
 from headclip.evaluation.fingerprint import record_line
 from headclip.evaluation.judged import JudgedImage, name_images
 from headclip.evaluation.metrics.state import PixelState
@@ -31,6 +34,7 @@ from headclip.evaluation.outputs import RESULTS, short_facts, versions
 from headclip.evaluation.scoring import Counted, Counter, DatasetResult, count_category
 from headclip.evaluation.worst import worst_images
 from headclip.files import write_atomically
+from headclip.inference.run_checks import is_inside, is_text
 from headclip.inference.run_files import encode_map, map_file, quantise, write_atomic
 from headclip.inference.shards import Shard, keep_listing
 
@@ -190,10 +194,13 @@ def read_state(path: Path) -> PixelState:
     """What `PartWriter` wrote.
 
     Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: it is missing or damaged.
+        ValueError: it is missing or damaged.
     """
-    with np.load(path) as content:
-        return PixelState.from_arrays({name: content[name] for name in content.files})
+    try:
+        with np.load(path) as content:
+            return PixelState.from_arrays({name: content[name] for name in content.files})
+    except (*DAMAGE, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"the state {path.name}: {error}") from None
 
 
 def _rows_bytes(rows: Sequence[PartRow]) -> bytes:
@@ -206,6 +213,21 @@ def read_rows(path: Path) -> list[PartRow]:
     """What `PartWriter` wrote.
 
     Raises:
-        OSError, pa.ArrowException, TypeError: it is missing or damaged.
+        ValueError: it is missing or damaged.
     """
-    return [PartRow(**line) for line in pq.read_table(path).to_pylist()]
+    try:
+        rows = [PartRow(**line) for line in pq.read_table(path, schema=_SCHEMA).to_pylist()]
+        if any(not _is_sound(row) for row in rows):
+            raise ValueError("a row lacks its name, its status, its score or its hash")
+        return rows
+    except (*DAMAGE, pa.ArrowException) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _is_sound(row: PartRow) -> bool:
+    numbers = [value for value in (row.score, row.located) if value is not None]
+    if not (is_text(row.name) and is_text(row.content) and row.status in ("ok", "failed", "unlabelled")):
+        return False
+    if not is_inside(row.name) or row.counted is None or (row.status == "ok" and row.score is None):
+        return False
+    return all(np.isfinite(numbers)) and (row.reason is None or is_text(row.reason))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headclip.errors import InputError
 from headclip.inference.run import read_facts, read_journal
 from headclip.inference.run_files import JOURNAL, SHARDS, RunFolderError
 from headclip.inference.run_writer import changed_settings
 from headclip.inference.shards import Shard, read_listing, share_of
 
 _NAMED = 5  # of what is missing, in messages
+_NEEDED = ("created", "timing", "settings")  # of run.json, to merge it
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,11 @@ def open_part(folder: Path) -> Part:
     """
     facts = read_facts(folder)
     if facts is not None:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            return Part(folder, Shard.from_facts(facts["shard"]), facts)
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, InputError):
+            shard = Shard.from_facts(facts["shard"])
+            if not is_digest(facts["shard"]["listing"]) or not all(facts[name] for name in _NEEDED):
+                raise RunFolderError(f"the run.json of {folder} is damaged; run the shard again with --overwrite")
+            return Part(folder, shard, facts)
     held = "a run, but no shard of one" if facts is not None else "no shard"
     raise RunFolderError(f"{folder} holds {held}; `headclip predict --shard i/n` makes them")
 
@@ -174,6 +180,11 @@ def _progress_of(part: Part) -> tuple[int, int]:
         return len(read_journal(part.folder / JOURNAL)[0]), 0
     known = read_journal(part.folder / JOURNAL)[0]
     return sum(name in known for name in names), len(names)
+
+
+def is_digest(value: Any) -> bool:
+    """Whether it is a SHA-256 in hexadecimal digits, as lists of images are named by."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def criteria_of(part: Part) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 FORMAT = "headclip-run"
@@ -56,13 +57,32 @@ def row_fault(values: Any) -> str:
         return "a row has no path"
     if values.get("status") not in ("ok", "failed"):
         return f"the status of {values['path'][:80]!r} is neither ok nor failed"
+    if not is_inside(values["path"]):
+        return f"the path {values['path'][:80]!r} leads out of the run"
     kinds = {**dict.fromkeys(_WORDS, str), **dict.fromkeys(_COUNTS, int), **dict.fromkeys(_VALUES, _NUMBER)}
     for name, value in values.items():
         if value is not None and name in kinds and not _is(value, kinds[name]):
             return f"{name} of {values['path'][:80]!r} is {type(value).__name__} {str(value)[:40]}"
+    if values.get("map") is not None and not is_inside(values["map"]):
+        return f"the map of {values['path'][:80]!r} leads out of the run"
     if values["status"] == "ok" and values.get("score") is None:
         return f"{values['path'][:80]!r} is ok and has no score"
     return ""
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name that a file states, relative to a folder, stays within that folder.
+
+    >>> is_inside("left/a.png"), is_inside("../a.png"), is_inside("/a.png"), is_inside("left/../../a.png")
+    (True, False, False, False)
+    """
+    path = PurePath(name)
+    return not (path.is_absolute() or path.drive or path.root or ".." in path.parts)
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a text that can be written as UTF-8, without a null."""
+    return _is(value, str) and "\0" not in value
 
 
 def _is(value: Any, kind: _Kind) -> bool:

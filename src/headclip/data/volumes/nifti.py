@@ -26,6 +26,7 @@ from headclip.data.volumes.window import Window, percentile_window, sampled
 from headclip.errors import ImageError, InputError
 
 _PLANES = ("sagittal", "coronal", "axial")  # slices along the canonical axes R, A, S
+_LONGEST_SIDE = 2**15 - 1  # of NIfTI-1
 _CHUNK = 1 << 20
 _KEPT_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -112,8 +113,11 @@ def open_nifti(path: Path, state: tuple[int, int], options: VolumeOptions) -> tu
 def output_header(
     nibabel: Any, shape: tuple[int, ...], zooms: tuple[float, ...], affine: NDArray[np.float64] | None
 ) -> bytes:
-    """A header for 16-bit map values in [0, 1]: no text, no date; affine: voxel indices to mm, R, A, S."""
-    header = nibabel.Nifti1Header()
+    """A header for 16-bit map values in [0, 1]: no text, no date; affine: voxel indices to mm, R, A, S.
+
+    Of version 2 where a side is longer than version 1 can say.
+    """
+    header = nibabel.Nifti1Header() if max(shape) <= _LONGEST_SIDE else nibabel.Nifti2Header()
     _describe(header, shape, zooms)
     if affine is not None:
         header.set_sform(affine, code=1)

@@ -22,6 +22,8 @@ from headclip.errors import InputError
 from headclip.evaluation.metrics.keys import LEVEL_KEYS, MAP_LEVELS, MAX_LEVEL, float_keys
 
 DEFAULT_CAPACITY = 131_072
+MAX_CAPACITY = 1 << 24  # of a state from a file: half a gigabyte
+_MOST_KEY, _MOST_COUNT = 1 << 33, 2.0**62
 MIN_CAPACITY = 1_024  # at the coarsest level, one bin per octave, every float32 fits in about 540 bins
 # Region weights are integers in units of 2^-40, so that sums do not depend on their order. A pixel of a region of
 # A pixels is off by at most A / 2^41 of its weight; 2^63 / 2^40 leaves room for eight million regions.
@@ -71,21 +73,38 @@ class PixelState:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PixelState:
-        """Inverse of `to_arrays`."""
+        """Inverse of `to_arrays`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the arrays are those of no state.
+        """
         regions, images, level, capacity = (int(value) for value in arrays["scalars"])
         minimum, maximum = (float(value) for value in arrays["limits"])
-        return cls(
-            arrays["bins"],
-            arrays["positives"],
-            arrays["negatives"],
-            arrays["weights"],
-            regions,
-            images,
-            minimum,
-            maximum,
-            level,
-            capacity,
-        )
+        columns = [arrays[name] for name in ("bins", "positives", "negatives", "weights")]
+        state = cls(*columns, regions, images, minimum, maximum, level, capacity)
+        if fault := _fault(state):
+            raise ValueError(fault)
+        return state
+
+
+def _fault(state: PixelState) -> str:
+    """What makes arrays from a file no state, or ""."""
+    bins, *counts = columns = [state.bins, state.positives, state.negatives, state.weights]
+    if any(column.ndim != 1 or column.dtype != np.int64 or len(column) != len(bins) for column in columns):
+        return "counts are not four columns of integers"
+    if not (0 <= state.level <= MAX_LEVEL and MIN_CAPACITY <= state.capacity <= MAX_CAPACITY):
+        return f"there is no level {state.level} with {state.capacity} bins"
+    if state.regions < 0 or state.images < 0 or len(bins) > state.capacity:
+        return "counts are out of range"
+    if len(bins) == 0:
+        return ""
+    if not (np.isfinite(state.minimum) and np.isfinite(state.maximum) and state.minimum <= state.maximum):
+        return f"scores from {state.minimum} to {state.maximum} are none"
+    if bins[0] < -_MOST_KEY or bins[-1] > _MOST_KEY or (np.diff(bins) <= 0).any():
+        return "bins are not in order"
+    if any(column.min() < 0 or column.sum(dtype=np.float64) > _MOST_COUNT for column in counts):
+        return "counts are out of range"
+    return ""
 
 
 def empty_state(capacity: int = DEFAULT_CAPACITY) -> PixelState:
