@@ -56,7 +56,7 @@ def _dataset_fault(key: str, about: Any, detectors: Mapping[str, Any]) -> str:
         return "a dataset is no object, or its name leads elsewhere"
     if not is_text(about.get("name")) or not is_text(about.get("root")) or not is_digest(about.get("listing")):
         return f"the dataset {key[:80]} lacks its name, its folder or its list of images"
-    lists = [about.get(name) for name in _LISTS]
+    lists: list[Any] = [about.get(name) for name in _LISTS]
     if not all(isinstance(known, list) and all(map(is_text, known)) for known in lists):
         return f"the methods of {key[:80]} are missing or of the wrong kind"
     if len(set(map(len, lists))) > 1 or any(label not in detectors for label in about["labels"]):

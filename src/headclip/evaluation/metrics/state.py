@@ -80,8 +80,8 @@ class PixelState:
         """
         regions, images, level, capacity = (int(value) for value in arrays["scalars"])
         minimum, maximum = (float(value) for value in arrays["limits"])
-        columns = [arrays[name] for name in ("bins", "positives", "negatives", "weights")]
-        state = cls(*columns, regions, images, minimum, maximum, level, capacity)
+        bins, positives, negatives, weights = (arrays[name] for name in ("bins", "positives", "negatives", "weights"))
+        state = cls(bins, positives, negatives, weights, regions, images, minimum, maximum, level, capacity)
         if fault := _fault(state):
             raise ValueError(fault)
         return state
