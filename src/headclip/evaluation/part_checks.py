@@ -14,8 +14,6 @@ from headclip.inference.run_checks import is_inside, is_text
 
 MOST_DRAWS = 100_000  # of the bootstrap, of which each is kept
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    "shard": dict,
-    "status": str,
     "seconds": (int, float),
     "command": str,
     "arguments": dict,
@@ -27,7 +25,11 @@ _LISTS = ("labels", "leakage", "runs")
 
 
 def part_fault(facts: Mapping[str, Any]) -> str:
-    """What is wrong with a shard's results.json, or ""."""
+    """What is wrong with a shard's results.json, or "". One that is not finished has little in it yet."""
+    if not isinstance(facts.get("status"), str) or not isinstance(facts.get("shard"), dict):
+        return "status or shard is missing or of the wrong kind"
+    if facts["status"] != "finished":
+        return ""
     try:
         json.dumps(facts, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
