@@ -26,8 +26,9 @@ _LISTS = ("labels", "leakage", "runs")
 
 def part_fault(facts: Mapping[str, Any]) -> str:
     """What is wrong with a shard's results.json, or "". One that is not finished has little in it yet."""
-    if not isinstance(facts.get("status"), str) or not isinstance(facts.get("shard"), dict):
-        return "status or shard is missing or of the wrong kind"
+    for name, kind in (("shard", dict), ("status", str)):
+        if not isinstance(facts.get(name), kind):
+            return f"{name} is missing or of the wrong kind"
     if facts["status"] != "finished":
         return ""
     try:
