@@ -129,7 +129,7 @@ class Detector:
         name = wanted if self.method.uses_category else None
         if name not in self._texts:
             with torch.no_grad():
-                self._texts[name] = self.method.text_vectors(None if name is None else [name])[0]
+                self._texts[name] = self.method.kept_text(None if name is None else [name])[0]
         return self._texts[name]
 
     def _remember(self, references: Sequence[ImageLike]) -> list[str]:
