@@ -34,7 +34,7 @@ from headclip.methods.scoring import grid_to_map, similarity
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: `amount` of what is varied, and a pass of it over `images` images, of which `gflop` by arithmetic."""
+    """One setting: `amount` of what is varied, and a pass over `images` images with it, of `gflop` by arithmetic."""
 
     amount: int
     images: int

@@ -111,6 +111,9 @@ BatchSize = Annotated[
         help="Images at a time; auto goes by tower, image size and memory.  [default: auto]",
     ),
 ]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the tower first: a minute, then faster in fp32. Needs C++.")
+]
 MaxPixels = Annotated[int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 100000000]")]
 
 # --- training

@@ -20,6 +20,7 @@ from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.decode import as_rgb
 from headclip.data.hashing import pixel_hash
 from headclip.errors import ImageError, InputError
+from headclip.inference.compiling import compile_tower
 from headclip.inference.device import Precision, choose_device, set_precision
 from headclip.inference.memory import in_halves
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
@@ -55,6 +56,8 @@ class Detector:
             the method's settings say, mostly "object". Other methods ignore it.
         settings: fields of the method's configuration to change, such as {"alpha": 0.5}.
         references: normal images that turn on the few-shot variant of methods that have one.
+        compile: run the vision tower through `torch.compile`; for many images in fp32, since the first pass of each
+            size takes a minute (docs/speed.md). Needs a C++ compiler on a CPU.
 
     Raises:
         BackboneError, CheckpointError, InputError: each says what to do.
@@ -80,6 +83,7 @@ class Detector:
         category: str | None = None,
         settings: Mapping[str, Any] | None = None,
         references: Sequence[ImageLike] | None = None,
+        compile: bool = False,
     ) -> None:
         if checkpoint is not None and Path(checkpoint).suffix in EXPORT_SUFFIXES:
             raise InputError(f"{checkpoint} is an exported model; open it with headclip.ExportedDetector")
@@ -92,6 +96,9 @@ class Detector:
         self._texts: dict[str | None, Tensor] = {}
         self.text = self.text_of(self.category)
         self.precision = set_precision(self.backbone, precision, self.device)
+        self.compiled = compile
+        if compile:
+            compile_tower(self.backbone.vision)
         self.patch = self.backbone.config.vision.patch_size
         self.image_size = self._check_size(image_size or self.method.image_size)
         self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
@@ -204,7 +211,7 @@ class Detector:
 
         Methods that need more than a single pass may keep things of an image, so they have one.
         """
-        if self.method.stream() is None:
+        if self.method.stream() is None or self.compiled:
             return 1
         return choose_passes(sum(p.numel() for p in self.backbone.vision.parameters()), self.device)
 
