@@ -144,7 +144,6 @@ class RunWriter:
     ) -> None:
         try:
             if self._facts["status"] == "running" and not isinstance(error, RunFolderError):
-                self._write(b"", settle=True)
                 self.refresh_table()
                 self._save_facts("interrupted")
         finally:
@@ -210,7 +209,8 @@ class RunWriter:
         return [self.entries[name].row for name in order]
 
     def refresh_table(self) -> None:
-        """Bring results.csv up to date, so that an unfinished run can be read by anything."""
+        """Bring results.csv up to date, so that an unfinished run can be read by anything; force the journal to disk."""
+        self._write(b"", settle=True)
         write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
 
     def finish(self, report: str | Iterable[str], facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
