@@ -209,7 +209,7 @@ class RunWriter:
         return [self.entries[name].row for name in order]
 
     def refresh_table(self) -> None:
-        """Bring results.csv up to date, so that an unfinished run can be read by anything; force the journal to disk."""
+        """Bring results.csv up to date, so that an unfinished run can be read by anything; the journal goes to disk."""
         self._write(b"", settle=True)
         write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
 
