@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from headclip.errors import CheckpointError, ImageError, InputError
-from headclip.inference.detector import Detector, default_batch_size
+from headclip.inference.detector import Detector
 from headclip.methods.checkpoint import save_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from tiny_clip import make_backbone, make_config
@@ -117,13 +117,6 @@ def test_errors(detector, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA device"):
             Detector(make_backbone(make_config()), device="cuda")
-
-
-def test_batch_size_follows_the_number_of_patches():
-    cpu = torch.device("cpu")
-    sizes = [default_batch_size(n, cpu) for n in (1, 196, 1369, 100_000)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == 1
 
 
 def test_references_are_known_by_their_content(images, tmp_path):

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from headclip import Detector
 from headclip.errors import CheckpointError
-from headclip.methods.checkpoint import load_checkpoint, read_info, save_checkpoint
+from headclip.methods.checkpoint import (
+    TEXT,
+    add_text_vectors,
+    learnt_hash,
+    load_checkpoint,
+    read_info,
+    save_checkpoint,
+    write_calibration,
+)
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from tiny_clip import make_backbone, make_config
 
@@ -67,3 +76,60 @@ def test_missing_tensor(backbone, tmp_path):
     save_checkpoint(path, method)
     with pytest.raises(CheckpointError, match="head_weight"):
         load_checkpoint(path, backbone)
+
+
+@pytest.fixture
+def silent_text(backbone, monkeypatch):
+    """Counts the passes of the text tower."""
+    passes = []
+    encode = backbone.text.encode
+    monkeypatch.setattr(backbone.text, "encode", lambda *given: passes.append(1) or encode(*given))
+    return passes
+
+
+def test_text_vectors_come_with_the_checkpoint(backbone, tmp_path, silent_text):
+    path = tmp_path / "a.safetensors"
+    method = HeadClip(backbone)
+    save_checkpoint(path, method)
+    silent_text.clear()
+    detector = Detector(backbone, path, device="cpu", precision="fp32")
+    assert not silent_text
+    assert torch.equal(detector.text, method.text_vectors()[0])
+    assert torch.equal(detector.method.text_vectors(), detector.method.kept_text())
+
+
+def test_other_words_or_values_are_computed_anew(backbone, tmp_path, silent_text):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, HeadClip(backbone))
+    loaded, _ = load_checkpoint(path, backbone, {"words": ("part.", "bad part.")})
+    silent_text.clear()
+    assert torch.equal(loaded.kept_text(), loaded.text_vectors())
+    assert len(silent_text) == 2
+    loaded, _ = load_checkpoint(path, backbone, {"sigma": 2.0, "alpha": 0.3})  # neither concerns the text
+    silent_text.clear()
+    before = loaded.kept_text()
+    assert not silent_text
+    with torch.no_grad():
+        loaded.prompts.normal_context.add_(0.1)  # learning goes on
+    assert not torch.equal(loaded.kept_text(), before)
+    assert silent_text
+
+
+def test_a_checkpoint_without_text_vectors_loads_and_can_be_given_them(backbone, tmp_path, silent_text):
+    path, old = tmp_path / "a.safetensors", tmp_path / "old.safetensors"
+    method = HeadClip(backbone)
+    method.text_settings = ()
+    save_checkpoint(old, method)
+    assert TEXT not in load_file(old)
+    assert read_info(old).text == ""
+    before = learnt_hash(old)
+    loaded, _ = load_checkpoint(old, backbone)
+    assert torch.equal(loaded.kept_text(), loaded.text_vectors())
+    save_checkpoint(path, HeadClip(backbone))
+    add_text_vectors(old, backbone)
+    assert learnt_hash(old) == before == learnt_hash(path)
+    write_calibration(old, {"image": {"threshold": 0.5}})
+    loaded, _ = load_checkpoint(old, backbone)
+    silent_text.clear()
+    loaded.kept_text()
+    assert not silent_text

@@ -47,6 +47,7 @@ def evaluate(
     precision: options.InPrecision = Precision.auto,
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
+    compile: options.Compile = False,
     max_pixels: options.MaxPixels = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap draws.")] = 0,
     keep_maps: Annotated[bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep 16-bit maps.")] = False,
@@ -115,6 +116,7 @@ def evaluate(
             "precision": precision.value,
             "image_size": image_size,
             "batch_size": batch_size,
+            "compile": compile,
         }
         lift_pillow_limit(chosen.max_pixels)
         choices = plan_methods(method, checkpoint or [], setting or [])

@@ -174,8 +174,8 @@ def _load_exported(arguments: Mapping[str, Any]) -> Any:
     from headclip.errors import InputError
     from headclip.inference.exported import ExportedDetector
 
-    fixed = ("method", "category", "settings", "reference", "image_size")
-    given = [name for name in fixed if arguments[name] not in (None, {})]
+    fixed = ("method", "category", "settings", "reference", "image_size", "compile")
+    given = [name for name in fixed if arguments.get(name) not in (None, {}, False)]
     if given or arguments["backbone"] != "embedded":
         names = ", ".join(f"--{name.replace('settings', 'set').replace('_', '-')}" for name in given or ["backbone"])
         raise InputError(
@@ -284,7 +284,8 @@ def lift_pillow_limit(max_pixels: int) -> None:
 
 
 def _computation(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: arguments[name] for name in ("device", "precision", "image_size", "batch_size")}
+    chosen = {name: arguments[name] for name in ("device", "precision", "image_size", "batch_size")}
+    return chosen | ({"compile": True} if arguments.get("compile") else {})
 
 
 def _loading(backbone: str, quiet: bool) -> AbstractContextManager[Any]:

@@ -92,7 +92,28 @@ ImageSize = Annotated[
     int | None,
     typer.Option(min=32, metavar="N", help="Input size of the model, in pixels.  [default: the method's]"),
 ]
-BatchSize = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images at a time.")]
+
+
+def _batch_size(text: str) -> int | None:
+    """ "auto" is None, as if the option were not there."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither auto nor a whole number from 1 on")
+    return int(text)
+
+
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        parser=_batch_size,
+        metavar="N",
+        help="Images at a time; auto goes by tower, image size and memory.  [default: auto]",
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the tower first: a minute, then faster in fp32. Needs C++.")
+]
 MaxPixels = Annotated[int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 100000000]")]
 
 # --- training

@@ -56,6 +56,7 @@ def predict(
     precision: options.InPrecision = Precision.auto,
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
+    compile: options.Compile = False,
     max_pixels: options.MaxPixels = None,
     tile: options.Tile = False,
     tile_overlap: options.TileOverlap = 0.25,
@@ -121,6 +122,7 @@ def predict(
             *(device, precision, image_size, batch_size),
         ),
         "categories": FROM_FOLDER if category == FROM_FOLDER else None,
+        "compile": compile,
         "max_pixels": limit,
         "tile": tile_overlap if tile else None,
     }
@@ -136,6 +138,7 @@ def predict(
             "device": None if device is Device.auto else device.value,
             "precision": None if precision is Precision.auto else precision.value,
             "batch_size": batch_size,
+            "compile": compile,
             "max_pixels": max_pixels,
             **({"tile": True, "tile_overlap": tile_overlap} if tile else {}),
             **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from headclip.clip.blocks import Mlp, quick_gelu
+from headclip.clip.blocks import ROWS, Mlp, quick_gelu, quick_gelu_in_place
 from headclip.clip.hardware import has_fast_int8
 from headclip.clip.vision import VisionTower
 from headclip.errors import InputError
 
 LEVELS = 127  # symmetric: -127 to 127
-ROWS = 512  # tokens at a time, so that what lies between two products stays in the cache
 
 
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,16 +66,12 @@ class QuantisedMlp(nn.Module):
     def __init__(self, mlp: Mlp) -> None:
         super().__init__()
         self.fc, self.proj = QuantisedLinear(mlp.fc), QuantisedLinear(mlp.proj)
-        self.activation = _quick_gelu_in_place if mlp.activation is quick_gelu else mlp.activation
+        self.activation = quick_gelu_in_place if mlp.activation is quick_gelu else mlp.activation
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         parts = [self.proj.product(self.activation(self.fc.product(part))).to(x.dtype) for part in flat.split(ROWS)]
         return torch.cat(parts).view_as(x)
-
-
-def _quick_gelu_in_place(x: Tensor) -> Tensor:
-    return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
 
 
 def is_quantised(tower: VisionTower) -> bool:

@@ -18,7 +18,7 @@ from headclip.clip.vision import (
     VisionRequest,
     VisionTokens,
     VisionTower,
-    advance,
+    attended,
     consistent_heads,
     weighted_projection,
 )
@@ -62,7 +62,9 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
         outputs: dict[tuple[object, ...], Tensor] = {}
         for local in known.values():
             local.step(layer, block, x, (q, k, v), outputs)
-        x = advance(block, x, q, k, v, cls_only)
+        x = attended(block, x, q, k, v, cls_only)
+        del q, k, v
+        x = block.add_mlp(x)
         if layer in plain_taps:
             plain[layer] = x
     found = []

@@ -159,7 +159,9 @@ class VisionTower(nn.Module):
                 if local is None:  # the first CSA layer: the stream starts from what enters it, or from nothing
                     local = x if request.with_base else torch.zeros_like(x)
                 local = local + change
-            x = advance(block, x, q, k, v, cls_only)
+            x = attended(block, x, q, k, v, cls_only)
+            del q, k, v  # a sixth of what a pass holds
+            x = block.add_mlp(x)
             if layer in request.taps:
                 taps[layer] = x if local is None else local
         return VisionTokens(x[:, 0], taps, grid, heads, base)
@@ -184,11 +186,17 @@ class VisionTower(nn.Module):
         return VisionTokens(kept.cls, taps, kept.grid)
 
 
-def advance(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:
-    """The global stream through one block; `cls_only` spares the queries and the MLP of tokens nobody reads."""
+def attended(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:
+    """The global stream through a block's attention; `cls_only` drops the tokens that nobody reads, which spares their
+    queries and MLP."""
     if cls_only:
         x, q = x[:, :1], q[:, :, :1]
-    return block.add_mlp(x + block.attn(q, k, v))
+    return x + block.attn(q, k, v)
+
+
+def advance(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:
+    """The global stream through one whole block; see `attended`."""
+    return block.add_mlp(attended(block, x, q, k, v, cls_only))
 
 
 def consistent_heads(attention: Attention, q: Tensor, k: Tensor, v: Tensor, request: VisionRequest) -> Tensor:

@@ -26,8 +26,8 @@ _LISTS = ("labels", "leakage", "runs")
 
 def part_fault(facts: Mapping[str, Any]) -> str:
     """What is wrong with a shard's results.json, or "". One that is not finished has little in it yet."""
-    for name, kind in (("shard", dict), ("status", str)):
-        if not isinstance(facts.get(name), kind):
+    for name, needed in (("shard", dict), ("status", str)):
+        if not isinstance(facts.get(name), needed):
             return f"{name} is missing or of the wrong kind"
     if facts["status"] != "finished":
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,10 @@ from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.decode import as_rgb
 from headclip.data.hashing import pixel_hash
 from headclip.errors import ImageError, InputError
+from headclip.inference.compiling import compile_tower
 from headclip.inference.device import Precision, choose_device, set_precision
+from headclip.inference.memory import in_halves
+from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
 from headclip.inference.prediction import Prediction
 from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
@@ -45,12 +49,15 @@ class Detector:
         precision: "auto" takes bf16 where the device has it and the tower is large enough to gain from it; "int8"
             computes the vision tower's linear layers in 8 bits: faster, less exact (docs/speed.md), on CPUs that can.
         image_size: side in pixels at which images enter the tower; None takes the method's own.
-        batch_size: images a pass; None chooses by the number of patches.
+        batch_size: images a pass; None chooses by tower, image size, device and free memory. Where memory does not
+            suffice after all, it is halved, with a warning in the log, and no image is lost.
         method: one of `headclip.list_methods()`; None takes the checkpoint's, HeadCLIP without one.
         category: what the images show, such as "bottle", for methods that put it into words; None leaves it at what
             the method's settings say, mostly "object". Other methods ignore it.
         settings: fields of the method's configuration to change, such as {"alpha": 0.5}.
         references: normal images that turn on the few-shot variant of methods that have one.
+        compile: run the vision tower through `torch.compile`; for many images in fp32, since the first pass of each
+            size takes a minute (docs/speed.md). Needs a C++ compiler on a CPU.
 
     Raises:
         BackboneError, CheckpointError, InputError: each says what to do.
@@ -76,6 +83,7 @@ class Detector:
         category: str | None = None,
         settings: Mapping[str, Any] | None = None,
         references: Sequence[ImageLike] | None = None,
+        compile: bool = False,
     ) -> None:
         if checkpoint is not None and Path(checkpoint).suffix in EXPORT_SUFFIXES:
             raise InputError(f"{checkpoint} is an exported model; open it with headclip.ExportedDetector")
@@ -88,12 +96,18 @@ class Detector:
         self._texts: dict[str | None, Tensor] = {}
         self.text = self.text_of(self.category)
         self.precision = set_precision(self.backbone, precision, self.device)
+        self.compiled = compile
+        if compile:
+            compile_tower(self.backbone.vision)
         self.patch = self.backbone.config.vision.patch_size
         self.image_size = self._check_size(image_size or self.method.image_size)
         self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
-        self.batch_size = batch_size or default_batch_size((self.image_size // self.patch) ** 2, self.device)
-        if self.batch_size < 1:
-            raise InputError(f"batch size {self.batch_size}: at least 1 is needed")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch size {batch_size}: at least 1 is needed")
+        patches = (self.image_size // self.patch) ** 2
+        self.batch_size = batch_size or choose_batch_size(
+            self.backbone.config.vision, patches, self.device, self.backbone.dtype
+        )
         self.references = [] if references is None else self._remember(references)
 
     def _open_method(self, name: str | None, settings: dict[str, Any]) -> tuple[Method, CheckpointInfo | None]:
@@ -122,7 +136,7 @@ class Detector:
         name = wanted if self.method.uses_category else None
         if name not in self._texts:
             with torch.no_grad():
-                self._texts[name] = self.method.text_vectors(None if name is None else [name])[0]
+                self._texts[name] = self.method.kept_text(None if name is None else [name])[0]
         return self._texts[name]
 
     def _remember(self, references: Sequence[ImageLike]) -> list[str]:
@@ -175,12 +189,35 @@ class Detector:
         if categories is not None and len(categories) != len(images):
             raise InputError(f"{len(categories)} categories were given for {len(images)} images")
         results: list[Prediction | None] = [None] * len(images)
-        for output, chosen in batches_of_one_size(images, self.batch_size):
+
+        def judge(chosen: Sequence[int]) -> list[Prediction]:
             names = None if categories is None else [categories[i] for i in chosen]
-            batch = self._batch([images[i] for i in chosen], output, names)
-            for index, prediction in zip(chosen, batch, strict=True):
+            return self._batch([images[i] for i in chosen], images[chosen[0]].shape[:2], names)
+
+        for _, chosen in batches_of_one_size(images, self.batch_size):
+            for index, prediction in zip(chosen, in_halves(judge, chosen, self.go_on_with), strict=True):
                 results[index] = prediction
         return [result for result in results if result is not None]
+
+    def go_on_with(self, images: int) -> None:
+        """After running out of memory: at most that many images a pass from now on."""
+        self.batch_size = max(1, min(self.batch_size, images))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def passes(self) -> int:
+        """How many batches gain from being judged at once, each in a thread of its own within `side_by_side`.
+
+        Methods that need more than a single pass may keep things of an image, so they have one.
+        """
+        if self.method.stream() is None or self.compiled:
+            return 1
+        return choose_passes(sum(p.numel() for p in self.backbone.vision.parameters()), self.device)
+
+    def side_by_side(self) -> AbstractContextManager[None]:
+        """Within it, each of `passes` new threads has its share of the processor; elsewhere it has all."""
+        return divided_threads(self.passes)
 
     @torch.no_grad()  # not inference mode: methods that adapt to an image need gradients of their own
     def _batch(
@@ -249,9 +286,3 @@ def default_checkpoint(backbone: Backbone, method: str | None = None) -> Path | 
     """The method's checkpoint that ships with the package, if this is the backbone that ships with it."""
     path = EMBEDDED / f"{method or DEFAULT_METHOD}.safetensors"
     return path if backbone.name == "embedded" and path.is_file() else None
-
-
-def default_batch_size(patches: int, device: torch.device) -> int:
-    """Some 8,000 patches a pass on a CPU, where larger batches gain nothing, and 32,000 on an accelerator."""
-    budget = 8_000 if device.type == "cpu" else 32_000
-    return max(1, min(64, budget // max(1, patches)))

@@ -19,7 +19,7 @@ from PIL import Image
 from headclip.clip.preprocess import input_size
 from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.files import file_hash, write_atomically
-from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, default_batch_size, read
+from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, read
 from headclip.inference.device import Precision
 from headclip.inference.prediction import Prediction
 from headclip.methods.base import Method, method_class
@@ -29,6 +29,8 @@ Engine = Literal["onnx", "openvino", "torch"]
 SUFFIXES: dict[Engine, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 OUTPUTS = ("anomaly_map", "score", "global_score", "local_score")
 Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+PASS_PATCHES = 8_000  # of an engine: it gains nothing from more
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class ExportedDetector:
         self.category: str | None = model["category"]
         self.image_size, self.keep_aspect = int(model["image_size"]), bool(model["keep_aspect"])
         patches = (self.image_size // self.facts.patch) ** 2
-        self.batch_size = batch_size or default_batch_size(patches, torch.device("cpu"))
+        self.batch_size = batch_size or max(1, min(64, PASS_PATCHES // max(1, patches)))
         self._run = open_runner(self.path, self.engine, self.device, self.precision, threads)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

@@ -92,8 +92,9 @@ def colour_table() -> NDArray[np.uint8]:
 def tint(picture: Image.Image, normalised: NDArray[np.float32]) -> Image.Image:
     """Lay a normalised map (h, w), of any size, over an RGB picture; the result has the picture's size."""
     resized = resize_map(normalised, picture.size)
-    rgba = colour_table()[np.rint(resized * (_COLOURS - 1)).astype(np.intp)]  # (H, W, 4)
-    layer = Image.fromarray(rgba)
+    colours = colour_table().view(np.uint32)[:, 0]  # (256,): four bytes at a time are looked up much faster
+    found = np.take(colours, np.rint(resized * (_COLOURS - 1)).astype(np.uint8))  # (H, W)
+    layer = Image.fromarray(found[..., None].view(np.uint8))  # (H, W, 4)
     result = picture.convert("RGB")
     result.paste(layer.convert("RGB"), mask=layer.getchannel("A"))
     return result

@@ -10,6 +10,8 @@ import itertools
 import os
 import secrets
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -127,8 +129,9 @@ def place_file(folder: Path, name: str, write: Callable[[Path], object]) -> None
     target = folder / name
     temporary = folder / TEMPORARY / f"{os.getpid()}-{_process}-{next(_counter)}"
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for parent in (temporary.parent, target.parent):
+            if not parent.is_dir():  # asking is several times cheaper than making what is there
+                parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(target)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
@@ -145,9 +148,27 @@ def quantise(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def encode_map(levels: NDArray[np.uint16]) -> bytes:
-    """A (H, W) quantised map as a 16-bit grey PNG."""
-    # Level 1: the low bytes of a smooth map hardly compress, and higher levels cost several times as long.
-    return _encode(Image.fromarray(levels), "PNG", compress_level=1)
+    """A (H, W) quantised map as a 16-bit grey PNG.
+
+    Every row is stored as its difference from the one above (filter "up"), which for maps compresses as well as a
+    choice of filters row by row, as Pillow makes it, in two thirds of the time; higher levels take several times as
+    long, since the low bytes of a smooth map hardly compress.
+    """
+    height, width = levels.shape
+    samples = levels.astype(">u2").view(np.uint8)  # (H, 2 W)
+    rows = np.empty((height, 1 + 2 * width), np.uint8)
+    rows[:, 0] = 2  # the filter of each row; the row above the first is zero
+    rows[0, 1:] = samples[0]
+    np.subtract(samples[1:], samples[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk of a PNG file: length, kind, content, check sum."""
+    check = zlib.crc32(content, zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(content)), kind, content, struct.pack(">I", check)))
 
 
 def read_levels(path: Path) -> NDArray[np.uint16]:

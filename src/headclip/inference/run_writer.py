@@ -1,8 +1,8 @@
 """Writing a run folder so that a kill at any moment loses at most the images in flight.
 
-The journal (`progress.jsonl`) is the truth while a run goes on: a line is appended, and forced to disk, only
-after the files it speaks of are in place. Tables, overlays and report are made from it and can always be made
-again.
+The journal (`progress.jsonl`) is the truth while a run goes on: a line is appended only after the files it speaks of
+are in place. Lines are with the operating system at once, so that a kill loses none, and forced to disk every second
+and at the end, in case the power fails. Tables, overlays and report are made from it and can always be made again.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from headclip.version import __version__
 
 # Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
 _FREE_SETTINGS = frozenset({"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions"})
+FORCE_SECONDS = 1.0  # lines of the journal are forced to disk together: each time costs milliseconds
 _PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 
 
@@ -119,6 +120,7 @@ class RunWriter:
         self._images = images
         self._listed_only = listed_only
         self._started = time.perf_counter()
+        self._forced = 0.0
         old = read_facts(self.folder)
         settings = json.loads(json.dumps(settings))
         if old is not None and not overwrite:
@@ -185,11 +187,14 @@ class RunWriter:
         for name in known:
             del self.entries[name]
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes, settle: bool = False) -> None:
+        """settle: force to disk what has been written, now rather than within a second."""
         try:
             self._journal.write(lines)
             self._journal.flush()
-            os.fsync(self._journal.fileno())
+            if settle or time.monotonic() - self._forced >= FORCE_SECONDS:
+                os.fsync(self._journal.fileno())
+                self._forced = time.monotonic()
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self.folder / JOURNAL}: {error.strerror}; mend that and go on with --resume"
@@ -204,7 +209,8 @@ class RunWriter:
         return [self.entries[name].row for name in order]
 
     def refresh_table(self) -> None:
-        """Bring results.csv up to date, so that an unfinished run can be read by anything."""
+        """Bring results.csv up to date, so that an unfinished run can be read by anything; the journal goes to disk."""
+        self._write(b"", settle=True)
         write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
 
     def finish(self, report: str | Iterable[str], facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
@@ -212,6 +218,7 @@ class RunWriter:
 
         report: the page, or its pieces; rows: `rows()` with what judging adds; without it, no threshold is applied.
         """
+        self._write(b"", settle=True)
         rows = self.rows() if rows is None else rows
         write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows))
         write_atomic(self.folder, CSV_TABLE, csv_bytes(rows))

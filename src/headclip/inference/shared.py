@@ -12,6 +12,7 @@ import torch
 from headclip.clip.streams import Stream, run_streams
 from headclip.errors import InputError
 from headclip.inference.detector import Detector, batches_of_one_size
+from headclip.inference.memory import in_halves
 from headclip.inference.prediction import Prediction
 
 
@@ -61,9 +62,18 @@ class PassGroup:
             predictions = alone.predict_arrays(images, *given)
             yield Piece(label, list(range(len(images))), predictions, time.perf_counter() - started)
             return
-        for output, chosen in batches_of_one_size(images, self.batch_size):
+
+        def judge(chosen: Sequence[int]) -> list[Piece]:
             names = None if categories is None else [categories[i] for i in chosen]
-            yield from self._batch([images[i] for i in chosen], output, names, chosen, wanted)
+            given = [images[i] for i in chosen]
+            return list(self._batch(given, images[chosen[0]].shape[:2], names, list(chosen), wanted))
+
+        for _, chosen in batches_of_one_size(images, self.batch_size):
+            yield from in_halves(judge, chosen, self._go_on_with)
+
+    def _go_on_with(self, images: int) -> None:
+        for detector in self.detectors.values():
+            detector.go_on_with(images)
 
     def _batch(
         self,

@@ -40,7 +40,9 @@ class Method(nn.Module, ABC):
 
     Class attributes, which `headclip methods` lists: `summary` says in one line what the method is, `learns` what
     training changes (empty: nothing); `uses_category`: sentences name what an image shows; `needs_text`: a backbone
-    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant.
+    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant. `text_settings`:
+    the settings on which text vectors depend, besides backbone and learnt values, for methods of which a checkpoint
+    keeps them; empty for the others.
     """
 
     name: ClassVar[str] = ""
@@ -50,11 +52,13 @@ class Method(nn.Module, ABC):
     uses_category: ClassVar[bool] = False
     needs_text: ClassVar[bool] = True
     takes_references: ClassVar[bool] = False
+    text_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, backbone: Backbone, config: Any) -> None:
         super().__init__()
         object.__setattr__(self, "backbone", backbone)
         self.config = config
+        self._kept_text: tuple[Tensor, tuple[int, ...]] | None = None
 
     backbone: Backbone
 
@@ -85,6 +89,20 @@ class Method(nn.Module, ABC):
         categories: one for each entry wanted; None stands for the one that the configuration names. A method
         without sentences returns (1, 2, 0).
         """
+
+    def keep_text(self, vectors: Tensor) -> None:
+        """Let `kept_text` answer with these `text_vectors`, as long as nothing is learnt."""
+        self._kept_text = (vectors, self._versions())
+
+    def kept_text(self, categories: Sequence[str] | None = None) -> Tensor:
+        """`text_vectors`, without running the text tower where the checkpoint held them."""
+        if self._kept_text is None or self._kept_text[1] != self._versions():
+            return self.text_vectors(categories)
+        return self._kept_text[0].to(self.backbone.device)
+
+    def _versions(self) -> tuple[int, ...]:
+        """Counts how often each parameter has been written to."""
+        return tuple(value._version for value in self.parameters())
 
     @abstractmethod
     def tokens(self, pixels: Tensor) -> VisionTokens:

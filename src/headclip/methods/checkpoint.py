@@ -24,8 +24,9 @@ from headclip.methods.base import Method, create_method, list_methods, method_cl
 from headclip.version import __version__
 
 FORMAT = "headclip-checkpoint-1"
+TEXT = "text_vectors"  # (1, 2, E): kept beside what was learnt, so that the text tower need not run
 OFFICIAL_SUFFIXES = (".pth", ".pt")
-_KINDS = {"method": str, "backbone": str, "backbone_hash": str} | dict.fromkeys(
+_KINDS = {"method": str, "backbone": str, "backbone_hash": str, "text": str} | dict.fromkeys(
     ("config", "training", "data", "calibration", "versions"), dict
 )
 
@@ -44,7 +45,8 @@ class CheckpointInfo:
     """Metadata of a checkpoint.
 
     training: settings of the run that made it, with the seed. data: name and fingerprint of the training set.
-    calibration: thresholds, once somebody calibrated. versions: of the software that wrote it.
+    calibration: thresholds, once somebody calibrated. versions: of the software that wrote it. text: of what the kept
+    text vectors were made (SHA-256, hex); "" without any.
     """
 
     method: str
@@ -55,6 +57,7 @@ class CheckpointInfo:
     data: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=software_versions)
+    text: str = ""
 
 
 def save_checkpoint(
@@ -65,7 +68,7 @@ def save_checkpoint(
     data: dict[str, Any] | None = None,
     calibration: dict[str, Any] | None = None,
 ) -> CheckpointInfo:
-    """Write what `method` learnt as safetensors, atomically."""
+    """Write what `method` learnt as safetensors, atomically; with its text vectors, where it has `text_settings`."""
     backbone = method.backbone
     info = CheckpointInfo(
         method=method.name,
@@ -77,6 +80,39 @@ def save_checkpoint(
         calibration=calibration or {},
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
+    info, tensors = _with_text(info, tensors, method)
+    write_atomically(path, _encode(info, tensors))
+    return info
+
+
+def _with_text(
+    info: CheckpointInfo, tensors: dict[str, torch.Tensor], method: Method
+) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
+    """Metadata and learnt tensors with the method's text vectors, if those depend on nothing else."""
+    if not method.text_settings:
+        return info, tensors
+    with torch.no_grad():
+        vectors = method.text_vectors().detach().float().cpu().contiguous()  # (1, 2, E)
+    return replace(info, text=_text_key(info.backbone_hash, method, tensors)), {**tensors, TEXT: vectors}
+
+
+def _text_key(backbone_hash: str, method: Method, learnt: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (hex) of all that text vectors depend on: backbone, settings, learnt values."""
+    config = method.config_dict()
+    facts = [method.name, backbone_hash, {name: config[name] for name in method.text_settings}]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + save(dict(learnt))).hexdigest()
+
+
+def add_text_vectors(path: Path, backbone: Backbone) -> CheckpointInfo:
+    """Put text vectors into a checkpoint that has none, atomically; what was learnt and its hash stay as they are.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    method, _ = load_checkpoint(path, backbone)
+    info, tensors = _open(path)
+    tensors.pop(TEXT, None)
+    info, tensors = _with_text(info, tensors, method)
     write_atomically(path, _encode(info, tensors))
     return info
 
@@ -105,7 +141,8 @@ def write_calibration(path: Path, calibration: Mapping[str, Any]) -> CheckpointI
 
 
 def learnt_hash(path: Path) -> str:
-    """SHA-256 (hex) of a checkpoint without its calibration: thresholds that are put into it later do not change it.
+    """SHA-256 (hex) of a checkpoint without its calibration and text vectors: what is put into it later, or follows
+    from the rest, does not change it.
 
     Other files than those of this project are hashed as they are.
     """
@@ -113,7 +150,8 @@ def learnt_hash(path: Path) -> str:
         info, tensors = _open(path)
     except CheckpointError:
         return file_hash(path)
-    facts = {key: value for key, value in asdict(info).items() if key != "calibration"}
+    facts = {key: value for key, value in asdict(info).items() if key not in ("calibration", "text")}
+    tensors.pop(TEXT, None)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + save(tensors)).hexdigest()
 
 
@@ -150,11 +188,19 @@ def load_checkpoint(
             f"'{backbone.name}' (weights {backbone.hash[:12]}); use --backbone {info.backbone} or train again"
         )
     method = create_method(info.method, backbone, {**info.config, **(settings or {})})
+    vectors = tensors.pop(TEXT, None)
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not hold what {info.method} needs: {error}") from error
-    return method.to(backbone.device).eval(), info
+    method = method.to(backbone.device).eval()
+    if (
+        vectors is not None
+        and vectors.shape == (1, 2, backbone.config.embed_dim)
+        and info.text == _text_key(backbone.hash, method, tensors)
+    ):
+        method.keep_text(vectors)
+    return method, info
 
 
 def _load_official(path: Path, backbone: Backbone, settings: Mapping[str, Any] | None) -> tuple[Method, CheckpointInfo]:

@@ -97,6 +97,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
     config: HeadClipConfig
     summary: ClassVar[str] = "learnt prompts, self-attention with head weights, joint anomaly score"
     learns: ClassVar[str] = "prompt context, deep tokens, head weights"
+    text_settings: ClassVar[tuple[str, ...]] = ("n_context", "n_deep", "deep_layers", "deep_half", "words")
 
     def __init__(self, backbone: Backbone, config: HeadClipConfig | None = None) -> None:
         super().__init__(backbone, config or HeadClipConfig())

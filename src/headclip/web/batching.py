@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.errors import HeadclipError
+from headclip.inference.memory import is_memory_error
 from headclip.inference.predict import Judge, Judgement
 from headclip.inference.prefetch import BATCH_PIXELS
 
@@ -267,7 +268,6 @@ def _checked(judgement: Judgement, image: NDArray[Any]) -> Judgement | ModelErro
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_memory_error(error):
         return "not enough memory for this image; send a smaller one"
     return f"the model failed: {type(error).__name__}"
