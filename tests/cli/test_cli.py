@@ -43,9 +43,7 @@ class CliDetector(FakeDetector):
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A working folder with `in`, twelve pictures; the model is the fake one."""
-    module = ModuleType("headclip.inference.detector")
-    module.Detector = CliDetector
-    monkeypatch.setitem(sys.modules, "headclip.inference.detector", module)
+    monkeypatch.setattr("headclip.inference.detector.Detector", CliDetector)
     monkeypatch.delenv("HEADCLIP_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "in", 12)
