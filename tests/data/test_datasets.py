@@ -160,7 +160,7 @@ def test_paths_that_are_no_dataset(tmp_path):
 
 def test_a_missing_category_is_named(tmp_path, caplog):
     mvtec(tmp_path, ["bottle", "cable"])
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="headclip.data.datasets"):
         data = open_dataset("mvtec", tmp_path)
     assert data.categories == ["bottle", "cable"]
     assert len(data.missing_categories) == 13

@@ -153,7 +153,7 @@ def test_a_run_folder_that_points_elsewhere_is_not_followed(client, run, tmp_pat
     facts = json.loads((run / "run.json").read_text()) | {"status": "interrupted"}
     (run / "run.json").write_text(json.dumps(facts))
     site = client(runs=(run,))
-    assert columns(site)["names"] == outside
+    assert columns(site)["names"] == []  # such rows are not those of a run
     for name in outside:
         for kind in ("thumb", "picture", "map", "heat"):
             answer = site.get(f"/runs/first-run/{kind}/{id_of(name)}")
