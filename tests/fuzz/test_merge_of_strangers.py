@@ -6,6 +6,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fuzzing.targets_merge import SHARDS, make
@@ -17,7 +19,7 @@ from headclip.evaluation.shards import read_rows, read_state
 from headclip.inference.merging import merge_runs
 from headclip.inference.run import read_journal
 from headclip.inference.run_checks import row_fault
-from headclip.inference.shards import keep_listing
+from headclip.inference.shards import keep_listing, read_listing
 
 SOUND = {"path": "a.png", "status": "ok", "score": 0.5, "map": "maps/a.png.png"}
 
@@ -135,3 +137,19 @@ def test_a_state_that_is_none_is_refused(tmp_path, name, value):
     np.savez(tmp_path / "state.npz", **{**arrays, name: np.array(value)})
     with pytest.raises(ValueError, match="state"):
         read_state(tmp_path / "state.npz")
+
+
+def test_shards_that_do_not_say_how_they_were_called_are_merged(copy):
+    run = copy("run")
+    for file in run.glob("shards/*/run.json"):
+        facts = json.loads(file.read_text())
+        del facts["arguments"]
+        file.write_text(json.dumps(facts))
+    assert merge_runs([run]).rows
+
+
+def test_a_list_of_images_that_is_no_text_is_refused(tmp_path):
+    names = pa.array([b"\xff.png"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"path": names}), tmp_path / f"listing-{'0' * 16}.parquet")
+    with pytest.raises(HeadclipError, match="cannot read the list of images"):
+        read_listing(tmp_path, "0" * 16)

@@ -80,7 +80,7 @@ def merge_runs(
         target,
         images,
         parts[0].facts["settings"],
-        arguments=parts[0].facts["arguments"],
+        arguments=parts[0].facts.get("arguments") or {},
         resume=is_merge and not overwrite,
         overwrite=overwrite,
         extra=extra,

@@ -140,7 +140,7 @@ def read_listing(folder: Path, digest: str) -> list[str]:
     path = folder / _listing_file(digest)
     try:
         names = pq.read_table(path).column("path").to_pylist()
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise RunFolderError(
             f"cannot read the list of images {path} ({error}); run a shard again with --resume"
         ) from error

@@ -164,7 +164,7 @@ def _grid(group: list[Instance], along: NDArray[np.float64] | None, shape: tuple
             _check_gaps(along, notes)
         place[:3, 3] = first.position
         affine = _TO_RAS @ place
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             affine = None
             notes.append("the slices do not lie one behind another: the anomaly volume cannot be laid over others")
         else:
