@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossl
 from data.volume_files import TRACES, UID, dicom_dataset, head_of, save, slice_place, write_series
 from headclip.data.volumes.find import discover_volumes, open_volume
 from headclip.data.volumes.model import VolumeOptions, VolumeSet
+from headclip.data.volumes.series import _grid
 from headclip.data.volumes.window import Window
 from headclip.errors import ImageError, InputError
 
@@ -142,6 +144,18 @@ def test_oblique_and_tilted_slices(tmp_path):
     lps[:3, 3] = np.array([1.0, 2.0, 3.0]) + 3 * step
     assert np.allclose(affine_of(volume), np.diag([-1, -1, 1, 1]) @ lps, atol=1e-5)
     assert volume.slices[0].decode().shape == (160, 40, 3)  # pixels four times as tall as wide
+
+
+def test_slices_whose_place_is_no_number_are_judged_without_one():
+    nan = float("nan")
+    slices = [
+        SimpleNamespace(spacing=(1.0, 1.0), gap=None, orientation=(1, 0, 0, 0, 1, 0), position=(0.0, nan, float(z)))
+        for z in range(3)
+    ]
+    notes: list[str] = []
+    grid = _grid(slices, np.array([0.0, nan, 2.0]), (8, 8), notes)
+    assert any("cannot be laid over others" in note for note in notes)
+    assert np.isfinite(nibabel.Nifti1Header(grid.header).get_best_affine()).all()
 
 
 def test_uneven_gaps_and_missing_places_are_said(tmp_path):
