@@ -7,6 +7,7 @@ fault is mended.
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from drilling.processes import ask, command, start
 from drilling.sound import broken_files
 
 Tell = Callable[[str], None]
+ATTEMPTS = 40  # to kill a job in its middle
 ROOM = (0, 12, 48)  # KiB that a full disk has left, so that the jobs fail at different places
 
 
@@ -74,12 +76,18 @@ class Drill:
         return child.finish(), child.said()
 
     def half_way(self, folder: Path) -> None:
-        """Kill the job somewhere in the middle, so that there is something to go on from."""
-        for share in (0.7, 0.55, 0.4, 0.8, 0.3):
-            status, _ = self.run(folder, kill_after=share * self.used)
+        """Kill the job somewhere in the middle, so that there is something to go on from.
+
+        How much of its time a job computes before it saves anything differs from run to run, so shares are drawn
+        until one hits.
+        """
+        draw = random.Random(0)
+        for _ in range(ATTEMPTS):
+            status, _ = self.run(folder, kill_after=draw.uniform(0.3, 0.95) * self.used)
             if status == -9 and self.begun(folder):
                 return
             shutil.rmtree(folder, ignore_errors=True)
+        raise RuntimeError(f"{self.job.name} was never killed while there was something to go on from")
 
     @property
     def used(self) -> float:
