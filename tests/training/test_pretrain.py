@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.initialise import grow
 from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone, save_backbone
+from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import InputError
 from headclip.training.pretrain import Pretrainer, contrastive_loss, patch_targets
 from headclip.training.pretrain_config import PretrainConfig
@@ -22,10 +25,13 @@ from tiny_clip import make_config
 SIZES = {"early_sizes": ((42, 42),), "late_sizes": ((42, 70), (56, 56))}
 
 
-def pretrainer(**changes):
+def pretrainer(photographs=None, **changes):
     config = make_config("gelu")
-    settings = {"images": 32, "batch_size": 4, "warmup": 2, "precision": "fp32", **SIZES, **changes}
-    return Pretrainer(Backbone(config, ClipTokenizer(config.text.vocab_size)), PretrainConfig(**settings))
+    settings = PretrainConfig(
+        **{"images": 32, "batch_size": 4, "warmup": 2, "precision": "fp32", **SIZES, **changes}
+    )
+    backbone = Backbone(config, ClipTokenizer(config.text.vocab_size))
+    return Pretrainer(backbone, settings, photographs=photographs)
 
 
 def test_batches_depend_on_the_seed_and_the_number_alone():
@@ -87,6 +93,30 @@ def test_other_settings_are_not_resumed(tmp_path):
     pretrainer().run(tmp_path, workers=0, stop_seconds=0)
     with pytest.raises(InputError, match="other settings"):
         pretrainer(rate=1.0).restore(tmp_path / "state.pt")
+
+
+def test_a_stopped_run_can_be_made_longer_or_shorter(tmp_path):
+    begun = pretrainer(images=32)
+    begun.run(tmp_path, workers=0, stop_seconds=0)
+    shorter = pretrainer(images=8)
+    shorter.restore(tmp_path / "state.pt")
+    assert begun.step == shorter.step == 1
+    assert shorter.run(tmp_path, workers=0)
+    assert shorter.step == 2
+
+
+def test_a_run_goes_on_with_the_photographs_it_began_with(tmp_path):
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(90, 130, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    photographs = Photographs(tmp_path, 1.0)
+    begun = pretrainer(photographs=photographs)
+    begun.run(tmp_path / "run", workers=0, stop_seconds=0)
+    with pytest.raises(InputError, match="other photographs, or none"):
+        pretrainer().restore(tmp_path / "run" / "state.pt")
+    goes_on = pretrainer(photographs=photographs)
+    goes_on.restore(tmp_path / "run" / "state.pt")
+    assert goes_on.run(tmp_path / "run", workers=0)
 
 
 def test_the_averaged_model_can_be_saved_and_loaded(tmp_path):

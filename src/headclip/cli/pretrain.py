@@ -31,6 +31,9 @@ def pretrain(
     teacher: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A DINOv2 whose patch tokens are learnt as well.")
     ] = None,
+    photographs: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Photographs of sound surfaces, under rendered defects.")
+    ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Images to render and see; fixes the schedule. [64000]")
     ] = None,
@@ -52,6 +55,7 @@ def pretrain(
     from headclip.clip.initialise import grow
     from headclip.clip.tokenizer import ClipTokenizer
     from headclip.clip.weights import load_backbone, save_backbone
+    from headclip.data.synthetic.photographs import Photographs
     from headclip.errors import InputError
     from headclip.inference.device import choose_device
     from headclip.training.pretrain import Pretrainer
@@ -84,6 +88,7 @@ def pretrain(
         config,
         str(choose_device(device.value)),
         teacher=None if teacher is None else Teacher(teacher, config.teacher_blocks),
+        photographs=None if photographs is None else Photographs(photographs, config.photograph_share),
         fresh=start_from is None,
     )
     if resume:

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from headclip.clip.backbone import Backbone
 from headclip.clip.initialise import initialise
 from headclip.clip.vision import VisionRequest
-from headclip.data.synthetic import render
+from headclip.data.synthetic import render_batch
+from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.headclip import proportional_csa
@@ -100,6 +101,7 @@ class Pretrainer:
     Args:
         backbone: the architecture, with its first values where `fresh` is false.
         teacher: a frozen DINOv2 whose tokens the tower also learns to predict, or None.
+        photographs: real surfaces that stand in for rendered scenes now and then, or None.
     """
 
     def __init__(
@@ -109,12 +111,13 @@ class Pretrainer:
         device: str = "cpu",
         *,
         teacher: Teacher | None = None,
+        photographs: Photographs | None = None,
         fresh: bool = True,
     ) -> None:
         self.config, self.device = config, torch.device(device)
         backbone = initialise(backbone, config.seed) if fresh else backbone.requires_grad_(True)
         self.backbone = backbone.to(self.device).train()
-        self.teacher = teacher
+        self.teacher, self.photographs = teacher, photographs
         self.student: Student | None = None
         if teacher is not None:
             self._prepare_teacher(teacher)
@@ -129,7 +132,8 @@ class Pretrainer:
         size = self.whole_patches(self.config.early_sizes[:1])[0]
         patch = self.backbone.config.vision.patch_size
         first = self.config.seed * SEED_STRIDE
-        images = torch.stack([render(first + i, size).image for i in range(TEACHER_SAMPLE)])
+        samples = render_batch(range(first, first + TEACHER_SAMPLE), size, photographs=self.photographs)
+        images = torch.stack([sample.image for sample in samples])
         teacher.to(self.device).standardise(images, (size[0] // patch, size[1] // patch))
         torch.manual_seed(self.config.seed)
         self.student = Student(self.backbone.config.vision.width, teacher.width).to(self.device)
@@ -229,12 +233,13 @@ class Pretrainer:
             "step": self.step,
             "model": self.backbone.state_dict(),
             "average": self.average,
+            "photographs": None if self.photographs is None else self.photographs.fingerprint(),
             "student": None if self.student is None else self.student.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
 
     def restore(self, path: Path) -> None:
-        """Go on from a state file.
+        """Go on from a state file. `images` may differ: what is left of the schedule is stretched or shortened.
 
         Raises:
             InputError: it belongs to a run with other settings.
@@ -244,9 +249,12 @@ class Pretrainer:
             self._restore(state, path)
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
-        ours = json.loads(json.dumps([asdict(self.config), self.backbone.config.to_dict()]))
-        if json.loads(json.dumps([state["config"], state["architecture"]])) != ours:
+        ours = [asdict(self.config), self.backbone.config.to_dict()]
+        theirs = [state["config"] | {"images": self.config.images}, state["architecture"]]  # the length may change
+        if json.loads(json.dumps(theirs)) != json.loads(json.dumps(ours)):
             raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")
+        if state.get("photographs") != (None if self.photographs is None else self.photographs.fingerprint()):
+            raise InputError(f"{path} was made with other photographs, or none; go on with the same ones")
         if (self.student is None) != (state.get("student") is None):
             raise InputError(f"{path} was made {'without' if self.student else 'with'} a teacher; go on the same way")
         self.backbone.load_state_dict(state["model"])
@@ -299,6 +307,7 @@ class Pretrainer:
             defect_rate=self.config.defect_rate,
             teacher=self.teacher if self.device.type == "cpu" else None,
             patch_size=self.backbone.config.vision.patch_size,
+            photographs=self.photographs,
         )
         begun = saved = time.monotonic()
         try:

@@ -16,7 +16,7 @@ class PretrainConfig:
     """One pretraining run. `images` fixes the schedule: warm-up, then the peak rate, then over the last
     `decay_share` of the steps a cosine down to `final_rate` of the peak (1 decays all along); the first `early_share`
     of the steps sees small images, which cost less, the rest larger ones. The teacher's settings count only where
-    there is one."""
+    there is one, and `photograph_share` where there are photographs."""
 
     images: int = 64_000
     batch_size: int = 32
@@ -31,6 +31,7 @@ class PretrainConfig:
     clip_gradient: float = 1.0
     ema: float = 0.999
     defect_rate: float = 0.6
+    photograph_share: float = 0.4
     contrast_weight: float = 0.5
     patch_weight: float = 1.0
     pair_weight: float = 0.25

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from headclip.data.synthetic import caption_pair, render
+from headclip.data.synthetic import caption_pair, render_batch
 from headclip.data.synthetic.base import Rng
+from headclip.data.synthetic.photographs import Photographs
 from headclip.training.teacher import Teacher, TeacherTokens
 
 Sizes = tuple[tuple[int, int], ...]
@@ -50,9 +51,10 @@ class RenderStream(IterableDataset[PretrainBatch]):
         defect_rate: float,
         teacher: Teacher | None = None,
         patch_size: int = 16,
+        photographs: Photographs | None = None,
     ) -> None:
         super().__init__()
-        self.teacher, self.patch_size = teacher, patch_size
+        self.teacher, self.patch_size, self.photographs = teacher, patch_size, photographs
         self.seed, self.batch_size, self.early, self.late_sizes = seed, batch_size, early, late_sizes
         self.start, self.stop, self.defect_rate = start, stop, defect_rate
 
@@ -68,7 +70,8 @@ class RenderStream(IterableDataset[PretrainBatch]):
         sizes = self.early[1] if number < self.early[0] else self.late_sizes
         size = sizes[np.random.default_rng([self.seed, number]).integers(len(sizes))]
         first = self.seed * SEED_STRIDE + number * self.batch_size
-        samples = [render(first + i, size, defect_rate=self.defect_rate) for i in range(self.batch_size)]
+        settings = {"defect_rate": self.defect_rate, "photographs": self.photographs}
+        samples = render_batch(range(first, first + self.batch_size), size, **settings)
         images = torch.stack([sample.image for sample in samples])
         grid = (size[0] // self.patch_size, size[1] // self.patch_size)
         return PretrainBatch(

@@ -17,6 +17,7 @@ from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import Look, add_distractors, as_seen, draw_look, expose, orient
 from headclip.data.synthetic.captions import abnormal_caption, normal_caption
 from headclip.data.synthetic.defects import apply_defect
+from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.scenes import make_scene
 from headclip.errors import InputError
 
@@ -69,8 +70,10 @@ def render(
     device: torch.device | str = "cpu",
     defect_rate: float = 0.5,
     family: str | None = None,
+    photographs: Photographs | None = None,
 ) -> Sample:
-    """Render one picture. size: side or (height, width) in pixels, from 32.
+    """Render one picture. size: side or (height, width) in pixels, from 32; photographs: used instead of rendered
+    scenes now and then.
 
     The sample depends on the seed, the size and the settings alone. Scene, camera and orientation have
     streams of randomness of their own: the same seed with defect_rate 0 and 1 shows the same thing without
@@ -81,13 +84,13 @@ def render(
     (torch.Size([3, 64, 64]), 1, True)
     """
     with one_thread():
-        return _render(seed, check_size(size), device, defect_rate, family)
+        stages = build(
+            seed, check_size(size), device=device, defect_rate=defect_rate, family=family, photographs=photographs
+        )
+        return _photographed(stages, seed, device)
 
 
-def _render(
-    seed: int, size: tuple[int, int], device: torch.device | str, defect_rate: float, family: str | None
-) -> Sample:
-    stages = build(seed, size, device=device, defect_rate=defect_rate, family=family)
+def _photographed(stages: Stages, seed: int, device: torch.device | str) -> Sample:
     look = stages.look
     camera = Rng(_STREAMS * seed + 2, device)
     photograph = orient(expose(stages.drawn, look, camera, stages.clean), look)
@@ -112,6 +115,7 @@ def build(
     device: torch.device | str = "cpu",
     defect_rate: float = 0.5,
     family: str | None = None,
+    photographs: Photographs | None = None,
 ) -> Stages:
     """The stages of `render` before the camera; size is the (height, width) of the final picture."""
     if seed < 0:
@@ -123,7 +127,10 @@ def build(
     look = draw_look(making)
     if look.turn:
         height, width = width, height
-    scene = make_scene(making, height, width, family)
+    if photographs is not None and family is None and making.chance(photographs.share):
+        scene = photographs.draw(making, height, width)
+    else:
+        scene = make_scene(making, height, width, family)
     scene = add_distractors(as_seen(scene, look), making)
     if not harming.chance(defect_rate):
         mask = torch.zeros_like(scene.foreground)
