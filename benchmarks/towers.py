@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from headclip.clip.blocks import Block
 from headclip.clip.config import ClipConfig, VisionConfig
+from headclip.clip.hardware import has_packed_products
+from headclip.clip.packed import PackedLinear, pack_tower, unpack_tower
 from headclip.clip.quantise import quantise_tower
 from headclip.clip.vision import VisionRequest, VisionTower
 from headclip.methods.headclip import proportional_csa
@@ -47,8 +49,10 @@ def random_tower(config: ClipConfig, precision: str) -> VisionTower:
 
 
 def at_precision(tower: VisionTower, precision: str) -> VisionTower:
-    """int8: the layers of the blocks in 8 bits, the rest in bf16."""
-    return quantise_tower(tower, DTYPES[precision]) if precision == "int8" else tower.to(DTYPES[precision])
+    """As a detector has it. int8: the layers of the blocks in 8 bits, the rest in bf16."""
+    if precision == "int8":
+        return quantise_tower(tower, DTYPES[precision])
+    return pack_tower(unpack_tower(tower).to(DTYPES[precision]))
 
 
 def ours(tower: VisionTower, kind: str, size: int, embed_dim: int) -> Run:
@@ -151,18 +155,22 @@ def flops(vision: VisionConfig, size: int, kind: str) -> float:
 
 
 def ceiling(precision: str, clock: Callable[[], float], side: int, repeats: int = 3) -> float:
-    """The best of a few large square products in this precision, in operations a second."""
-    if precision == "int8":
-        a = torch.ones(side, side, dtype=torch.int8)
-        multiply: Callable[[Tensor, Tensor], Tensor] = torch._int_mm
-    else:
-        a, multiply = torch.ones(side, side, dtype=DTYPES[precision]), torch.mm
-    multiply(a, a)
+    """The best of a few large square products in this precision, in operations a second, by PyTorch's product and,
+    where there is one, by that with packed weights."""
+    a = torch.ones(side, side, dtype=torch.int8 if precision == "int8" else DTYPES[precision])
+    ways: list[Callable[[], Tensor]] = [lambda: torch._int_mm(a, a) if precision == "int8" else torch.mm(a, a)]
+    if precision != "int8" and has_packed_products():
+        linear = nn.Linear(side, side, device="meta")
+        linear.weight, linear.bias = nn.Parameter(a, False), nn.Parameter(torch.zeros_like(a[0]), False)
+        packed = PackedLinear(linear)
+        ways.append(lambda: packed(a))
     best = float("inf")
-    for _ in range(repeats):
-        started = clock()
-        multiply(a, a)
-        best = min(best, clock() - started)
+    for multiply in ways:
+        multiply()
+        for _ in range(repeats):
+            started = clock()
+            multiply()
+            best = min(best, clock() - started)
     return 2 * side**3 / best
 
 

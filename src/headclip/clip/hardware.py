@@ -23,6 +23,14 @@ def fused_bf16_is_slow() -> bool:
 
 
 @cache
+def has_packed_products() -> bool:
+    """Whether oneDNN is there and the CPU one on which its products with packed weights are quicker: AVX-512."""
+    wide = getattr(torch.cpu, "_is_avx512_supported", lambda: False)()
+    operators = ("_reorder_linear_weight", "_linear_pointwise")
+    return wide and torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in operators)
+
+
+@cache
 def has_fast_int8() -> bool:
     """Whether the CPU multiplies 8-bit integers quicker than floats (AVX-512 VNNI or matrix tiles)."""
     checks = ("_is_vnni_supported", "_is_amx_tile_supported")

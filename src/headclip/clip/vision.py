@@ -89,6 +89,7 @@ class VisionTower(nn.Module):
         self.blocks = Blocks(config)
         self.ln_post = nn.LayerNorm(width)
         self.projection = nn.Parameter(torch.zeros(width, embed_dim))
+        self.size = sum(value.numel() for value in self.parameters())  # whatever becomes of them for speed
 
     def positions(self, grid: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
         """Position embeddings (1 + rows*columns, W) for any grid; the parameter itself is never changed."""

@@ -16,6 +16,7 @@ from headclip.export.graph import ExportGraph, check_exportable
 from headclip.export.parity import Parity, check_images, measure_parity
 from headclip.export.write import capture, write_graph
 from headclip.files import file_hash, sole_writer
+from headclip.clip.packed import unpack_tower
 from headclip.inference.detector import Detector
 from headclip.inference.exported import SUFFIXES, Engine, ExportedDetector, ExportFacts, side_file
 from headclip.methods.checkpoint import software_versions
@@ -72,6 +73,7 @@ def export_model(
     images, source = check_images(None if check is None else Path(check), check_count)
     with sole_writer(target), TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         progress("capturing the graph")
+        unpack_tower(detector.backbone.vision)  # a graph has the weights as they are
         program = capture(ExportGraph(detector))
         progress(f"writing for {engine}")
         paths = write_graph(program, engine, Path(folder), target.name)

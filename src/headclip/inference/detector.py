@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.packed import pack_tower, unpack_tower
 from headclip.clip.preprocess import input_size, normalise, resize
 from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.decode import as_rgb
@@ -98,7 +99,9 @@ class Detector:
         self.precision = set_precision(self.backbone, precision, self.device)
         self.compiled = compile
         if compile:
-            compile_tower(self.backbone.vision)
+            compile_tower(unpack_tower(self.backbone.vision))
+        else:
+            pack_tower(self.backbone.vision)
         self.patch = self.backbone.config.vision.patch_size
         self.image_size = self._check_size(image_size or self.method.image_size)
         self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
@@ -213,7 +216,7 @@ class Detector:
         """
         if self.method.stream() is None or self.compiled:
             return 1
-        return choose_passes(sum(p.numel() for p in self.backbone.vision.parameters()), self.device)
+        return choose_passes(self.backbone.vision.size, self.device)
 
     def side_by_side(self) -> AbstractContextManager[None]:
         """Within it, each of `passes` new threads has its share of the processor; elsewhere it has all."""

@@ -8,6 +8,7 @@ import torch
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.hardware import has_fast_bf16
+from headclip.clip.packed import is_packed, unpack_tower
 from headclip.clip.quantise import check_int8, is_quantised, quantise_tower
 from headclip.errors import InputError
 
@@ -53,7 +54,7 @@ def choose_precision(
         raise InputError(f"unknown precision '{name}'; use auto, fp32, bf16 or int8")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    size = sum(p.numel() for p in backbone.vision.parameters()) if backbone is not None else 0
+    size = backbone.vision.size if backbone is not None else 0
     return torch.bfloat16 if device.type == "cpu" and has_fast_bf16(device) and size >= LARGE_TOWER else torch.float32
 
 
@@ -74,6 +75,9 @@ def set_precision(backbone: Backbone, name: Precision | Literal["auto"], device:
             raise InputError(f"this loaded backbone is in int8 already; load it again to use it in {name}")
         return "int8"
     dtype = choose_precision(name, device, backbone)
+    if name != "int8" and is_packed(backbone.vision) and (backbone.device, backbone.dtype) == (device, dtype):
+        return precision_name(dtype)
+    unpack_tower(backbone.vision).to(device)
     if name != "int8":
         backbone.vision.to(dtype)
         return precision_name(dtype)
