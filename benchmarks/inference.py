@@ -9,8 +9,8 @@ and quartiles. Times are CPU seconds of this process divided by the images of a 
 work on the machine hardly counts then. `--clock wall` swaps the two, for a machine that does nothing else.
 
 Share of the ceiling: matrix products of the variant, counted by arithmetic, over its time, against the best of a few
-large products in the same precision, measured in the same run. "int8" computes linear layers in 8 bits and attention
-in bf16, so its ceiling is that of 8 bits, which attention cannot reach.
+large products in the same precision, by PyTorch's product and with packed weights, measured in the same run. "int8"
+computes linear layers in 8 bits and attention in bf16, so its ceiling is that of 8 bits, which attention cannot reach.
 
 Memory: a subprocess for each variant builds the tower, forgets its peak, runs one pass and tells the new one.
 
@@ -55,6 +55,8 @@ from towers import (
 
 from headclip.clip.config import ClipConfig, known_architectures
 from headclip.clip.hardware import has_fast_int8
+from headclip.clip.packed import unpack_tower
+from headclip.clip.vision import VisionTower
 from headclip.clip.weights import load_backbone
 
 OFFICIAL = {"wall_s": 16.946, "cpu_s": 30.864, "peak_mb": 2582.1, "cores": 2}
@@ -111,17 +113,22 @@ def shape(options: argparse.Namespace) -> tuple[ClipConfig, int]:
 
 def build(config: ClipConfig, size: int, precision: str, options: argparse.Namespace) -> dict[str, Run]:
     """Variants of one precision by name; the stand-in and `transformers` where they apply."""
-    if options.backbone:
-        tower = at_precision(load_backbone(options.backbone).vision, precision)
-    else:
-        tower = random_tower(config, precision)
+    tower = tower_of(config, precision, options)
     runs = {kind: ours(tower, kind, size, config.embed_dim) for kind in TOWERS}
     other = None if precision == "int8" else transformers_tower(config.vision, size, precision)
     if other is not None:
         runs[HF] = other
     if precision == "fp32":
-        runs[STAND_IN] = AnomalyClipStandIn(tower, size, config.embed_dim)
+        plain = unpack_tower(tower_of(config, precision, options))
+        runs[STAND_IN] = AnomalyClipStandIn(plain, size, config.embed_dim)
     return runs
+
+
+def tower_of(config: ClipConfig, precision: str, options: argparse.Namespace) -> VisionTower:
+    """The tower of the backbone that was named, or one with random weights."""
+    if options.backbone:
+        return at_precision(load_backbone(options.backbone).vision, precision)
+    return random_tower(config, precision)
 
 
 def measure(config: ClipConfig, size: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -205,15 +212,10 @@ def build_one(config: ClipConfig, size: int, precision: str, name: str, options:
         if run is None:
             raise SystemExit("transformers is not installed")
         return run
-    if options.backbone:
-        tower = at_precision(load_backbone(options.backbone).vision, precision)
-    else:
-        tower = random_tower(config, precision)
-    return (
-        AnomalyClipStandIn(tower, size, config.embed_dim)
-        if name == STAND_IN
-        else ours(tower, name, size, config.embed_dim)
-    )
+    tower = tower_of(config, precision, options)
+    if name == STAND_IN:
+        return AnomalyClipStandIn(unpack_tower(tower), size, config.embed_dim)
+    return ours(tower, name, size, config.embed_dim)
 
 
 def show(console: Console, found: dict[str, Any], part: dict[str, Any]) -> None:

@@ -125,25 +125,30 @@ def slow_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
     return float(-np.trapezoid(kept[:, 1], rates))
 
 
-def compare_ways(job: Job) -> None:
-    """Both ways on the maps of a subset, in this process; prints CPU seconds, their ratio and the differences."""
+def compare_ways(job: Job, rounds: int) -> None:
+    """Both ways in turn on the maps of a subset, in this process; prints CPU seconds, the ratio of each round with its
+    spread, and the differences."""
     matrix = upsampling(job.size)
     pairs = [make_map(job, index, matrix) for index in range(job.count)]
-    start = time.process_time()
-    metrics = PixelMetrics("ader")
-    for anomaly_map, mask in pairs:
-        metrics.update(anomaly_map, mask)
-    figures, exact = metrics.compute(), metrics.compute("exact")
-    fast = time.process_time() - start
     maps = np.stack([np.asarray(anomaly_map, dtype=np.float32) for anomaly_map, _ in pairs])
     masks = np.stack([np.zeros(maps.shape[1:], np.bool_) if mask is None else mask for _, mask in pairs])
-    start = time.process_time()
-    found = slow_way(maps, masks)
-    slow = time.process_time() - start
+    fast, slow = [], []
+    for _ in range(rounds):
+        start = time.process_time()
+        metrics = PixelMetrics("ader")
+        for anomaly_map, mask in pairs:
+            metrics.update(anomaly_map, mask)
+        figures, exact = metrics.compute(), metrics.compute("exact")
+        between = time.process_time()
+        found = slow_way(maps, masks)
+        fast.append(between - start)
+        slow.append(time.process_time() - between)
     print(
-        f"\nsubset of {job.count} maps, CPU seconds: 200 thresholds {slow:.2f}, streaming {fast:.2f} (both protocols)"
+        f"\nsubset of {job.count} maps, CPU seconds, median of {rounds} rounds: 200 thresholds {np.median(slow):.2f}, "
+        f"streaming {np.median(fast):.2f} (both protocols)"
     )
-    print(f"ratio {slow / fast:.0f}")
+    low, ratio, high = np.quantile(np.divide(slow, fast), [0.25, 0.5, 0.75])
+    print(f"ratio {ratio:.0f} (quartiles {low:.0f} to {high:.0f})")
     print(f"{'':16}{'200 thresholds':>16}{'streaming ader':>16}{'difference':>12}{'exact':>10}")
     for name, value in found.items():
         line = f"{name:16}{value:16.6f}{figures[name]:16.6f}{figures[name] - value:12.1e}{exact[name]:10.6f}"
@@ -166,6 +171,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=518, help="side of a map in pixels")
     parser.add_argument("--workers", type=int, default=2, help="processes; their states are merged")
     parser.add_argument("--subset", type=int, default=20, help="maps for the 200-threshold way; 0 leaves it out")
+    parser.add_argument("--rounds", type=int, default=3, help="of both ways on the subset")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--levels", action="store_true", help="16-bit maps, as stored in run folders")
     arguments = parser.parse_args()
@@ -197,7 +203,7 @@ def main() -> None:
     print(f"peak memory {peak / 1e9:.2f} GB, all processes together; {len(metrics.state.bins)} bins occupied")
     show(figures, grid, bounds)
     if arguments.subset:
-        compare_ways(Job(0, 1, arguments.subset, arguments.size, arguments.seed, arguments.levels))
+        compare_ways(Job(0, 1, arguments.subset, arguments.size, arguments.seed, arguments.levels), arguments.rounds)
 
 
 if __name__ == "__main__":

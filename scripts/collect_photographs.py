@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import io
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -29,8 +30,10 @@ AUXILIARY = (
     *("normal", "specular", "mask", "displace", "alpha", "light"),
 )
 NO_SURFACE = (
-    *("sky", "skies", "env/", "models/", "credits", "crosshair", "fog", "liquid", "slime", "flesh", "skull", "effect", "particle", "decal", "font", "gfx", "hud", "logo", "icon", "ui/", "cursor", "levelshot"),
-    *("sign", "banner", "flag", "player", "weapon", "skin", "flame", "fire", "smoke", "water", "lava", "console", "blood"),
+    *("sky", "skies", "env/", "models/", "credits", "crosshair", "fog", "liquid", "slime", "flesh", "skull"),
+    *("effect", "particle", "decal", "font", "gfx", "hud", "logo", "icon", "ui/", "cursor", "levelshot"),
+    *("sign", "banner", "flag", "player", "weapon", "skin", "flame", "fire", "smoke", "water", "lava"),
+    *("console", "blood"),
 )
 SMALLEST, LARGEST = 256, 1024  # px
 FLATTEST, DARKEST = 6.0, 24.0  # standard deviation and mean of brightness, of 255
@@ -47,25 +50,27 @@ def main() -> None:
         folder = options.out / package.name.split("_")[0]
         folder.mkdir(parents=True, exist_ok=True)
         kept = sum(keep(name, content, folder, seen) for name, content in files(package, folder))
-        print(f"{folder}: {kept} photographs")
+        sys.stdout.write(f"{folder}: {kept} photographs\n")
 
 
 def files(package: Path, folder: Path) -> Iterator[tuple[str, bytes]]:
     """Path and content of every picture of a package, those in archives inside it too."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as unpacking:
-        with tarfile.open(fileobj=unpacking.stdout, mode="r|") as members:
-            for member in members:
-                stream = members.extractfile(member) if member.isfile() else None
-                if stream is None:
-                    continue
-                suffix = PurePosixPath(member.name).suffix.lower()
-                if suffix in PICTURES and wanted(member.name):
-                    yield member.name, stream.read()
-                elif suffix in ARCHIVES:
-                    yield from inside(stream)
-                elif member.name.endswith("/copyright"):
-                    (folder / "copyright.txt").write_bytes(stream.read())
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as unpacking,
+        tarfile.open(fileobj=unpacking.stdout, mode="r|") as members,
+    ):
+        for member in members:
+            stream = members.extractfile(member) if member.isfile() else None
+            if stream is None:
+                continue
+            suffix = PurePosixPath(member.name).suffix.lower()
+            if suffix in PICTURES and wanted(member.name):
+                yield member.name, stream.read()
+            elif suffix in ARCHIVES:
+                yield from inside(stream)
+            elif member.name.endswith("/copyright"):
+                (folder / "copyright.txt").write_bytes(stream.read())
 
 
 def inside(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:

@@ -27,9 +27,7 @@ SIZES = {"early_sizes": ((42, 42),), "late_sizes": ((42, 70), (56, 56))}
 
 def pretrainer(photographs=None, **changes):
     config = make_config("gelu")
-    settings = PretrainConfig(
-        **{"images": 32, "batch_size": 4, "warmup": 2, "precision": "fp32", **SIZES, **changes}
-    )
+    settings = PretrainConfig(**{"images": 32, "batch_size": 4, "warmup": 2, "precision": "fp32", **SIZES, **changes})
     backbone = Backbone(config, ClipTokenizer(config.text.vocab_size))
     return Pretrainer(backbone, settings, photographs=photographs)
 

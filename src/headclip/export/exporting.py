@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from headclip.clip.packed import unpack_tower
 from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, check_exportable
 from headclip.export.parity import Parity, check_images, measure_parity
 from headclip.export.write import capture, write_graph
 from headclip.files import file_hash, sole_writer
-from headclip.clip.packed import unpack_tower
 from headclip.inference.detector import Detector
 from headclip.inference.exported import SUFFIXES, Engine, ExportedDetector, ExportFacts, side_file
 from headclip.methods.checkpoint import software_versions
