@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from headclip.clip.packed import unpack_tower
 from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, check_exportable
 from headclip.export.parity import Parity, check_images, measure_parity
@@ -73,7 +72,6 @@ def export_model(
     images, source = check_images(None if check is None else Path(check), check_count)
     with sole_writer(target), TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         progress("capturing the graph")
-        unpack_tower(detector.backbone.vision)  # a graph has the weights as they are
         program = capture(ExportGraph(detector))
         progress(f"writing for {engine}")
         paths = write_graph(program, engine, Path(folder), target.name)

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from headclip.clip.packed import unpack_tower
 from headclip.clip.preprocess import input_size
 from headclip.clip.vision import Interpolation, VisionTokens, VisionTower
 from headclip.errors import InputError
@@ -29,6 +30,7 @@ class GraphTower(VisionTower):
 
     def __init__(self, tower: VisionTower) -> None:
         nn.Module.__init__(self)
+        unpack_tower(tower)  # which stays so: a graph has the weights as they are
         self.config = tower.config
         self.class_embedding, self.position_embedding = tower.class_embedding, tower.position_embedding
         self.patch_embedding, self.projection = tower.patch_embedding, tower.projection
