@@ -1,8 +1,9 @@
 """Real requests of Google's and Azure's stores, against stand-ins on this machine.
 
 `gcp-storage-emulator start --host=127.0.0.1 --port=9023 --in-memory --default-bucket=headclip` and
-HEADCLIP_GCS='gs://anonymous@headclip?scheme=http&endpoint_override=127.0.0.1:9023'; HEADCLIP_AZURE with the address of
-a container in a stand-in of Azure.
+HEADCLIP_GCS='gs://anonymous@headclip?scheme=http&endpoint_override=127.0.0.1:9023'; `npx azurite-blob --blobPort 10010
+--skipApiVersionCheck`, a container called headclip in it, and
+HEADCLIP_AZURE='abfs://devstoreaccount1:KEY@127.0.0.1:10010/headclip?enable_tls=false' with its well-known KEY.
 """
 
 from __future__ import annotations

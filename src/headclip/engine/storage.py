@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile, ImageSet, natural_key, printable
+from headclip.engine.azure import open_azure
 from headclip.errors import InputError
 
 _ARROW = frozenset({"s3", "gs", "gcs", "abfs", "abfss"})  # pyarrow has these built in
@@ -279,6 +280,8 @@ def _open(url: str) -> tuple[Any, str]:
 
     scheme = urlsplit(url).scheme
     try:
+        if scheme in ("abfs", "abfss"):
+            return open_azure(url)
         if scheme in _ARROW:
             system, path = fs.FileSystem.from_uri(url)
             return system, path.rstrip("/")
