@@ -16,6 +16,7 @@ from headclip.data.discover import ImageFile, ImageSet, discover
 from headclip.data.volumes.model import VolumeSet
 from headclip.data.volumes.names import keep_salt
 from headclip.inference.overlay import LevelHistogram, Scale
+from headclip.inference.prediction import Judge
 from headclip.inference.prefetch import Decoded, decode_ahead
 from headclip.inference.report import report_pieces, thumbnail_names
 from headclip.inference.resuming import find_work
@@ -23,8 +24,6 @@ from headclip.inference.run import Entry, Row, is_run_folder, read_facts
 from headclip.inference.run_files import MASKS, REGIONS, REPORT
 from headclip.inference.run_render import render_overlays
 from headclip.inference.run_writer import RunWriter, check_output
-from headclip.inference.session import Judge as Judge
-from headclip.inference.session import Judgement as Judgement
 from headclip.inference.session import Progress, Session, Stage, images_ahead
 from headclip.inference.shards import Shard, check_whole, keep_listing
 from headclip.inference.volumes import write_volumes

@@ -1,10 +1,13 @@
-"""The result for one image."""
+"""The result for one image, and what makes it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,27 @@ class Prediction:
     @property
     def width(self) -> int:
         return int(self.anomaly_map.shape[1])
+
+
+class Judgement(Protocol):
+    """What is needed of a `Prediction`."""
+
+    @property
+    def score(self) -> float: ...
+    @property
+    def global_score(self) -> float: ...
+    @property
+    def local_score(self) -> float: ...
+    @property
+    def anomaly_map(self) -> NDArray[np.float32]: ...
+
+
+class Judge(Protocol):
+    """What is needed of a `Detector`."""
+
+    @property
+    def batch_size(self) -> int: ...
+    def predict_arrays(self, images: list[NDArray[np.uint8]], /) -> Sequence[Judgement]: ...
+    def describe(self) -> dict[str, Any]: ...
+
+    # May also have `passes`, how many batches it judges at once, and `side_by_side()`, within which it does.

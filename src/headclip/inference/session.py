@@ -10,14 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headclip.data.discover import ImageFile, printable
 from headclip.inference.memory import is_memory_error
 from headclip.inference.overlay import LevelHistogram
+from headclip.inference.prediction import Judge, Judgement
 from headclip.inference.prefetch import Decoded, readable_batches
 from headclip.inference.run import Entry, Row
 from headclip.inference.run_files import (
@@ -35,30 +35,6 @@ from headclip.inference.run_files import (
 T = TypeVar("T")
 Stage = Literal["judging", "joining", "rendering", "regions"]
 _log = logging.getLogger(__name__)
-
-
-class Judgement(Protocol):
-    """What is needed of a `Prediction`."""
-
-    @property
-    def score(self) -> float: ...
-    @property
-    def global_score(self) -> float: ...
-    @property
-    def local_score(self) -> float: ...
-    @property
-    def anomaly_map(self) -> NDArray[np.float32]: ...
-
-
-class Judge(Protocol):
-    """What is needed of a `Detector`."""
-
-    @property
-    def batch_size(self) -> int: ...
-    def predict_arrays(self, images: list[NDArray[np.uint8]], /) -> Sequence[Judgement]: ...
-    def describe(self) -> dict[str, Any]: ...
-
-    # May also have `passes`, how many batches it judges at once, and `side_by_side()`, within which it does.
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.hashing import pixel_hash
 from headclip.errors import InputError
+from headclip.inference.prediction import Judge, Judgement
 from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.inference.run import Run
 from headclip.inference.run_files import MAP_MAXIMUM, read_levels
@@ -24,23 +25,6 @@ from headclip.judgement.copies import file_mark, path_mark, thumbnail
 from headclip.judgement.regions import RegionRules, region_level
 
 RENDER_SIZE = 320  # pixels; about what the embedded model is fed
-
-
-class Judgement(Protocol):
-    """What is needed of a `Prediction`."""
-
-    @property
-    def score(self) -> float: ...
-    @property
-    def anomaly_map(self) -> NDArray[np.float32]: ...
-
-
-class Judge(Protocol):
-    """What is needed of a `Detector`."""
-
-    @property
-    def batch_size(self) -> int: ...
-    def predict_arrays(self, images: list[NDArray[np.uint8]], /) -> Sequence[Judgement]: ...
 
 
 @dataclass

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from headclip.errors import HeadclipError
-from headclip.inference.predict import Judge
+from headclip.inference.prediction import Judge
 from headclip.inference.run_files import RunFolderError
 from headclip.judgement.choosing import Judging, choose
 from headclip.version import __version__

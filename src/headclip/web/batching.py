@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headclip.errors import HeadclipError
 from headclip.inference.memory import is_memory_error
-from headclip.inference.predict import Judge, Judgement
+from headclip.inference.prediction import Judge, Judgement
 from headclip.inference.prefetch import BATCH_PIXELS
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from headclip.data.discover import ImageFile
-from headclip.inference.predict import Judge, judge_more
+from headclip.inference.predict import judge_more
+from headclip.inference.prediction import Judge
 from headclip.inference.run_writer import RunWriter
 from headclip.judgement.run_judging import judge_rows
 from headclip.judgement.verdicts import Criteria

@@ -12,7 +12,7 @@ from pathlib import Path
 from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile, ImageSet
 from headclip.errors import HeadclipError
-from headclip.inference.predict import Judge
+from headclip.inference.prediction import Judge
 from headclip.inference.run import Row, is_run_folder
 from headclip.inference.run_writer import RunWriter, check_output
 from headclip.judgement.verdicts import Criteria

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from headclip.data.decode import decode
 from headclip.errors import ImageError
-from headclip.inference.predict import Judge, Judgement
+from headclip.inference.prediction import Judge, Judgement
 from headclip.inference.run_files import encode_map, quantise
 from headclip.judgement.verdicts import Criteria
 from headclip.web.batching import Batcher, ModelError, QueueFullError, StoppingError

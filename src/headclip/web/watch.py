@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headclip.data.discover import ImageFile, ImageSet, find_images, printable
 from headclip.errors import HeadclipError, InputError
-from headclip.inference.predict import Judge
+from headclip.inference.prediction import Judge
 from headclip.inference.run import is_run_folder
 from headclip.inference.run_writer import RunWriter, check_output
 from headclip.judgement.verdicts import Criteria
