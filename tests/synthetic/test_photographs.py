@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headclip.data.synthetic import render
+from headclip.data.synthetic import SyntheticDataset, render
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.photographs import Photographs, noun_of, window
 from headclip.errors import ImageError, InputError
@@ -82,6 +82,13 @@ def test_the_fingerprint_knows_files_and_share(folder):
     assert Photographs(folder, 0.9).fingerprint() != first
     (folder / "wood" / "0.png").unlink()
     assert Photographs(folder).fingerprint() != first
+
+
+def test_a_set_of_photographs_is_another_set(folder):
+    plain, mixed = SyntheticDataset(1, 4, 64), SyntheticDataset(1, 4, 64, photographs=Photographs(folder, 1.0))
+    assert [mixed[index].family for index in range(4)] == ["photograph"] * 4
+    assert plain.fingerprint() != mixed.fingerprint()
+    assert SyntheticDataset(1, 4, 64, photographs=Photographs(folder, 1.0)).fingerprint() == mixed.fingerprint()
 
 
 def test_names_tell_what_is_shown(folder):

@@ -21,6 +21,7 @@ from headclip.data.decode import decode
 from headclip.data.folders import ImageRecord, read_dataset, read_mask
 from headclip.data.hashing import perceptual_hash
 from headclip.data.synthetic import SyntheticDataset
+from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import ImageError, InputError
 from headclip.files import file_hash
 
@@ -64,10 +65,10 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
 
 
 class SyntheticTrainingSet(Dataset[TrainingItem]):
-    """`count` rendered images of `size` px, half of them with defects."""
+    """`count` rendered images of `size` px, half of them with defects; four in ten on photographs, if there are some."""
 
-    def __init__(self, seed: int, count: int, size: int) -> None:
-        self.rendered = SyntheticDataset(seed, count, size)
+    def __init__(self, seed: int, count: int, size: int, photographs: Photographs | None = None) -> None:
+        self.rendered = SyntheticDataset(seed, count, size, photographs=photographs)
 
     def __len__(self) -> int:
         return len(self.rendered)

@@ -222,11 +222,12 @@ class SyntheticDataset(Dataset[Sample]):
         *,
         device: torch.device | str = "cpu",
         family: str | None = None,
+        photographs: Photographs | None = None,
     ) -> None:
         if count < 1:
             raise InputError(f"A rendered set of {count} pictures is empty. Ask for at least one.")
         self.seed, self.count, self.size = seed, count, check_size(size)
-        self.defect_rate, self.device, self.family = defect_rate, device, family
+        self.defect_rate, self.device, self.family, self.photographs = defect_rate, device, family, photographs
 
     def __len__(self) -> int:
         return self.count
@@ -235,7 +236,14 @@ class SyntheticDataset(Dataset[Sample]):
         if not -self.count <= index < self.count:
             raise IndexError(f"item {index} of {self.count}")
         seed = item_seed(self.seed, index % self.count)
-        return render(seed, self.size, device=self.device, defect_rate=self.defect_rate, family=self.family)
+        return render(
+            seed,
+            self.size,
+            device=self.device,
+            defect_rate=self.defect_rate,
+            family=self.family,
+            photographs=self.photographs,
+        )
 
     def fingerprint(self) -> str:
         """A name of the set's content, sha256 hex: the same for the same seed, count, settings and
@@ -250,4 +258,6 @@ class SyntheticDataset(Dataset[Sample]):
             "family": self.family,
             "device": torch.device(self.device).type,
         }
+        if self.photographs is not None:
+            facts["photographs"] = self.photographs.fingerprint()
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
