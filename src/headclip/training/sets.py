@@ -65,7 +65,7 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
 
 
 class SyntheticTrainingSet(Dataset[TrainingItem]):
-    """`count` rendered images of `size` px, half of them with defects; four in ten on photographs, if there are some."""
+    """`count` rendered images of `size` px, half with defects; four in ten on photographs, if there are some."""
 
     def __init__(self, seed: int, count: int, size: int, photographs: Photographs | None = None) -> None:
         self.rendered = SyntheticDataset(seed, count, size, photographs=photographs)
