@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -82,13 +82,16 @@ def test_the_script_is_sound():
 
 
 def test_what_the_script_does(tmp_path):
-    """Run with stand-ins for SLURM and Ray that note what they are called with."""
+    """Run with stand-ins for SLURM and Ray that note what they are called with.
+
+    The script ends what it left running when headclip is done, so headclip's stand-in waits for their notes."""
     tools = tmp_path / "bin"
     tools.mkdir()
+    started = f'[ "$(grep -c "ray start" {tmp_path}/calls)" = 2 ]'
     for name, body in {
         "scontrol": "printf 'node1\\nnode2\\nnode3\\n'",
         "srun": 'for a; do [ "$a" = hostname ] && echo 10.0.0.7; done; true',
-        "headclip": "true",
+        "headclip": f"for i in $(seq 600); do {started} && break; {shutil.which('sleep')} 0.05; done",
         "sleep": "true",
     }.items():
         tool = tools / name
@@ -103,11 +106,7 @@ def test_what_the_script_does(tmp_path):
     command = ["bash", str(SCRIPT), "/data/my images", "/data/run", "--actors", "6"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for _ in range(300):  # the script leaves Ray to run beside it, so its notes may come after the script's end
-        calls = (tmp_path / "calls").read_text().splitlines()
-        if sum("ray start" in call for call in calls) == 2:
-            break
-        time.sleep(0.1)
+    calls = (tmp_path / "calls").read_text().splitlines()
     assert any("ray start --head" in call and "--nodelist=node1" in call for call in calls)
     assert any("ray start --address=10.0.0.7:20123" in call and "--nodes=2" in call for call in calls)
     (judged,) = [call for call in calls if call.startswith("headclip ")]
