@@ -216,7 +216,8 @@ def killed_shards(command: list[str], out: Path, journal: str, options: argparse
             place = out / f"shards/{index}-of-{options.shards}"
             target = None
             if left:  # what the journal will hold by then: anything from nothing to all, and a moment later
-                target = rng.randint(lines_of(place, journal), share)
+                held = lines_of(place, journal)
+                target = rng.randint(held, max(held, share))  # shards are not all of one size
             process = start([*command, "--shard", f"{index}/{options.shards}"])
             running.append((process, index, left, target))
         time.sleep(0.02)
