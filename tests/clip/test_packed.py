@@ -80,6 +80,12 @@ def test_towers_that_learn_are_left_alone():
     assert not is_packed(pack_tower(tower))
 
 
+def test_a_compiled_tower_keeps_the_layers_it_was_compiled_with():
+    tower = make_backbone(make_config("gelu")).freeze().vision
+    tower.compile()
+    assert not is_packed(pack_tower(tower))
+
+
 def test_a_cpu_without_the_instructions_keeps_its_tower(monkeypatch):
     monkeypatch.setattr("headclip.clip.packed.has_packed_products", lambda: False)
     assert not is_packed(pack_tower(make_backbone(make_config("gelu")).freeze().vision))

@@ -22,6 +22,11 @@ def quick_gelu_in_place(x: Tensor) -> Tensor:
     return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
 
 
+def written_over(activation: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The activation for a tensor that nobody else reads: in place where there is such a form."""
+    return quick_gelu_in_place if activation is quick_gelu else activation
+
+
 ROWS = 512  # tokens at a time through an MLP, so that what lies between its two products stays in the cache
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
@@ -89,7 +94,7 @@ class Mlp(nn.Module):
 
     def _in_parts(self, x: Tensor) -> Tensor:
         """`forward` on some tokens at a time from end to end: quicker, and without the hidden values of all at once."""
-        activation = quick_gelu_in_place if self.activation is quick_gelu else self.activation
+        activation = written_over(self.activation)
         flat = x.reshape(-1, x.shape[-1])  # (B * N, W)
         out = flat.new_empty(len(flat), len(self.proj.bias))
         parts = -(-len(flat) // ROWS)

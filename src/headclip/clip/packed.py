@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headclip.clip.attention import is_learning
-from headclip.clip.blocks import ROWS, Mlp, quick_gelu, quick_gelu_in_place
+from headclip.clip.blocks import ROWS, Mlp, written_over
 from headclip.clip.hardware import has_fast_bf16, has_packed_products
 from headclip.clip.vision import VisionTower
 
@@ -64,7 +64,7 @@ class PackedMlp(nn.Module):
         """(..., W) -> (..., W)."""
         if is_learning(x):
             return self.proj(self.activation(self.fc(x)))
-        activation = quick_gelu_in_place if self.activation is quick_gelu else self.activation
+        activation = written_over(self.activation)
         flat = x.reshape(-1, x.shape[-1])  # (B * N, W)
         parts = [self.proj(activation(self.fc(part))) for part in flat.chunk(-(-len(flat) // ROWS))]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
@@ -102,6 +102,8 @@ def _can_be_packed(tower: VisionTower) -> bool:
     if tower.projection.device.type != "cpu" or not has_packed_products():
         return False
     if tower.projection.dtype == torch.bfloat16 and not has_fast_bf16(tower.projection.device):
+        return False
+    if tower._compiled_call_impl is not None:  # torch.compile was given the layers as they are
         return False
     plain = isinstance(tower.blocks[0].mlp, Mlp)  # and not one of 8-bit integers
     exact = tower.projection.dtype in (torch.float32, torch.bfloat16)

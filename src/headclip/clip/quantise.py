@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from headclip.clip.blocks import ROWS, Mlp, quick_gelu, quick_gelu_in_place
+from headclip.clip.blocks import ROWS, Mlp, written_over
 from headclip.clip.hardware import has_fast_int8
 from headclip.clip.vision import VisionTower
 from headclip.errors import InputError
@@ -66,7 +66,7 @@ class QuantisedMlp(nn.Module):
     def __init__(self, mlp: Mlp) -> None:
         super().__init__()
         self.fc, self.proj = QuantisedLinear(mlp.fc), QuantisedLinear(mlp.proj)
-        self.activation = quick_gelu_in_place if mlp.activation is quick_gelu else mlp.activation
+        self.activation = written_over(mlp.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])

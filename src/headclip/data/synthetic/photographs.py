@@ -56,11 +56,12 @@ class Photographs:
         self.files = sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
         if not self.files:
             raise InputError(f"no photographs in {folder}; there should be files that end in {', '.join(SUFFIXES)}")
+        facts = [f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}" for path in self.files]
+        self._fingerprint = hashlib.sha256("\n".join([str(share), *facts]).encode()).hexdigest()
 
     def fingerprint(self) -> str:
-        """sha256 hex of names and sizes of the files, and of the share."""
-        facts = [f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}" for path in self.files]
-        return hashlib.sha256("\n".join([str(self.share), *facts]).encode()).hexdigest()
+        """sha256 hex of names and sizes of the files as they were found, and of the share."""
+        return self._fingerprint
 
     def draw(self, rng: Rng, height: int, width: int) -> Scene:
         """A window of one photograph as a surface of `height` x `width` pixels; a file that cannot be read gives way
