@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headclip.engine.azure import account, open_azure
+from headclip.engine.azure import account, open_azure, path_of
 from headclip.errors import InputError
 
 
@@ -35,6 +35,21 @@ def test_a_container_alone_takes_the_account_of_the_environment(monkeypatch):
         account("abfs://box/a")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "plant")
     assert account("abfs://box/a") == {"account_name": "plant", "sas_token": "sv=1&sig=x"}
+    pytest.importorskip("pyarrow.fs")
+    assert open_azure("abfs://box/a")[1] == "box/a"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "abfs://box/a%20b/",
+        "abfs://plant:key@127.0.0.1:10000/box/a%20b",
+        "abfs://box@plant.dfs.core.windows.net/a b",
+        "abfss://:key@plant.blob.core.windows.net/box/a b",
+    ],
+)
+def test_the_container_is_found_wherever_it_stands(url):
+    assert path_of(url) == "box/a b"
 
 
 @pytest.mark.parametrize(("query", "scheme"), [("?enable_tls=false", "http"), ("", "https")])

@@ -24,9 +24,25 @@ def open_azure(url: str) -> tuple[Any, str]:
     """
     from pyarrow import fs
 
-    system, path = fs.FileSystem.from_uri(url)
     found = account(url)
-    return (system if found is None else fs.AzureFileSystem(**found)), path.rstrip("/")
+    if found is None:
+        system, path = fs.FileSystem.from_uri(url)
+        return system, path.rstrip("/")
+    return fs.AzureFileSystem(**found), path_of(url)
+
+
+def path_of(url: str) -> str:
+    """Container and path, wherever in a URL the container stands.
+
+    >>> path_of("abfs://box@plant.dfs.core.windows.net/a"), path_of("abfs://plant.blob.core.windows.net/box/a/")
+    ('box/a', 'box/a')
+    """
+    parts = urlsplit(url)
+    if (parts.hostname or "").endswith(CLOUD):
+        container = parts.username or ""
+    else:  # a server of one's own is followed by the container, and without one the container stands first
+        container = "" if parts.port else parts.netloc.rpartition("@")[2]
+    return "/".join(filter(None, (container, unquote(parts.path).strip("/"))))
 
 
 def account(url: str) -> dict[str, str] | None:
