@@ -311,15 +311,17 @@ def test_killed_shards_go_on_and_lose_nothing(tmp_path):
     def start(index: int) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, str(pictures), str(out), f"{index}/2", tests])
 
-    running = [start(1), start(2)]
     journals = [out / f"shards/{index}-of-2/progress.jsonl" for index in (1, 2)]
+    running = {journal: start(index) for index, journal in enumerate(journals, start=1)}
     deadline = time.monotonic() + 60
-    while not all(journal.exists() and journal.read_bytes().count(b"\n") >= 2 for journal in journals):
+    while running:  # each as soon as it has got somewhere: one may be done before the other begins
+        for journal, process in list(running.items()):
+            if journal.exists() and journal.read_bytes().count(b"\n") >= 2:
+                process.send_signal(signal.SIGKILL)
+                assert process.wait() == -signal.SIGKILL
+                del running[journal]
         assert time.monotonic() < deadline, "the shards did not get anywhere"
         time.sleep(0.005)
-    for process in running:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
     with journals[0].open("ab") as file:  # a line that the kill cut short
         file.write(b'{"row": {"path": "left/part')
     with pytest.raises(RunFolderError, match="not finished"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -125,6 +125,7 @@ def test_ranks_by_brute_force(images, rate, confidence):
 
 @settings(deadline=None)
 @given(rates, st.none() | confidences, st.sampled_from([0.0, 0.02, 0.1, 0.3]))
+@example(0.5, 0.5000000000000001, 0.0)  # where rounding decides whether one image is enough
 def test_images_needed_is_the_least_number(rate, confidence, contaminated):
     promise = Promise(rate, confidence, contaminated)
     needed = images_needed(promise)

@@ -132,7 +132,7 @@ def confident_rank(images: int, rate: float, confidence: float) -> int:
     """
     ranks = np.arange(1, images + 1)
     # P(Bin(n, p) >= k) = I_p(k, n - k + 1), the regularised incomplete beta function; it falls with k.
-    exceeds = betainc(ranks, images - ranks + 1, 1.0 - rate) > 1.0 - confidence
+    exceeds = betainc(ranks, images - ranks + 1, 1.0 - rate) > (1.0 - confidence) * (1.0 + _HAIR)
     return int(exceeds.sum()) + 1
 
 
@@ -163,8 +163,8 @@ def images_needed(promise: Promise) -> int:
     """
     clean = math.ceil(1.0 / promise.false_alarms - 1.0 - _HAIR)
     if promise.confidence is not None:
-        power = math.log(1.0 - promise.confidence) / math.log1p(-promise.false_alarms)
-        clean = max(clean, math.ceil(power - _HAIR))
+        power = (math.log(1.0 - promise.confidence) + _HAIR) / math.log1p(-promise.false_alarms)
+        clean = max(clean, math.ceil(power))  # the same hair as in `confident_rank`, or the two would disagree
     clean = max(clean, 1)
     images = max(clean, math.floor(clean / (1.0 - promise.contaminated)) - 2)
     while images - suspects_of(images, promise.contaminated) < clean:
