@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from headclip.clip.config import VisionConfig
 from headclip.clip.preprocess import input_size
 from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, exportable_methods
@@ -63,6 +64,13 @@ def test_settings(settings, keep_aspect):
 
 def test_at_the_towers_own_size():
     assert differences(build(image_size=42)) < 2e-5
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_detail_filters(keep_aspect):
+    vision = VisionConfig(64, 3, 1, 16, 48, detail=6)
+    backbone = make_backbone(replace(make_config(), vision=vision, keep_aspect=keep_aspect))
+    assert differences(Detector(backbone, device="cpu", precision="fp32", image_size=64)) < 2e-5
 
 
 def test_learnt_head_weights_count():

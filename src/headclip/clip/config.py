@@ -10,13 +10,16 @@ from headclip.errors import BackboneError
 from headclip.files import load_json
 
 Activation = Literal["quick_gelu", "gelu"]
+CELLS = 4  # of the detail filters, along one side of a patch
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """A vision transformer. `image_size` is the side, in pixels, that the position embeddings were trained for."""
+    """A vision transformer. `image_size` is the side, in pixels, that the position embeddings were trained for;
+    `detail` the number of filters for what is finer than a patch (`clip.detail`), which published CLIPs have none of.
+    """
 
     width: int
     layers: int
@@ -25,6 +28,7 @@ class VisionConfig:
     image_size: int
     mlp_ratio: float = 4.0
     activation: Activation = "quick_gelu"
+    detail: int = 0
 
     @property
     def grid(self) -> int:
@@ -116,6 +120,11 @@ class ClipConfig:
                     raise BackboneError(f"{which} {name} {str(value)[:40]}: a whole number up to {most:,} is needed")
             if tower.width % tower.heads:
                 raise BackboneError(f"{which} width {tower.width} is not a multiple of its {tower.heads} heads")
+        detail = self.vision.detail
+        if not isinstance(detail, int) or not 0 <= detail <= _MOST["width"]:
+            raise BackboneError(f"vision detail {str(detail)[:40]}: a whole number from 0 is needed")
+        if detail and self.vision.patch_size % CELLS:
+            raise BackboneError(f"detail needs a patch size that is a multiple of {CELLS}, not {self.vision.patch_size}")
         if self.vision.image_size % self.vision.patch_size:
             raise BackboneError(
                 f"image size {self.vision.image_size} is not a multiple of the patch size {self.vision.patch_size}"

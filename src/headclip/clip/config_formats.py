@@ -90,7 +90,9 @@ def _from_huggingface(config: dict[str, Any], preprocessor: dict[str, Any] | Non
     result = ClipConfig(
         name=str(extra.get("name", name)),
         embed_dim=int(config.get("projection_dim", _PROJECTION_DIM)),
-        vision=_vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}),
+        vision=replace(
+            _vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}), detail=extra.get("detail", 0)
+        ),
         text=_text_from_huggingface({**_TEXT_DEFAULTS, **text_part}) if has_text else None,
         mean=_triple(preprocessor.get("image_mean", CLIP_MEAN)),
         std=_triple(preprocessor.get("image_std", CLIP_STD)),
@@ -157,6 +159,8 @@ def to_huggingface(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         "default_image_size": config.default_image_size,
         "keep_aspect": config.keep_aspect,
     }
+    if config.vision.detail:
+        ours["detail"] = config.vision.detail
     if config.text is None:
         model = {"architectures": ["CLIPVisionModelWithProjection"], **vision, "headclip": ours}
         return model, _preprocessor(config)

@@ -20,6 +20,7 @@ from headclip.clip.text import TextTower
 from headclip.clip.vision import VisionTower
 from headclip.errors import InputError
 
+DETAIL_GAIN = 4.0  # faint grain, a hundredth of the range from black to white, is answered with about a quarter
 
 def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
     """Draw every parameter of both towers from `seed`. Returns the backbone itself."""
@@ -32,15 +33,19 @@ def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
 
 @torch.no_grad()
 def grow(backbone: Backbone, config: ClipConfig, seed: int = 0) -> Backbone:
-    """A deeper copy: the vision tower of `config` begins with the layers of `backbone`, and what follows changes
-    nothing at first, since the output projections of its layers start from zero.
+    """A deeper copy, or one with detail filters: the vision tower of `config` begins with what `backbone` has, and
+    what is new changes nothing at first, since the output projections of its layers and the mix start from zero.
 
     Raises:
-        InputError: the two differ in more than the number of vision layers, or `config` has fewer of them.
+        InputError: the two differ in more than vision layers and detail filters, or `config` has fewer layers.
     """
     ours = backbone.config
-    if replace(config, vision=replace(config.vision, layers=ours.vision.layers)).to_dict() != ours.to_dict():
-        raise InputError(f"{backbone.name} differs from the architecture in more than the number of vision layers")
+    detail = ours.vision.detail or config.vision.detail
+    same = replace(config, vision=replace(config.vision, layers=ours.vision.layers))
+    if same.to_dict() != replace(ours, vision=replace(ours.vision, detail=detail)).to_dict():
+        raise InputError(
+            f"{backbone.name} differs from the architecture in more than the number of vision layers and detail filters"
+        )
     if config.vision.layers < ours.vision.layers:
         raise InputError(f"{backbone.name} has {ours.vision.layers} vision layers, more than {config.vision.layers}")
     grown = initialise(Backbone(config, backbone.tokenizer, backbone.name), seed)
@@ -48,7 +53,7 @@ def grow(backbone: Backbone, config: ClipConfig, seed: int = 0) -> Backbone:
         block = grown.vision.blocks[index]
         for linear in (block.attn.out, block.mlp.proj):
             nn.init.zeros_(linear.weight)
-    grown.load_state_dict(backbone.state_dict(), strict=False)  # all but the new layers
+    grown.load_state_dict(backbone.state_dict(), strict=False)  # all but what is new
     return grown
 
 
@@ -63,6 +68,11 @@ def initialise_vision(tower: VisionTower, generator: torch.Generator) -> None:
             mimetic(block.attn, generator)
     draw(tower.class_embedding, 0.3, generator)
     tower.patch_embedding.weight.copy_(cosine_filters(width, tower.config.patch_size, generator))
+    if tower.detail is not None:
+        filters = tower.detail.filters
+        filters.weight.copy_(signed_filters(len(filters.weight), filters.weight.shape[-1], generator))
+        filters.bias.zero_()
+        tower.detail.mix.zero_()
     tower.position_embedding.zero_()
     tower.position_embedding[1:] = 0.5 * grid_positions(tower.config.grid, width)
 
@@ -130,6 +140,25 @@ def cosine_filters(count: int, patch: int, generator: torch.Generator) -> Tensor
         wave = torch.outer(waves[u], waves[v])
         gain = (1 + math.hypot(u, v)) / (patch * 3)
         filters[index] += gain * colours[colour][:, None, None] * wave / wave.norm()
+    return filters
+
+
+def signed_filters(count: int, cell: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, cell, cell): cosine waves, each with both signs, so that together they answer to its size; two thirds
+    of them on luminance, the rest on two differences of colour, lowest frequencies first."""
+    positions = (torch.arange(cell) + 0.5) / cell
+    waves = torch.cos(math.pi * torch.arange(cell)[:, None] * positions)  # (frequency, position)
+    order = sorted(((u, v) for u in range(cell) for v in range(cell)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+    colours = torch.tensor([[1.0, 1.0, 1.0], [1.5, -1.5, 0.0], [0.75, 0.75, -1.5]]) / 3
+    grey = min(len(order), -(-count // 3))
+    chosen = [(f, 0) for f in order[:grey]]
+    chosen += [(f, c) for f in order for c in (1, 2)]
+    filters = torch.randn(count, 3, cell, cell, generator=generator) * (0.1 / cell)
+    for index in range(count):
+        (u, v), colour = chosen[min(index // 2, len(chosen) - 1)]
+        wave = torch.outer(waves[u], waves[v])
+        sign = DETAIL_GAIN * (-1) ** (index % 2)
+        filters[index] += sign * colours[colour][:, None, None] * wave / wave.norm()
     return filters
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from headclip.clip.config import Activation, ClipConfig, TextConfig, VisionConfig
+from headclip.clip.config import CELLS, Activation, ClipConfig, TextConfig, VisionConfig
 from headclip.errors import BackboneError
 
 Layout = Literal["openai", "huggingface"]
@@ -28,6 +28,7 @@ _WIDEST_WITH_HEAD_DIM_64 = 1024
 _TOWER_NAMES: dict[str, tuple[str, str]] = {
     "vision.class_embedding": ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
     "vision.patch_embedding.": ("visual.conv1.", "vision_model.embeddings.patch_embedding."),
+    "vision.detail.": ("visual.detail.", "vision_model.embeddings.detail."),  # of ours alone
     "vision.position_embedding": (
         "visual.positional_embedding",
         "vision_model.embeddings.position_embedding.weight",
@@ -75,6 +76,7 @@ def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {
         "vision.class_embedding": (width,),
         "vision.patch_embedding.weight": (width, 3, vision.patch_size, vision.patch_size),
+        **_detail_shapes(vision),
         "vision.position_embedding": (1 + vision.grid**2, width),
         **_norm_shapes("vision.ln_pre", width),
         **_norm_shapes("vision.ln_post", width),
@@ -91,6 +93,17 @@ def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
             **_block_shapes("text", text),
         }
     return shapes
+
+
+def _detail_shapes(vision: VisionConfig) -> dict[str, Shape]:
+    if not vision.detail:
+        return {}
+    cell = vision.patch_size // CELLS
+    return {
+        "vision.detail.filters.weight": (vision.detail, 3, cell, cell),
+        "vision.detail.filters.bias": (vision.detail,),
+        "vision.detail.mix": (vision.width, vision.detail * CELLS**2),
+    }
 
 
 def _norm_shapes(name: str, width: int) -> dict[str, Shape]:
@@ -286,8 +299,16 @@ def _infer_vision(state: Mapping[str, Tensor], activation: Activation) -> Vision
     grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
     hidden = state["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
     layers = _count_blocks(state, "visual.transformer.resblocks.")
+    filters = state.get("visual.detail.filters.bias")
     return VisionConfig(
-        width, layers, max(width // HEAD_DIM, 1), patch, grid * patch, mlp_ratio(hidden, width), activation
+        width,
+        layers,
+        max(width // HEAD_DIM, 1),
+        patch,
+        grid * patch,
+        mlp_ratio(hidden, width),
+        activation,
+        0 if filters is None else len(filters),
     )
 
 

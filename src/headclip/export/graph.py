@@ -33,7 +33,7 @@ class GraphTower(VisionTower):
         unpack_tower(tower)  # which stays so: a graph has the weights as they are
         self.config = tower.config
         self.class_embedding, self.position_embedding = tower.class_embedding, tower.position_embedding
-        self.patch_embedding, self.projection = tower.patch_embedding, tower.projection
+        self.patch_embedding, self.detail, self.projection = tower.patch_embedding, tower.detail, tower.projection
         self.ln_pre, self.blocks, self.ln_post = tower.ln_pre, tower.blocks, tower.ln_post
 
     def positions(self, grid: tuple[SizeLike, SizeLike], interpolation: Interpolation = "bilinear") -> Tensor:
@@ -52,8 +52,10 @@ class GraphTower(VisionTower):
         patch = self.config.patch_size
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
         cut = pixels.unflatten(-1, (grid[1], patch)).unflatten(-3, (grid[0], patch))  # (B, 3, rows, p, columns, p)
-        flat = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, 3 * p * p)
-        tokens = flat @ self.patch_embedding.weight.flatten(1).T  # (B, N, width)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, N, 3, p, p)
+        tokens = patches.flatten(2) @ self.patch_embedding.weight.flatten(1).T  # (B, N, width)
+        if self.detail is not None:
+            tokens = tokens + self.detail.of_patches(patches)
         cls = self.class_embedding.expand(tokens.shape[0], 1, -1)
         return self.ln_pre(torch.cat([cls, tokens], dim=1) + self.positions(grid, interpolation)), grid
 

@@ -67,14 +67,15 @@ PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters;
 
 
 def optimisers(backbone: Backbone, student: Student | None, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for all else; both at AdamW-sized rates.
+    """Muon for the matrices inside the blocks and for the mix of the detail filters, AdamW for all else; both at AdamW-sized rates.
 
     The patch filters move slowly: hundreds of pixels that rise and fall together enter each of them, so that a
     full-sized step would replace the features that every later layer has got used to.
     """
     named = dict(backbone.named_parameters())
     patch = named.pop("vision.patch_embedding.weight")
-    inner = [named.pop(name) for name, p in list(named.items()) if ".blocks." in name and p.dim() == 2]
+    matrices = [n for n, p in named.items() if p.dim() == 2 and (".blocks." in n or n == "vision.detail.mix")]
+    inner = [named.pop(name) for name in matrices]
     outer = [*named.values(), *(student.parameters() if student is not None else ())]
     groups = [
         {"params": [patch], "weight_decay": 0.0, "share": PATCH_RATE},

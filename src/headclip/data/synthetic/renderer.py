@@ -21,7 +21,7 @@ from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.scenes import make_scene
 from headclip.errors import InputError
 
-RENDERER_VERSION = 3
+RENDERER_VERSION = 4
 """Raised whenever the same seed would give another picture."""
 
 MIN_SIZE = 32

@@ -1,4 +1,4 @@
-"""Soft surfaces: woven cloth, knit, carpet, felt, leather."""
+"""Soft surfaces: woven cloth, knit, nonwoven cloth, carpet, felt, leather."""
 
 from __future__ import annotations
 
@@ -98,6 +98,20 @@ def knit(rng: Rng, height: int, width: int) -> Scene:
         bands = (rng.rand(32) < 0.35).float()[(row.long() // rng.integer(1, 6)) & 31]
         image = over(image, ink.pair()[1] * (0.3 + 0.7 * value), bands * rng.uniform(0.3, 0.9))
     return surface(rng, image, "knit", rng.choice(["knitted fabric", "knitwear", "wool fabric"]), ink)
+
+
+@scene("nonwoven", weight=1.2)
+def nonwoven(rng: Rng, height: int, width: int) -> Scene:
+    """Fibres without a weave: one grain all over, fine or cloudy, often drawn out along a direction."""
+    angle = rng.uniform(0.0, math.pi)
+    fibres = spectral_noise(rng, height, width, rng.uniform(0.2, 1.7), rng.log_uniform(1.0, 8.0), angle)
+    value = 0.5 + rng.log_uniform(0.04, 0.3) * fibres
+    if rng.chance(0.3):
+        value = value + rng.uniform(0.03, 0.12) * smooth_noise(rng, height, width, min(height, width) * 0.3)
+    ink = Ink(rng)
+    dark, bright = ink.pair()
+    nouns = ["nonwoven fabric", "felt", "fibre board", "fleece", "filter paper"]
+    return surface(rng, ramp(value, dark, bright), "nonwoven", rng.choice(nouns), ink)
 
 
 @scene("carpet", weight=0.9)
