@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 
 import torch
@@ -35,3 +36,13 @@ def has_fast_int8() -> bool:
     """Whether the CPU multiplies 8-bit integers quicker than floats (AVX-512 VNNI or matrix tiles)."""
     checks = ("_is_vnni_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def give_back_memory() -> None:
+    """Ask the C library to return what it holds free to the system; where it has no such call, nothing happens.
+
+    glibc keeps freed blocks of some megabytes for later. Weights that were replaced one by one leave many of them.
+    """
+    trim = getattr(ctypes.pythonapi, "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from headclip.clip.attention import is_learning
 from headclip.clip.blocks import ROWS, Mlp, written_over
-from headclip.clip.hardware import has_fast_bf16, has_packed_products
+from headclip.clip.hardware import give_back_memory, has_fast_bf16, has_packed_products
 from headclip.clip.vision import VisionTower
 
 
@@ -95,6 +95,7 @@ def pack_tower(tower: VisionTower) -> VisionTower:
             block.attn.qkv = PackedLinear(block.attn.qkv)  # type: ignore[assignment]
         block.attn.out = PackedLinear(block.attn.out)  # type: ignore[assignment]
         block.mlp = PackedMlp(block.mlp)  # type: ignore[assignment]
+    give_back_memory()
     return tower
 
 

@@ -64,6 +64,7 @@ def unit(x: Tensor) -> Tensor:
 
 TEACHER_SAMPLE = 128  # rendered images that fix the centre and spread of the teacher's channels
 PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters; all else outside the blocks
+DETAIL_RATE = 5.0  # of the mix of detail filters, which starts from zero beside features that have long been learnt
 
 
 def optimisers(backbone: Backbone, student: Student | None, config: PretrainConfig) -> list[torch.optim.Optimizer]:
@@ -74,8 +75,8 @@ def optimisers(backbone: Backbone, student: Student | None, config: PretrainConf
     """
     named = dict(backbone.named_parameters())
     patch = named.pop("vision.patch_embedding.weight")
-    matrices = [n for n, p in named.items() if p.dim() == 2 and (".blocks." in n or n == "vision.detail.mix")]
-    inner = [named.pop(name) for name in matrices]
+    mix = [named.pop("vision.detail.mix")] if "vision.detail.mix" in named else []
+    inner = [named.pop(name) for name, p in list(named.items()) if ".blocks." in name and p.dim() == 2]
     outer = [*named.values(), *(student.parameters() if student is not None else ())]
     groups = [
         {"params": [patch], "weight_decay": 0.0, "share": PATCH_RATE},
@@ -88,7 +89,7 @@ def optimisers(backbone: Backbone, student: Student | None, config: PretrainConf
     ]
     adamw = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
     muon = torch.optim.Muon(
-        [{"params": inner, "share": 1.0}],
+        [{"params": inner, "share": 1.0}, *({"params": [one], "share": DETAIL_RATE} for one in mix)],
         lr=config.rate,
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",

@@ -111,6 +111,9 @@ class Student(nn.Module):
         self.local = nn.Linear(width, outputs)  # from the local stream, after ln_post
         self.late = nn.Linear(width, outputs)  # from the global stream's patches that enter the last layer
         self.cls = nn.Linear(width, outputs)
+        for head in (self.local, self.late, self.cls):  # random heads would push the tower about at first
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
     def forward(self, local: Tensor, late: Tensor, cls: Tensor, teacher: TeacherTokens) -> Tensor:
         """Mean squared error over the three; 1 means that nothing of the teacher's variance is explained."""

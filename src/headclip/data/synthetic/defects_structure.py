@@ -126,7 +126,7 @@ def _enlarged(canvas: Canvas, rng: Rng, box: Box) -> Tensor:
     return F.interpolate(window[None], size=(box.height, box.width), mode="bilinear", align_corners=False)[0]
 
 
-@defect("disturbed grain", weight=2.4)
+@defect("disturbed grain", weight=4.0)
 def disturbed_grain(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A patch as bright as its surroundings whose texture is another: scrambled, roughened, or worn smooth."""
     size = canvas.extent(rng, low=5, share=0.3)
