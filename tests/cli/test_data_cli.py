@@ -84,10 +84,11 @@ def test_synth_and_check(tmp_path, capsys):
     assert status == 0
     assert "2 pictures, 2 new, 0 already there" in text
     assert "3 pictures, 1 new, 2 already there" in run(*arguments, "--count", "3")[1]
+    assert run(*arguments, "--count", "4", "--quiet")[1] == ""
     assert Path(out / "captions.csv").is_file()
     assert run("check", str(out))[0] in (0, 1)
     assert "other settings: defect_rate 0.5 (now 0.1)" in refused(
-        capsys, *arguments, "--count", "3", "--defect-rate", "0.1"
+        capsys, *arguments, "--count", "4", "--defect-rate", "0.1"
     )
 
 

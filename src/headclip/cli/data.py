@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headclip.cli.common import EXIT_FAILED, output, progress_output
+from headclip.cli.options import Quiet
 
 if TYPE_CHECKING:
     from headclip.data.check import CheckReport
@@ -87,24 +88,26 @@ def synth(
     defect_rate: Annotated[
         float, typer.Option("--defect-rate", min=0, max=1, help="Share of pictures with a defect.")
     ] = 0.5,
+    quiet: Quiet = False,
 ) -> None:
     """Write rendered inspection pictures with exact masks and captions, as MVTec folders."""
     from headclip.data.write_synthetic import write_synthetic
 
-    with _progress("Rendering") as advance:
+    with _progress("Rendering", quiet) as advance:
         written = write_synthetic(out, count, size, seed, defect_rate, progress=lambda done: advance(done, count))
     known = written.total - written.new
-    output().print(f"{out}: {written.total:,} pictures, {written.new:,} new, {known:,} already there")
+    if not quiet:
+        output().print(f"{out}: {written.total:,} pictures, {written.new:,} new, {known:,} already there")
 
 
 class _progress:  # noqa: N801 - used as a function
     """A progress bar on stderr that knows its total from the first step."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, quiet: bool = False) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=progress_output(), transient=True)
+        self._bar = Progress(*columns, console=progress_output(), transient=True, disable=quiet)
         self._task = self._bar.add_task(title, total=None)
 
     def __enter__(self) -> _progress:
