@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,30 @@ def test_synth_and_check(tmp_path, capsys):
     assert "other settings: defect_rate 0.5 (now 0.1)" in refused(
         capsys, *arguments, "--count", "4", "--defect-rate", "0.1"
     )
+
+
+def test_synth_of_one_kind(tmp_path, capsys):
+    out = tmp_path / "set"
+    arguments = (
+        "synth",
+        "--out",
+        str(out),
+        "--size",
+        "64",
+        "--count",
+        "4",
+        "--defect-rate",
+        "1",
+        "--family",
+        "leather",
+    )
+    assert run(*arguments, "--defect", "crack")[0] == 0
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert {(row["family"], row["defect"]) for row in rows} == {("leather", "crack")}
+    assert "other settings: defect crack (now hole)" in refused(capsys, *arguments, "--defect", "hole")
+    assert "no family 'lether'" in refused(capsys, "synth", "--out", str(tmp_path / "b"), "--family", "lether")
+    assert "no defect 'scatch'" in refused(capsys, "synth", "--out", str(tmp_path / "b"), "--defect", "scatch")
+    assert not (tmp_path / "b").exists()
 
 
 def test_help_imports_no_torch():

@@ -88,13 +88,24 @@ def synth(
     defect_rate: Annotated[
         float, typer.Option("--defect-rate", min=0, max=1, help="Share of pictures with a defect.")
     ] = 0.5,
+    family: Annotated[str | None, typer.Option(help="Scenes of this family alone, such as leather.")] = None,
+    defect: Annotated[str | None, typer.Option(help="Defects of this kind alone, such as crack.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write rendered inspection pictures with exact masks and captions, as MVTec folders."""
     from headclip.data.write_synthetic import write_synthetic
 
     with _progress("Rendering", quiet) as advance:
-        written = write_synthetic(out, count, size, seed, defect_rate, progress=lambda done: advance(done, count))
+        written = write_synthetic(
+            out,
+            count,
+            size,
+            seed,
+            defect_rate,
+            family=family,
+            defect=defect,
+            progress=lambda done: advance(done, count),
+        )
     known = written.total - written.new
     if not quiet:
         output().print(f"{out}: {written.total:,} pictures, {written.new:,} new, {known:,} already there")

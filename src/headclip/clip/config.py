@@ -124,7 +124,9 @@ class ClipConfig:
         if not isinstance(detail, int) or not 0 <= detail <= _MOST["width"]:
             raise BackboneError(f"vision detail {str(detail)[:40]}: a whole number from 0 is needed")
         if detail and self.vision.patch_size % CELLS:
-            raise BackboneError(f"detail needs a patch size that is a multiple of {CELLS}, not {self.vision.patch_size}")
+            raise BackboneError(
+                f"detail needs a patch size that is a multiple of {CELLS}, not {self.vision.patch_size}"
+            )
         if self.vision.image_size % self.vision.patch_size:
             raise BackboneError(
                 f"image size {self.vision.image_size} is not a multiple of the patch size {self.vision.patch_size}"

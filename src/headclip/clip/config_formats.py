@@ -90,9 +90,7 @@ def _from_huggingface(config: dict[str, Any], preprocessor: dict[str, Any] | Non
     result = ClipConfig(
         name=str(extra.get("name", name)),
         embed_dim=int(config.get("projection_dim", _PROJECTION_DIM)),
-        vision=replace(
-            _vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}), detail=extra.get("detail", 0)
-        ),
+        vision=replace(_vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}), detail=extra.get("detail", 0)),
         text=_text_from_huggingface({**_TEXT_DEFAULTS, **text_part}) if has_text else None,
         mean=_triple(preprocessor.get("image_mean", CLIP_MEAN)),
         std=_triple(preprocessor.get("image_std", CLIP_STD)),

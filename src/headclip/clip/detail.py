@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from headclip.clip.config import CELLS
 
 
-
 class Detail(nn.Module):
     """Filters on the cells of a patch, rectified and compressed as contrast is by the eye, then one linear map.
 

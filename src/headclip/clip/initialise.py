@@ -22,6 +22,7 @@ from headclip.errors import InputError
 
 DETAIL_GAIN = 4.0  # faint grain, a hundredth of the range from black to white, is answered with about a quarter
 
+
 def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
     """Draw every parameter of both towers from `seed`. Returns the backbone itself."""
     generator = torch.Generator().manual_seed(seed)

@@ -37,21 +37,26 @@ def write_synthetic(
     seed: int = 0,
     defect_rate: float = 0.5,
     *,
+    family: str | None = None,
+    defect: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Written:
-    """Write `count` rendered pictures of `size` px below `out`.
+    """Write `count` rendered pictures of `size` px below `out`; family, defect: of this kind alone.
 
     `test/good/NNNNNN.png`, `test/DEFECT/NNNNNN.png`, `ground_truth/DEFECT/NNNNNN_mask.png`; `metadata.jsonl`
     and `captions.csv` say of each what it shows; `synthetic.json` keeps the settings. Picture N is that of
-    `SyntheticDataset(seed, count, size, defect_rate)[N]`, so a larger count continues a smaller one. What is
+    `SyntheticDataset(seed, count, size, defect_rate, family=family, defect=defect)[N]`, so a larger count continues a smaller one. What is
     there already is kept; every file appears whole or not at all.
 
     Raises:
-        InputError: `out` holds a set with other settings, or files that are not such a set; a bad number.
+        InputError: `out` holds a set with other settings, or files that are not such a set; a bad number, an unknown
+            family or defect.
     """
     folder = Path(out)
-    samples = SyntheticDataset(seed, count, size, defect_rate)
-    _settle(folder, {"seed": seed, "size": size, "defect_rate": defect_rate, "renderer": RENDERER_VERSION})
+    samples = SyntheticDataset(seed, count, size, defect_rate, family=family, defect=defect)
+    kinds = {key: name for key, name in (("family", family), ("defect", defect)) if name is not None}
+    facts = {"seed": seed, "size": size, "defect_rate": defect_rate, "renderer": RENDERER_VERSION}
+    _settle(folder, {**facts, **kinds})
     rows = {index: row for index, row in _read_rows(folder).items() if (folder / row["image"]).is_file()}
     _write_rows(folder, rows)
     new = 0

@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import Look, add_distractors, as_seen, draw_look, expose, orient
 from headclip.data.synthetic.captions import abnormal_caption, normal_caption
-from headclip.data.synthetic.defects import apply_defect
+from headclip.data.synthetic.defects import apply_defect, defect_names
 from headclip.data.synthetic.photographs import Photographs
-from headclip.data.synthetic.scenes import make_scene
+from headclip.data.synthetic.scenes import FAMILIES, make_scene
 from headclip.errors import InputError
 
 RENDERER_VERSION = 4
@@ -70,10 +70,11 @@ def render(
     device: torch.device | str = "cpu",
     defect_rate: float = 0.5,
     family: str | None = None,
+    defect: str | None = None,
     photographs: Photographs | None = None,
 ) -> Sample:
-    """Render one picture. size: side or (height, width) in pixels, from 32; photographs: used instead of rendered
-    scenes now and then.
+    """Render one picture. size: side or (height, width) in pixels, from 32; family, defect: of this kind alone;
+    photographs: used instead of rendered scenes now and then.
 
     The sample depends on the seed, the size and the settings alone. Scene, camera and orientation have
     streams of randomness of their own: the same seed with defect_rate 0 and 1 shows the same thing without
@@ -85,7 +86,13 @@ def render(
     """
     with one_thread():
         stages = build(
-            seed, check_size(size), device=device, defect_rate=defect_rate, family=family, photographs=photographs
+            seed,
+            check_size(size),
+            device=device,
+            defect_rate=defect_rate,
+            family=family,
+            defect=defect,
+            photographs=photographs,
         )
         return _photographed(stages, seed, device)
 
@@ -115,9 +122,11 @@ def build(
     device: torch.device | str = "cpu",
     defect_rate: float = 0.5,
     family: str | None = None,
+    defect: str | None = None,
     photographs: Photographs | None = None,
 ) -> Stages:
     """The stages of `render` before the camera; size is the (height, width) of the final picture."""
+    check_kinds(family, defect)
     if seed < 0:
         raise InputError(f"The seed {seed} is negative. Use a whole number from 0.")
     if not 0 <= defect_rate <= 1:
@@ -135,7 +144,7 @@ def build(
     if not harming.chance(defect_rate):
         mask = torch.zeros_like(scene.foreground)
         return Stages(scene, look, scene.image, scene.image, mask, "")
-    drawn, mask, name = apply_defect(scene, harming)
+    drawn, mask, name = apply_defect(scene, harming, defect)
     return Stages(scene, look, scene.image, drawn, mask, name)
 
 
@@ -201,6 +210,13 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def check_kinds(family: str | None, defect: str | None) -> None:
+    """InputError where there is no such family of scenes, or no such defect."""
+    for kind, name, known in (("family", family, sorted(FAMILIES)), ("defect", defect, defect_names())):
+        if name is not None and name not in known:
+            raise InputError(f"There is no {kind} '{name}'. Use one of: {', '.join(known)}.")
+
+
 def item_seed(seed: int, index: int) -> int:
     """The seed of item `index` of a rendered set: sets of different seeds share no picture up to a million
     items."""
@@ -222,12 +238,15 @@ class SyntheticDataset(Dataset[Sample]):
         *,
         device: torch.device | str = "cpu",
         family: str | None = None,
+        defect: str | None = None,
         photographs: Photographs | None = None,
     ) -> None:
         if count < 1:
             raise InputError(f"A rendered set of {count} pictures is empty. Ask for at least one.")
         self.seed, self.count, self.size = seed, count, check_size(size)
-        self.defect_rate, self.device, self.family, self.photographs = defect_rate, device, family, photographs
+        check_kinds(family, defect)
+        self.family, self.defect = family, defect
+        self.defect_rate, self.device, self.photographs = defect_rate, device, photographs
 
     def __len__(self) -> int:
         return self.count
@@ -242,6 +261,7 @@ class SyntheticDataset(Dataset[Sample]):
             device=self.device,
             defect_rate=self.defect_rate,
             family=self.family,
+            defect=self.defect,
             photographs=self.photographs,
         )
 
@@ -258,6 +278,8 @@ class SyntheticDataset(Dataset[Sample]):
             "family": self.family,
             "device": torch.device(self.device).type,
         }
+        if self.defect is not None:
+            facts["defect"] = self.defect
         if self.photographs is not None:
             facts["photographs"] = self.photographs.fingerprint()
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
