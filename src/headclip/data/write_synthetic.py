@@ -44,9 +44,9 @@ def write_synthetic(
     """Write `count` rendered pictures of `size` px below `out`; family, defect: of this kind alone.
 
     `test/good/NNNNNN.png`, `test/DEFECT/NNNNNN.png`, `ground_truth/DEFECT/NNNNNN_mask.png`; `metadata.jsonl`
-    and `captions.csv` say of each what it shows; `synthetic.json` keeps the settings. Picture N is that of
-    `SyntheticDataset(seed, count, size, defect_rate, family=family, defect=defect)[N]`, so a larger count continues a smaller one. What is
-    there already is kept; every file appears whole or not at all.
+    and `captions.csv` say of each what it shows; `synthetic.json` keeps the settings. Picture N is item N of the
+    `SyntheticDataset` of the same settings, so a larger count continues a smaller one. What is there already is
+    kept; every file appears whole or not at all.
 
     Raises:
         InputError: `out` holds a set with other settings, or files that are not such a set; a bad number, an unknown

@@ -68,7 +68,8 @@ DETAIL_RATE = 5.0  # of the mix of detail filters, which starts from zero beside
 
 
 def optimisers(backbone: Backbone, student: Student | None, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks and for the mix of the detail filters, AdamW for all else; both at AdamW-sized rates.
+    """Muon for the matrices inside the blocks and for the mix of the detail filters, AdamW for all else; both at
+    AdamW-sized rates.
 
     The patch filters move slowly: hundreds of pixels that rise and fall together enter each of them, so that a
     full-sized step would replace the features that every later layer has got used to.
