@@ -1,8 +1,8 @@
 """A second way into a vision tower, for what is finer than a patch.
 
 One linear map of a whole patch, which is how a ViT begins, answers to brightness and shapes; it can hardly tell how
-rough a patch is, since grain changes its sign from pixel to pixel. Here small filters look at cells a quarter of a patch
-wide, and what enters the token is how much each of them answers, whatever the sign.
+rough a patch is, since grain changes its sign from pixel to pixel. Here small filters look at cells of a quarter of a
+patch, and what enters the token is how much each of them answers, whatever the sign.
 """
 
 from __future__ import annotations
