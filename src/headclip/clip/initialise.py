@@ -72,6 +72,7 @@ def initialise_vision(tower: VisionTower, generator: torch.Generator) -> None:
     if tower.detail is not None:
         filters = tower.detail.filters
         filters.weight.copy_(signed_filters(len(filters.weight), filters.weight.shape[-1], generator))
+        assert filters.bias is not None
         filters.bias.zero_()
         tower.detail.mix.zero_()
     tower.position_embedding.zero_()
