@@ -113,7 +113,7 @@ def test_synth_of_one_kind(tmp_path, capsys):
     assert {(row["family"], row["defect"]) for row in rows} == {("leather", "crack")}
     assert "other settings: defect crack (now hole)" in refused(capsys, *arguments, "--defect", "hole")
     assert "no family 'lether'" in refused(capsys, "synth", "--out", str(tmp_path / "b"), "--family", "lether")
-    assert "no defect 'scatch'" in refused(capsys, "synth", "--out", str(tmp_path / "b"), "--defect", "scatch")
+    assert "no defect 'dirt'" in refused(capsys, "synth", "--out", str(tmp_path / "b"), "--defect", "dirt")
     assert not (tmp_path / "b").exists()
 
 
