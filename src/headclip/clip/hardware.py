@@ -1,4 +1,4 @@
-"""What the hardware does quickly."""
+"""What the machine below does quickly, and memory that it may have back."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headclip.clip.blocks import ROWS, Mlp, written_over
-from headclip.clip.hardware import has_fast_int8
+from headclip.clip.hardware import give_back_memory, has_fast_int8
 from headclip.clip.vision import VisionTower
 from headclip.errors import InputError
 
@@ -97,6 +97,7 @@ def quantise_tower(tower: VisionTower, dtype: torch.dtype = torch.float32) -> Vi
         block.mlp = QuantisedMlp(block.mlp)  # type: ignore[assignment]
     for value in tower.parameters():  # not tower.to(dtype): scales and biases are buffers, and stay in float32
         value.data = value.data.to(dtype)
+    give_back_memory()
     return tower
 
 
