@@ -30,10 +30,3 @@ class Detail(nn.Module):
         """Normalised pixels (B, 3, H, W), sides multiples of the patch -> (B, width, rows, columns)."""
         answers = torch.log1p(F.relu(self.filters(pixels)))  # (B, F, 4 * rows, 4 * columns)
         return F.conv2d(answers, self.mix.unflatten(1, (-1, CELLS, CELLS)), stride=CELLS)
-
-    def of_patches(self, patches: Tensor) -> Tensor:
-        """`forward` on patches that were cut out, (..., 3, p, p) -> (..., width), in products alone."""
-        cells = patches.unflatten(-1, (CELLS, -1)).unflatten(-3, (CELLS, -1))  # (..., 3, 4, c, 4, c)
-        cells = cells.movedim((-4, -2), (-5, -4)).flatten(-3)  # (..., 4, 4, 3 * c * c)
-        answers = torch.log1p(F.relu(cells @ self.filters.weight.flatten(1).T + self.filters.bias))
-        return answers.movedim(-1, -3).flatten(-3) @ self.mix.T

@@ -20,7 +20,8 @@ from headclip.clip.text import TextTower
 from headclip.clip.vision import VisionTower
 from headclip.errors import InputError
 
-DETAIL_GAIN = 4.0  # faint grain, a hundredth of the range from black to white, is answered with about a quarter
+COLOURS = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])  # luminance and two differences
+DETAIL_GAIN = 4.0  # grain that deviates by a hundredth of the range from black to white is answered with about 0.1
 
 
 def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
@@ -42,8 +43,7 @@ def grow(backbone: Backbone, config: ClipConfig, seed: int = 0) -> Backbone:
     """
     ours = backbone.config
     detail = ours.vision.detail or config.vision.detail
-    same = replace(config, vision=replace(config.vision, layers=ours.vision.layers))
-    if same.to_dict() != replace(ours, vision=replace(ours.vision, detail=detail)).to_dict():
+    if config != replace(ours, vision=replace(ours.vision, layers=config.vision.layers, detail=detail)):
         raise InputError(
             f"{backbone.name} differs from the architecture in more than the number of vision layers and detail filters"
         )
@@ -124,41 +124,44 @@ def mimetic(attention: Attention, generator: torch.Generator, near: float = 0.7,
     attention.out.weight.copy_(u * s.sqrt())
 
 
+def cosine_waves(side: int) -> dict[tuple[int, int], Tensor]:
+    """Half-periods along rows and columns -> a wave (side, side), lowest frequencies first."""
+    positions = (torch.arange(side) + 0.5) / side
+    waves = torch.cos(math.pi * torch.arange(side)[:, None] * positions)  # (frequency, position)
+    order = sorted(((u, v) for u in range(side) for v in range(side)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+    return {(u, v): torch.outer(waves[u], waves[v]) for u, v in order}
+
+
 def cosine_filters(count: int, patch: int, generator: torch.Generator) -> Tensor:
     """(count, 3, patch, patch): 2-D cosine waves, lowest frequencies first, mostly on luminance, some on colour.
 
     High frequencies get a higher gain, since natural images have little of them, so that texture and fine lines
     are as visible to the first layer as brightness is.
     """
-    positions = (torch.arange(patch) + 0.5) / patch
-    waves = torch.cos(math.pi * torch.arange(patch)[:, None] * positions)  # (frequency, position)
-    order = sorted(((u, v) for u in range(patch) for v in range(patch)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
-    colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+    waves = cosine_waves(patch)
+    order = list(waves)
     chromatic = min(count // 8, len(order))
     chosen = [(f, 0) for f in order[: count - 2 * (chromatic // 2)]]
     chosen += [(f, c) for c in (1, 2) for f in order[: chromatic // 2]]
     filters = torch.randn(count, 3, patch, patch, generator=generator) * (0.02 / patch)
-    for index, ((u, v), colour) in enumerate(chosen[:count]):
-        wave = torch.outer(waves[u], waves[v])
-        gain = (1 + math.hypot(u, v)) / (patch * 3)
-        filters[index] += gain * colours[colour][:, None, None] * wave / wave.norm()
+    for index, (frequency, colour) in enumerate(chosen[:count]):
+        wave = waves[frequency]
+        gain = (1 + math.hypot(*frequency)) / (patch * 3)
+        filters[index] += gain * COLOURS[colour][:, None, None] * wave / wave.norm()
     return filters
 
 
 def signed_filters(count: int, cell: int, generator: torch.Generator) -> Tensor:
     """(count, 3, cell, cell): cosine waves, each with both signs, so that together they answer to its size; two thirds
     of them on luminance, the rest on two differences of colour, lowest frequencies first."""
-    positions = (torch.arange(cell) + 0.5) / cell
-    waves = torch.cos(math.pi * torch.arange(cell)[:, None] * positions)  # (frequency, position)
-    order = sorted(((u, v) for u in range(cell) for v in range(cell)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
-    colours = torch.tensor([[1.0, 1.0, 1.0], [1.5, -1.5, 0.0], [0.75, 0.75, -1.5]]) / 3
-    grey = min(len(order), -(-count // 3))
-    chosen = [(f, 0) for f in order[:grey]]
-    chosen += [(f, c) for f in order for c in (1, 2)]
+    waves = cosine_waves(cell)
+    colours = COLOURS * torch.tensor([1.0, 1.5, 1.5])[:, None] / 3
+    chosen = [(f, 0) for f in list(waves)[: -(-count // 3)]]
+    chosen += [(f, c) for f in waves for c in (1, 2)]
     filters = torch.randn(count, 3, cell, cell, generator=generator) * (0.1 / cell)
     for index in range(count):
-        (u, v), colour = chosen[min(index // 2, len(chosen) - 1)]
-        wave = torch.outer(waves[u], waves[v])
+        frequency, colour = chosen[min(index // 2, len(chosen) - 1)]
+        wave = waves[frequency]
         sign = DETAIL_GAIN * (-1) ** (index % 2)
         filters[index] += sign * colours[colour][:, None, None] * wave / wave.norm()
     return filters

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import Look, add_distractors, as_seen, draw_look, expose, orient
 from headclip.data.synthetic.captions import abnormal_caption, normal_caption
-from headclip.data.synthetic.defects import apply_defect, defect_names
+from headclip.data.synthetic.defects import DEFECTS, apply_defect
 from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.scenes import FAMILIES, make_scene
 from headclip.errors import InputError
@@ -212,9 +212,9 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 def check_kinds(family: str | None, defect: str | None) -> None:
     """InputError where there is no such family of scenes, or no such defect."""
-    for kind, name, known in (("family", family, sorted(FAMILIES)), ("defect", defect, defect_names())):
+    for kind, name, known in (("family", family, FAMILIES), ("defect", defect, DEFECTS)):
         if name is not None and name not in known:
-            raise InputError(f"There is no {kind} '{name}'. Use one of: {', '.join(known)}.")
+            raise InputError(f"There is no {kind} '{name}'. Use one of: {', '.join(sorted(known))}.")
 
 
 def item_seed(seed: int, index: int) -> int:
