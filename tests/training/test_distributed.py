@@ -145,7 +145,7 @@ def test_one_that_is_killed_ends_both_and_the_run_can_go_on(tmp_path):
         for process in processes:
             process.kill()
             process.communicate()
-    assert processes[0].returncode == 2
+    assert processes[0].returncode == 2, said
     assert "error: another process of this training has stopped" in said
     assert "--resume" in said
     assert "Traceback" not in said

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli import options
-from headclip.cli.common import Device, output
+from headclip.cli.common import EXIT_USAGE, Device, debugging, error_line, output
 from headclip.cli.models import build_trainable
 from headclip.cli.progress import run_trainer
 
@@ -93,7 +96,7 @@ def train(
         what = "an unfinished run of it exists" if unfinished else "it exists"
         raise InputError(f"{out}: {what}; use --resume to go on, --overwrite to start anew, or another name")
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
-    with process_group(choose_device(device.value)) as ranks:
+    with process_group(choose_device(device.value)) as ranks, leave_with_a_lost_one():
         quiet = quiet or not ranks.leads
         built = build_trainable(method, backbone, str(ranks.device), seed, setting or [])
         wanted = {name: value for name, value in given.items() if value is not None}
@@ -111,6 +114,25 @@ def train(
         run_trainer(trainer, out, workers, quiet)
         if not quiet:
             output().print(f"checkpoint: {out}\nlosses: {log_path(out)}", soft_wrap=True)
+
+
+@contextmanager
+def leave_with_a_lost_one() -> Iterator[None]:
+    """End this process at once where another of the run is gone, after what is learnt has been saved.
+
+    An orderly end would take down connections whose other side is missing, and gloo's threads sometimes abort then.
+    """
+    from headclip.training.distributed import RankLostError
+
+    try:
+        yield
+    except RankLostError as error:
+        if debugging():
+            raise
+        error_line(str(error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_USAGE)
 
 
 def _open_set(data: str, images: int, size: int, seed: int, photographs: Path | None) -> TrainingSet:
