@@ -33,8 +33,9 @@ from headclip.data.synthetic.base import Rng
 from headclip.evaluation.metrics.image import image_metrics
 from headclip.files import write_atomically
 from headclip.methods.headclip import proportional_csa
-from headclip.training.pretrain import Pretrainer, unit
+from headclip.training.pretrain import Pretrainer
 from headclip.training.pretrain_config import PretrainConfig
+from headclip.training.pretrain_losses import unit
 
 TOWERS = ((256, 8, 8), (256, 10, 8), (384, 8, 12), (384, 12, 12))  # width, layers, heads
 SIZE, TEST_SIZE, TEST_SEED = 144, 256, 900_001  # pixels of training and test pictures

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +27,10 @@ from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.headclip import proportional_csa
 from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
-from headclip.training.losses import dice_loss
 from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import SEED_STRIDE, PretrainBatch, RenderStream, Sizes, stream
+from headclip.training.pretrain_losses import PretrainLosses, contrastive_loss, patch_loss, ranking_loss, unit
 from headclip.training.teacher import Student, Teacher
-
-
-@dataclass
-class PretrainLosses:
-    total: Tensor
-    contrast: Tensor
-    patch: Tensor
-    pair: Tensor
-    teacher: Tensor
-
-
-def patch_targets(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, H, W) bool -> (B, rows, columns) in [0, 1]: the share of a patch that is defect, times 4, at most 1."""
-    coverage = F.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
-    return (4 * coverage).clamp(max=1)
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
-    """CLIP's symmetric cross-entropy over a batch of unit vectors (B, E); equal captions are not told apart."""
-    logits = scale * images @ texts.T
-    kinds = {caption: number for number, caption in enumerate(captions)}
-    kind = torch.tensor([kinds[caption] for caption in captions], device=logits.device)
-    same = (kind[:, None] == kind).float()
-    targets = same / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
-
-
-def unit(x: Tensor) -> Tensor:
-    return F.normalize(x.float(), dim=-1)
-
 
 TEACHER_SAMPLE = 128  # rendered images that fix the centre and spread of the teacher's channels
 PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters; all else outside the blocks
@@ -181,10 +151,13 @@ class Pretrainer:
         direction = (pairs[:, 1] - pairs[:, 0]) / self.config.temperature  # (P, E): difference of the two cosines
         labels = batch.labels.to(self.device, torch.float32)
         pair = F.binary_cross_entropy_with_logits(images @ direction.T, labels[:, None].expand(-1, len(direction)))
-        patch = self.patch_loss(patches @ direction.T, batch.masks.to(self.device), tokens.grid)
+        logits = patches @ direction.T
         weights = self.config
+        patch = patch_loss(logits, batch.masks.to(self.device), tokens.grid, weights.defect_weight, weights.dice_weight)
+        rank = ranking_loss(logits, labels) if weights.rank_weight else torch.zeros((), device=self.device)
         total = weights.contrast_weight * contrast + weights.patch_weight * patch + weights.pair_weight * pair
-        return PretrainLosses(total + weights.teacher_weight * teacher, contrast, patch, pair, teacher)
+        total = total + weights.rank_weight * rank + weights.teacher_weight * teacher
+        return PretrainLosses(total, contrast, patch, pair, rank, teacher)
 
     def teacher_loss(
         self, batch: PretrainBatch, local: Tensor, late: Tensor, cls: Tensor, grid: tuple[int, int]
@@ -195,20 +168,6 @@ class Pretrainer:
         target = batch.teacher if batch.teacher is not None else self.teacher(batch.images, grid)
         loss: Tensor = self.student(local, late, cls, target)
         return loss
-
-    def patch_loss(self, logits: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Cross-entropy, where defects weigh more, plus Dice if wanted; logits (B, N, P) of abnormal against normal.
-
-        On a picture without a defect, Dice pushes every patch down however low it is, and drowns the rest.
-        """
-        target = patch_targets(masks, grid)
-        logits = logits.movedim(-1, 0).unflatten(-1, grid)  # (P, B, rows, columns)
-        repeated = target.expand_as(logits)
-        heavier = torch.tensor(self.config.defect_weight, device=self.device)
-        entropy = F.binary_cross_entropy_with_logits(logits, repeated, pos_weight=heavier)
-        if self.config.dice_weight == 0:
-            return entropy
-        return entropy + self.config.dice_weight * dice_loss(logits.sigmoid().flatten(0, 1), repeated.flatten(0, 1))
 
     def advance(self, batch: PretrainBatch) -> PretrainLosses:
         """One optimiser step."""
