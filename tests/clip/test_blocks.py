@@ -7,7 +7,7 @@ from headclip.clip.blocks import ACTIVATIONS, ROWS, Mlp
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-@pytest.mark.parametrize("shape", [(3,), (2, 7), (2, ROWS + 3), (1, ROWS)])
+@pytest.mark.parametrize("shape", [(3,), (2, 7), (2, ROWS + 3), (1, ROWS), (0, 7)])
 def test_mlp_in_parts_equals_the_whole(activation, shape):
     torch.manual_seed(0)
     mlp = Mlp(8, 24, activation).requires_grad_(False)

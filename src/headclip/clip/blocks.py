@@ -97,7 +97,7 @@ class Mlp(nn.Module):
         activation = written_over(self.activation)
         flat = x.reshape(-1, x.shape[-1])  # (B * N, W)
         out = flat.new_empty(len(flat), len(self.proj.bias))
-        parts = -(-len(flat) // ROWS)
+        parts = max(1, -(-len(flat) // ROWS))
         for given, wanted in zip(flat.chunk(parts), out.chunk(parts), strict=True):
             torch.addmm(self.proj.bias, activation(self.fc(given)), self.proj.weight.t(), out=wanted)
         return out.unflatten(0, x.shape[:-1])
