@@ -39,6 +39,7 @@ from headclip.training.pretrain_losses import unit
 
 TOWERS = ((256, 8, 8), (256, 10, 8), (384, 8, 12), (384, 12, 12))  # width, layers, heads
 SIZE, TEST_SIZE, TEST_SEED = 144, 256, 900_001  # pixels of training and test pictures
+BATCH = 16  # pictures a step: small, so that the largest tower too takes a hundred steps
 SENTENCES = 6
 SMALL = 8  # test maps are compared with masks on every 8th pixel
 
@@ -59,7 +60,7 @@ class Found:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=8000, help="that the smallest tower sees")
+    parser.add_argument("--images", type=int, default=5000, help="that the smallest tower sees")
     parser.add_argument("--test-images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--resume", action="store_true")
@@ -90,8 +91,8 @@ def pretrained(config: ClipConfig, images: int, options: argparse.Namespace, bar
     """The averaged model at the end of its schedule."""
     assert config.text is not None
     settings = PretrainConfig(
-        images=images, early_sizes=((SIZE, SIZE),), late_sizes=((SIZE, SIZE),), dice_weight=0.0, patch_weight=6.0,
-        ema=0.99, defect_rate=0.7, seed=5,
+        images=images, batch_size=BATCH, early_sizes=((SIZE, SIZE),), late_sizes=((SIZE, SIZE),), dice_weight=0.0,
+        patch_weight=6.0, ema=0.99, defect_rate=0.7, warmup=images // BATCH // 10, seed=5,
     )  # fmt: skip
     trainer = Pretrainer(Backbone(config, ClipTokenizer(config.text.vocab_size)), settings)
     folder = options.out / config.name.replace(" ", "")

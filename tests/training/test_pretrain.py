@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,7 @@ from headclip.errors import InputError
 from headclip.training.pretrain import Pretrainer
 from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import RenderStream
-from headclip.training.pretrain_losses import contrastive_loss, patch_targets, ranking_loss
+from headclip.training.pretrain_losses import contrastive_loss, patch_targets
 from tiny_clip import make_config
 
 SIZES = {"early_sizes": ((42, 42),), "late_sizes": ((42, 70), (56, 56))}
@@ -66,19 +65,6 @@ def test_repeating_one_batch_lowers_every_loss():
     assert last.contrast < first.contrast
     assert last.patch < first.patch
     assert last.pair < first.pair
-
-
-def test_the_ranking_term_is_computed_and_learnt_where_it_weighs():
-    batch = RenderStream(
-        seed=1, batch_size=8, early=(1, ((56, 56),)), late_sizes=((56, 56),), start=0, stop=1, defect_rate=0.5
-    ).batch(0)
-    without, learning = pretrainer().losses(batch), pretrainer(images=400, rate=3e-3, rank_weight=2.0)
-    first = learning.losses(batch)
-    assert without.rank == 0
-    assert first.total.item() == pytest.approx(without.total.item() + 2 * first.rank.item(), rel=1e-4)
-    for _ in range(25):
-        last = learning.advance(batch)
-    assert last.rank < first.rank
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path):
@@ -193,14 +179,3 @@ def test_what_a_tower_cannot_grow_into():
         grow(shallow, replace(shallow.config, vision=replace(vision, width=2 * vision.width)))
     with pytest.raises(InputError, match="vision layers, more than"):
         grow(shallow, replace(shallow.config, vision=replace(vision, layers=vision.layers - 1)))
-
-
-def test_ranking_loss_falls_as_defective_pictures_rise_above_sound_ones():
-    labels = torch.tensor([0.0, 1, 1, 0])
-    logits = torch.zeros(4, 200, 2)
-    assert ranking_loss(logits, labels).item() == pytest.approx(math.log(2))
-    raised = logits.clone()
-    raised[1:3, 7:9] = 2.0  # one in a hundred of their patches
-    assert ranking_loss(raised, labels).item() == pytest.approx(math.log1p(math.exp(-2)))
-    assert ranking_loss(-raised, labels).item() == pytest.approx(math.log(2)), "only the top patches count"
-    assert ranking_loss(raised, torch.ones(4)).item() == 0

@@ -29,7 +29,7 @@ from headclip.methods.headclip import proportional_csa
 from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
 from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import SEED_STRIDE, PretrainBatch, RenderStream, Sizes, stream
-from headclip.training.pretrain_losses import PretrainLosses, contrastive_loss, patch_loss, ranking_loss, unit
+from headclip.training.pretrain_losses import PretrainLosses, contrastive_loss, patch_loss, unit
 from headclip.training.teacher import Student, Teacher
 
 TEACHER_SAMPLE = 128  # rendered images that fix the centre and spread of the teacher's channels
@@ -154,10 +154,9 @@ class Pretrainer:
         logits = patches @ direction.T
         weights = self.config
         patch = patch_loss(logits, batch.masks.to(self.device), tokens.grid, weights.defect_weight, weights.dice_weight)
-        rank = ranking_loss(logits, labels) if weights.rank_weight else torch.zeros((), device=self.device)
         total = weights.contrast_weight * contrast + weights.patch_weight * patch + weights.pair_weight * pair
-        total = total + weights.rank_weight * rank + weights.teacher_weight * teacher
-        return PretrainLosses(total, contrast, patch, pair, rank, teacher)
+        total = total + weights.teacher_weight * teacher
+        return PretrainLosses(total, contrast, patch, pair, teacher)
 
     def teacher_loss(
         self, batch: PretrainBatch, local: Tensor, late: Tensor, cls: Tensor, grid: tuple[int, int]

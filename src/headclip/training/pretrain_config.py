@@ -35,7 +35,6 @@ class PretrainConfig:
     contrast_weight: float = 0.5
     patch_weight: float = 1.0
     pair_weight: float = 0.25
-    rank_weight: float = 0.0
     defect_weight: float = 4.0
     dice_weight: float = 1.0
     teacher_weight: float = 1.0

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from headclip.training.losses import dice_loss
 
-TOP_SHARE = 0.01  # of a picture's patches, whose mean ranks it: the share that the joint anomaly score reads
-
 
 @dataclass
 class PretrainLosses:
@@ -19,7 +17,6 @@ class PretrainLosses:
     contrast: Tensor
     patch: Tensor
     pair: Tensor
-    rank: Tensor
     teacher: Tensor
 
 
@@ -58,23 +55,3 @@ def patch_loss(
     if dice_weight == 0:
         return entropy
     return entropy + dice_weight * dice_loss(logits.sigmoid().flatten(0, 1), repeated.flatten(0, 1))
-
-
-def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """How often a sound picture's top patches stand above a defective one's, smoothly: a surrogate of 1 - AUROC.
-
-    The patch term asks where a defect is; this one whether there is any, as the joint anomaly score will. Every pair of
-    a defective and a sound picture of the batch counts once, so that no threshold has to be learnt.
-
-    Args:
-        logits: (B, N, P) of abnormal against normal, for each patch and pair of sentences.
-        labels: (B,), 1 for a picture with a defect.
-
-    Returns:
-        A scalar, log 2 where nothing is told apart; 0 for a batch of one kind.
-    """
-    count = max(1, round(TOP_SHARE * logits.shape[1]))
-    tops = logits.topk(count, dim=1).values.mean(dim=1)  # (B, P)
-    defective = labels > 0
-    margins = tops[defective][:, None] - tops[~defective]  # (defective, sound, P)
-    return F.softplus(-margins).mean() if margins.numel() else logits.sum() * 0
