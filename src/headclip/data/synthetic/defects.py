@@ -41,10 +41,6 @@ UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2, "missing label": 0
 weigh 1)."""
 
 
-def defect_names() -> list[str]:
-    return sorted(DEFECTS)
-
-
 def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tensor, Tensor, str]:
     """Draw one kind of defect, 1 to 4 times, on a defect-free scene.
 
@@ -149,4 +145,4 @@ def _closed(spots: Tensor, gap: int) -> Tensor:
     return -F.max_pool2d(-F.pad(grown, [reach] * 4, value=1.0), 2 * reach + 1, stride=1)
 
 
-__all__ = ["DEFECTS", "apply_defect", "defect", "defect_names"]
+__all__ = ["DEFECTS", "apply_defect", "defect"]
