@@ -38,8 +38,9 @@ def test_patches_that_were_cut_out_give_the_same():
     assert detail is not None
     images = pixels()
     patches = cut(images, 16)
-    alone = detail(patches.flatten(0, 2)).view(*patches.shape[:3], -1)
-    assert torch.allclose(detail(images).movedim(1, -1), alone, atol=1e-5)
+    alone = detail.answers(patches.flatten(0, 2)).view(len(images), -1, 6, 16)
+    assert torch.allclose(detail.answers(images), alone, atol=1e-5)
+    assert detail(alone).shape == (len(images), alone.shape[1], 64)
 
 
 def test_what_finer_filters_answer_does_not_depend_on_the_sign():
@@ -51,7 +52,7 @@ def test_what_finer_filters_answer_does_not_depend_on_the_sign():
         for pair in range(6):  # both signs of a wave, in all cells
             detail.mix.view(6, 12, 16)[pair, 2 * pair : 2 * pair + 2] = 1.0
     noise = 0.05 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
-    once, turned, twice = detail(noise), detail(-noise), detail(2 * noise)
+    once, turned, twice = (detail(detail.answers(pixels)) for pixels in (noise, -noise, 2 * noise))
     assert torch.allclose(once, turned, rtol=0.25)  # first values are stirred a little
     assert bool((twice > 1.3 * once).all())
 

@@ -66,9 +66,10 @@ def test_at_the_towers_own_size():
     assert differences(build(image_size=42)) < 2e-5
 
 
+@pytest.mark.parametrize("rarity", [False, True])
 @pytest.mark.parametrize("keep_aspect", [False, True])
-def test_detail_filters(keep_aspect):
-    vision = VisionConfig(64, 3, 1, 16, 48, detail=6)
+def test_detail_filters(keep_aspect, rarity):
+    vision = VisionConfig(64, 3, 1, 16, 48, detail=6, rarity=rarity)
     backbone = make_backbone(replace(make_config(), vision=vision, keep_aspect=keep_aspect))
     assert differences(Detector(backbone, device="cpu", precision="fp32", image_size=64)) < 2e-5
 

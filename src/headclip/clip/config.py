@@ -18,7 +18,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 @dataclass(frozen=True)
 class VisionConfig:
     """A vision transformer. `image_size` is the side, in pixels, that the position embeddings were trained for;
-    `detail` the number of filters for what is finer than a patch (`clip.detail`), which published CLIPs have none of.
+    `detail` the number of filters for what is finer than a patch (`clip.detail`), which published CLIPs have none of;
+    `rarity` whether the tower is told how unlike each patch is to the rest of its picture (`clip.rarity`).
     """
 
     width: int
@@ -29,6 +30,7 @@ class VisionConfig:
     mlp_ratio: float = 4.0
     activation: Activation = "quick_gelu"
     detail: int = 0
+    rarity: bool = False
 
     @property
     def grid(self) -> int:
@@ -127,6 +129,8 @@ class ClipConfig:
             raise BackboneError(
                 f"detail needs a patch size that is a multiple of {CELLS}, not {self.vision.patch_size}"
             )
+        if self.vision.rarity and not detail:
+            raise BackboneError("rarity needs detail filters, since it compares what they answer")
         if self.vision.image_size % self.vision.patch_size:
             raise BackboneError(
                 f"image size {self.vision.image_size} is not a multiple of the patch size {self.vision.patch_size}"

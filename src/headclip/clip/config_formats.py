@@ -90,7 +90,11 @@ def _from_huggingface(config: dict[str, Any], preprocessor: dict[str, Any] | Non
     result = ClipConfig(
         name=str(extra.get("name", name)),
         embed_dim=int(config.get("projection_dim", _PROJECTION_DIM)),
-        vision=replace(_vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}), detail=extra.get("detail", 0)),
+        vision=replace(
+            _vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}),
+            detail=extra.get("detail", 0),
+            rarity=bool(extra.get("rarity", False)),
+        ),
         text=_text_from_huggingface({**_TEXT_DEFAULTS, **text_part}) if has_text else None,
         mean=_triple(preprocessor.get("image_mean", CLIP_MEAN)),
         std=_triple(preprocessor.get("image_std", CLIP_STD)),
@@ -159,6 +163,8 @@ def to_huggingface(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     if config.vision.detail:
         ours["detail"] = config.vision.detail
+    if config.vision.rarity:
+        ours["rarity"] = True
     if config.text is None:
         model = {"architectures": ["CLIPVisionModelWithProjection"], **vision, "headclip": ours}
         return model, _preprocessor(config)

@@ -35,17 +35,19 @@ def initialise(backbone: Backbone, seed: int = 0) -> Backbone:
 
 @torch.no_grad()
 def grow(backbone: Backbone, config: ClipConfig, seed: int = 0) -> Backbone:
-    """A deeper copy, or one with detail filters: the vision tower of `config` begins with what `backbone` has, and
-    what is new changes nothing at first, since the output projections of its layers and the mix start from zero.
+    """A deeper copy, or one with detail filters or rarity: the vision tower of `config` begins with what `backbone`
+    has, and what is new changes nothing at first: the output projections of its layers and the mixes start from zero.
 
     Raises:
-        InputError: the two differ in more than vision layers and detail filters, or `config` has fewer layers.
+        InputError: the two differ in more than vision layers, detail filters and rarity, or `config` has fewer layers.
     """
     ours = backbone.config
     detail = ours.vision.detail or config.vision.detail
-    if config != replace(ours, vision=replace(ours.vision, layers=config.vision.layers, detail=detail)):
+    rarity = ours.vision.rarity or config.vision.rarity
+    if config != replace(ours, vision=replace(ours.vision, layers=config.vision.layers, detail=detail, rarity=rarity)):
         raise InputError(
-            f"{backbone.name} differs from the architecture in more than the number of vision layers and detail filters"
+            f"{backbone.name} differs from the architecture in more than the number of vision layers, detail filters "
+            "and rarity"
         )
     if config.vision.layers < ours.vision.layers:
         raise InputError(f"{backbone.name} has {ours.vision.layers} vision layers, more than {config.vision.layers}")
@@ -75,6 +77,8 @@ def initialise_vision(tower: VisionTower, generator: torch.Generator) -> None:
         assert filters.bias is not None
         filters.bias.zero_()
         tower.detail.mix.zero_()
+        if tower.detail.rarity is not None:
+            tower.detail.rarity.mix.zero_()
     tower.position_embedding.zero_()
     tower.position_embedding[1:] = 0.5 * grid_positions(tower.config.grid, width)
 

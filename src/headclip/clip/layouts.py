@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headclip.clip.config import CELLS, Activation, ClipConfig, TextConfig, VisionConfig
+from headclip.clip.rarity import signals
 from headclip.errors import BackboneError
 
 Layout = Literal["openai", "huggingface"]
@@ -99,7 +100,9 @@ def _detail_shapes(vision: VisionConfig) -> dict[str, Shape]:
     if not vision.detail:
         return {}
     cell = vision.patch_size // CELLS
+    rarity = {"vision.detail.rarity.mix": (vision.width, signals(vision.detail))}
     return {
+        **(rarity if vision.rarity else {}),
         "vision.detail.filters.weight": (vision.detail, 3, cell, cell),
         "vision.detail.filters.bias": (vision.detail,),
         "vision.detail.mix": (vision.width, vision.detail * CELLS**2),
@@ -309,6 +312,7 @@ def _infer_vision(state: Mapping[str, Tensor], activation: Activation) -> Vision
         mlp_ratio(hidden, width),
         activation,
         0 if filters is None else len(filters),
+        "visual.detail.rarity.mix" in state,
     )
 
 

@@ -85,7 +85,7 @@ class VisionTower(nn.Module):
         width, patch = config.width, config.patch_size
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.detail = Detail(width, config.detail, patch) if config.detail else None
+        self.detail = Detail(width, config.detail, patch, config.rarity) if config.detail else None
         self.position_embedding = nn.Parameter(torch.zeros(1 + config.grid**2, width))
         self.ln_pre = nn.LayerNorm(width)
         self.blocks = Blocks(config)
@@ -116,10 +116,10 @@ class VisionTower(nn.Module):
         if height % patch or width % patch or not height or not width:
             raise InputError(f"image of {height} x {width} px: both sides must be multiples of {patch}")
         patches = self.patch_embedding(pixels)  # (B, width, rows, columns)
-        if self.detail is not None:
-            patches = patches + self.detail(pixels)
         grid = (patches.shape[-2], patches.shape[-1])
         tokens = patches.flatten(2).transpose(1, 2)  # (B, N, width)
+        if self.detail is not None:
+            tokens = tokens + self.detail(self.detail.answers(pixels))
         cls = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
         x = torch.cat([cls, tokens], dim=1) + self.positions(grid, interpolation)
         return self.ln_pre(x), grid

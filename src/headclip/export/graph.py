@@ -55,7 +55,8 @@ class GraphTower(VisionTower):
         patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, N, 3, p, p)
         tokens = patches.flatten(2) @ self.patch_embedding.weight.flatten(1).T  # (B, N, width)
         if self.detail is not None:
-            tokens = tokens + self.detail(patches.flatten(0, 1)).view_as(tokens)  # each patch as an image of its own
+            answers = self.detail.answers(patches.flatten(0, 1))  # each patch as an image of its own
+            tokens = tokens + self.detail(answers.view(*tokens.shape[:2], *answers.shape[2:]))
         cls = self.class_embedding.expand(tokens.shape[0], 1, -1)
         return self.ln_pre(torch.cat([cls, tokens], dim=1) + self.positions(grid, interpolation)), grid
 

@@ -34,11 +34,11 @@ from headclip.training.teacher import Student, Teacher
 
 TEACHER_SAMPLE = 128  # rendered images that fix the centre and spread of the teacher's channels
 PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters; all else outside the blocks
-DETAIL_RATE = 5.0  # of the mix of detail filters, which starts from zero beside features that have long been learnt
+DETAIL_RATE = 5.0  # of the mixes of detail and rarity, which start from zero beside features that have long been learnt
 
 
 def optimisers(backbone: Backbone, student: Student | None, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks and for the mix of the detail filters, AdamW for all else; both at
+    """Muon for the matrices inside the blocks and for the mixes of the detail filters, AdamW for all else; both at
     AdamW-sized rates.
 
     The patch filters move slowly: hundreds of pixels that rise and fall together enter each of them, so that a
@@ -46,7 +46,7 @@ def optimisers(backbone: Backbone, student: Student | None, config: PretrainConf
     """
     named = dict(backbone.named_parameters())
     patch = named.pop("vision.patch_embedding.weight")
-    mix = [named.pop("vision.detail.mix")] if "vision.detail.mix" in named else []
+    mix = [named.pop(name) for name in [*named] if name.startswith("vision.detail.") and name.endswith("mix")]
     inner = [named.pop(name) for name, p in list(named.items()) if ".blocks." in name and p.dim() == 2]
     outer = [*named.values(), *(student.parameters() if student is not None else ())]
     groups = [
