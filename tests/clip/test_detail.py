@@ -19,8 +19,8 @@ from headclip.errors import BackboneError, InputError
 from tiny_clip import assert_same, make_backbone, make_config
 
 
-def with_detail(filters: int = 6, text: bool = True) -> ClipConfig:
-    vision = VisionConfig(64, 3, 1, 16, 48, activation="gelu", detail=filters)
+def with_detail(filters: int = 6, text: bool = True, rarity: bool = False) -> ClipConfig:
+    vision = VisionConfig(64, 3, 1, 16, 48, activation="gelu", detail=filters, rarity=rarity)
     return replace(make_config("gelu", text=text), vision=vision)
 
 
@@ -76,16 +76,18 @@ def test_first_values_are_the_seeds():
     assert not bool(one["vision.detail.mix"].any())
 
 
-def test_it_is_kept_in_a_folder(tmp_path: Path):
-    backbone = make_backbone(with_detail())
+@pytest.mark.parametrize("rarity", [False, True])
+def test_it_is_kept_in_a_folder(tmp_path: Path, rarity: bool):
+    backbone = make_backbone(with_detail(rarity=rarity))
     save_backbone(backbone, tmp_path / "model", dtype=torch.float32)
     again = load_backbone(tmp_path / "model")
     assert again.config == backbone.config
     assert_same(again, backbone)
 
 
-def test_it_is_read_from_a_single_file():
-    config = with_detail()
+@pytest.mark.parametrize("rarity", [False, True])
+def test_it_is_read_from_a_single_file(rarity: bool):
+    config = with_detail(rarity=rarity)
     state = to_openai(make_backbone(config).state_dict())
     found = infer_config(state, name="tiny", activation="gelu")
     assert found.vision == config.vision

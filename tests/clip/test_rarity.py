@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +12,9 @@ from torch import Tensor
 from headclip.clip.backbone import Backbone
 from headclip.clip.config import ClipConfig, VisionConfig
 from headclip.clip.initialise import grow, initialise
-from headclip.clip.layouts import expected_shapes, infer_config, to_openai, to_ours
 from headclip.clip.rarity import BANDWIDTHS, FLOOR, MOST, SPREAD, Rarity, describe, signals
-from headclip.clip.weights import load_backbone, save_backbone
 from headclip.errors import BackboneError, InputError
-from tiny_clip import assert_same, make_backbone, make_config
+from tiny_clip import make_backbone, make_config
 
 COUNT = len(BANDWIDTHS)
 
@@ -98,19 +95,14 @@ def test_a_tower_with_it_begins_as_the_one_without():
     assert not bool(initialise(Backbone(with_rarity(), name="x")).state_dict()["vision.detail.rarity.mix"].any())
 
 
-def test_it_is_kept_in_a_folder_and_in_a_single_file(tmp_path: Path):
-    backbone = make_backbone(with_rarity())
-    save_backbone(backbone, tmp_path / "model", dtype=torch.float32)
-    again = load_backbone(tmp_path / "model")
-    assert again.config == backbone.config
-    assert_same(again, backbone)
-    state = to_openai(backbone.state_dict())
-    found = infer_config(state, name="tiny", activation="gelu")
-    assert found.vision == backbone.config.vision
-    assert to_ours(state, found).keys() == expected_shapes(found).keys()
-
-
 def test_without_detail_it_is_refused():
     vision = replace(with_rarity().vision, detail=0)
     with pytest.raises(BackboneError, match="rarity needs detail"):
         replace(with_rarity(), vision=vision).check()
+
+
+def test_what_is_neither_true_nor_false_is_refused():
+    values = with_rarity().to_dict()
+    values["vision"] |= {"rarity": "many"}
+    with pytest.raises(BackboneError, match="true or false"):
+        ClipConfig.from_dict(values)

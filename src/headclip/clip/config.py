@@ -129,6 +129,8 @@ class ClipConfig:
             raise BackboneError(
                 f"detail needs a patch size that is a multiple of {CELLS}, not {self.vision.patch_size}"
             )
+        if not isinstance(self.vision.rarity, bool):
+            raise BackboneError(f"vision rarity {str(self.vision.rarity)[:40]}: true or false is needed")
         if self.vision.rarity and not detail:
             raise BackboneError("rarity needs detail filters, since it compares what they answer")
         if self.vision.image_size % self.vision.patch_size:

@@ -93,7 +93,7 @@ def _from_huggingface(config: dict[str, Any], preprocessor: dict[str, Any] | Non
         vision=replace(
             _vision_from_huggingface({**_VISION_DEFAULTS, **vision_part}),
             detail=extra.get("detail", 0),
-            rarity=bool(extra.get("rarity", False)),
+            rarity=extra.get("rarity", False),
         ),
         text=_text_from_huggingface({**_TEXT_DEFAULTS, **text_part}) if has_text else None,
         mean=_triple(preprocessor.get("image_mean", CLIP_MEAN)),

@@ -37,8 +37,9 @@ def describe(answers: Tensor) -> Tensor:
         BANDWIDTHS, from 0 to log N, and the same less its mean over the picture.
     """
     answers = answers.detach().float()
-    deviation = (answers - answers.mean(dim=-1, keepdim=True)).square().mean(dim=-1).sqrt()
-    found = torch.cat([answers.mean(dim=-1), deviation], dim=-1)  # (B, N, 2F)
+    mean = answers.mean(dim=-1, keepdim=True)
+    deviation = (answers - mean).square().mean(dim=-1).sqrt()
+    found = torch.cat([mean[..., 0], deviation], dim=-1)  # (B, N, 2F)
     found = found - found.mean(dim=1, keepdim=True)
     found = found / (SPREAD * found.abs().mean(dim=1, keepdim=True) + FLOOR)
     found = found.clamp(-MOST, MOST)
