@@ -196,10 +196,10 @@ def test_near_spots_of_a_variant_are_one_region_and_far_ones_are_not():
     assert apart[10:34].any(dim=0).sum() == 2
 
 
-def test_a_variant_larger_than_a_third_of_the_picture_is_left_out():
-    side = int(SIZE * 0.6)
-    assert variant_of(spotted(1, int(SIZE * 0.5))) is not None
-    assert side * side > SIZE * SIZE / 3
+def test_a_variant_larger_than_half_of_the_picture_is_left_out():
+    side = int(SIZE * 0.75)
+    assert variant_of(spotted(1, int(SIZE * 0.65))) is not None
+    assert side * side > SIZE * SIZE / 2
     assert variant_of(spotted(1, side)) is None
 
 

@@ -28,7 +28,7 @@ WHOLE = 0.6
 """A variant that changes a larger share of the part than this is left out: it is another part, not a damaged
 one."""
 
-LARGEST = 1 / 3
+LARGEST = 1 / 2
 """A variant that changes a larger share of the picture than this is left out: nothing is left to compare it
 with."""
 
@@ -82,7 +82,7 @@ def _choose(scene: Scene, rng: Rng) -> Defect:
     weights = []
     for one in fitting:
         native = tissue and ("tissue" in one.kinds or one.name == "spot")
-        weights.append(one.weight * (6.0 if native else 3.0 if one.name in favoured else 1.0))
+        weights.append(one.weight * (9.0 if native else 3.0 if one.name in favoured else 1.0))
     return rng.choice(fitting, weights)
 
 

@@ -19,6 +19,7 @@ from headclip.data.synthetic.defects_base import (
     soft_noise,
     stroke,
     tone,
+    wide,
 )
 
 
@@ -45,7 +46,7 @@ def hole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
 def stain(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """Soft-edged and multiplicative: the texture goes on below; sometimes with a darker ring as of a dried
     drop."""
-    size = canvas.extent(rng, low=4)
+    size = canvas.extent(rng, low=4, share=wide(rng))
     box, alpha = blob(rng, canvas, size, ragged=rng.uniform(0.1, 0.5), soft=rng.uniform(0.1, 0.9))
     crop = canvas.crop(box)
     change = tone(rng, crop, contrast, dark=0.72, floor=1.0)
@@ -63,7 +64,7 @@ def stain(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
 @defect("spot", weight=1.0)
 def spot(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A lesion-like smooth rise or fall of brightness, strongest in the middle."""
-    size = canvas.extent(rng, low=4)
+    size = canvas.extent(rng, low=4, share=wide(rng))
     row, column = canvas.spot(rng)
     distance, box = ellipse(rng, canvas, row, column, size, margin=1.3)
     if size > 10:

@@ -115,6 +115,11 @@ class Canvas:
         return to_luma(pixels) if self.channels == 1 and pixels.shape[0] == 3 else pixels
 
 
+def wide(rng: Rng) -> float:
+    """The largest share of the short side for what may be small or, now and then, most of the picture."""
+    return 0.8 if rng.chance(0.15) else 0.34
+
+
 Painter = Callable[[Canvas, Rng, float], "Change | None"]
 
 

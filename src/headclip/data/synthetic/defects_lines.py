@@ -67,6 +67,11 @@ def _reach(canvas: Canvas, rng: Rng, low: float = 7.0, share: float = 0.8) -> fl
     return rng.log_uniform(low, max(low + 1, share * canvas.short))
 
 
+def _floor(canvas: Canvas, rng: Rng, length: float) -> float:
+    """How far above the local roughness a line must stand: a long one is seen in grain that would hide a short one."""
+    return rng.log_uniform(0.9, 2.5) if length > 0.2 * canvas.short else 2.5
+
+
 @defect("scratch", weight=1.6)
 def scratch(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """Straight or bent, one or a bundle; dark, bright, or a dark groove with a bright lip."""
@@ -86,7 +91,7 @@ def scratch(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     if drawn is None:
         return None
     box, alpha = drawn
-    change = tone(rng, canvas.crop(box), contrast, dark=0.65, floor=2.5)
+    change = tone(rng, canvas.crop(box), contrast, dark=0.65, floor=_floor(canvas, rng, length))
     pixels = shade(canvas.crop(box), alpha, change)
     if rng.chance(0.3):
         shifted = torch.roll(alpha, (rng.integer(1, 2), rng.integer(-1, 1)), (0, 1)) * (1 - alpha)
@@ -121,7 +126,7 @@ def crack(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     if drawn is None:
         return None
     box, alpha = drawn
-    change = tone(rng, canvas.crop(box), contrast, dark=0.92, floor=2.5)
+    change = tone(rng, canvas.crop(box), contrast, dark=0.92, floor=_floor(canvas, rng, length))
     return Change(box, shade(canvas.crop(box), alpha, change))
 
 

@@ -22,13 +22,14 @@ from headclip.data.synthetic.defects_base import (
     smoothstep,
     soft_noise,
     tone,
+    wide,
 )
 
 
 @defect("colour shift", weight=0.8)
 def colour_shift(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A region of another hue or brightness, its texture unbroken, with a sharp or soft edge."""
-    size = canvas.extent(rng, low=7)
+    size = canvas.extent(rng, low=7, share=wide(rng))
     box, alpha = blob(rng, canvas, size, ragged=rng.uniform(0.05, 0.4), soft=rng.uniform(0.05, 0.6))
     crop = canvas.crop(box)
     change = tone(rng, crop, contrast, dark=0.6, floor=1.0)

@@ -29,12 +29,21 @@ def _size(canvas: Canvas, rng: Rng, low: float = 8, share: float = 0.5) -> float
     return rng.log_uniform(low, max(low + 2, share * canvas.short))
 
 
+def _lesion(canvas: Canvas, rng: Rng, large: float) -> tuple[float, float, float]:
+    """Row, column and diameter in pixels: small and anywhere, or, `large` of the time, up to nine tenths of the short
+    side and nearer to the middle, where whoever takes a picture of a lesion puts it."""
+    row, column = canvas.spot(rng)
+    if not rng.chance(large):
+        return row, column, _size(canvas, rng)
+    size, pull = rng.uniform(0.2, 0.9) * canvas.short, rng.uniform(0.0, 0.8)
+    return row + pull * (canvas.height / 2 - row), column + pull * (canvas.width / 2 - column), size
+
+
 @defect("polyp", weight=1.5, kinds=TISSUE, families=INNER, few=True)
 def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A raised dome: lit on one side, in shade on the other, redder or paler than around, with a wet
     highlight."""
-    size = _size(canvas, rng)
-    row, column = canvas.spot(rng)
+    row, column, size = _lesion(canvas, rng, large=0.6)
     distance, box = ellipse(rng, canvas, row, column, size, margin=1.3, flat=1.8)
     distance = distance + rng.uniform(0.05, 0.25) * soft_noise(rng, box.height, box.width, rng.integer(2, 4))
     crop = canvas.crop(box)
@@ -58,8 +67,7 @@ def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
 @defect("mole", weight=1.2, kinds=TISSUE, families=INNER, few=True)
 def mole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A dark brown irregular spot with a soft edge and uneven pigment."""
-    size = _size(canvas, rng)
-    row, column = canvas.spot(rng)
+    row, column, size = _lesion(canvas, rng, large=0.7)
     ragged, soft = rng.uniform(0.1, 0.5), rng.uniform(0.15, 0.7)
     box, alpha = blob_at(rng, canvas, row, column, size, ragged=ragged, soft=soft)
     crop = canvas.crop(box)

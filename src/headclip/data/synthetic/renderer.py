@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from headclip.data.synthetic.base import Rng, Scene
-from headclip.data.synthetic.camera import Look, add_distractors, as_seen, draw_look, expose, orient
+from headclip.data.synthetic.camera import Look, as_seen, draw_look, expose, orient
 from headclip.data.synthetic.captions import abnormal_caption, normal_caption
 from headclip.data.synthetic.defects import DEFECTS, apply_defect
+from headclip.data.synthetic.distractors import add_distractors
 from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.scenes import FAMILIES, make_scene
 from headclip.errors import InputError
 
-RENDERER_VERSION = 4
+RENDERER_VERSION = 5
 """Raised whenever the same seed would give another picture."""
 
 MIN_SIZE = 32

@@ -19,6 +19,7 @@ from headclip.data.synthetic.shapes import (
     pixel_grid,
     ramp,
     random_angle,
+    smoothstep,
     turned,
 )
 
@@ -105,6 +106,29 @@ def banded_plate(rng: Rng, height: int, width: int) -> Scene:
     dark, bright = ink.pair()
     noun = rng.choice(["commutator", "grey metal part", "metal commutator", "machined plate", "electrical commutator"])
     return surface(rng, ramp(value.clamp(-0.2, 1.2), dark, bright), "banded_plate", noun, ink)
+
+
+@scene("cast_face", weight=1.5)
+def cast_face(rng: Rng, height: int, width: int) -> Scene:
+    """A cast, sintered or ground face seen close: coarse grain, faint lines of a tool, pores, cloudy tone."""
+    side = min(height, width)
+    grain = spectral_noise(rng, height, width, rng.uniform(0.0, 1.1), low=rng.log_uniform(0.01, 0.15))
+    value = 0.5 + rng.log_uniform(0.05, 0.22) * grain
+    if rng.chance(0.5):
+        pores = smooth_noise(rng, height, width, max(1.5, side * rng.log_uniform(0.005, 0.025)))
+        level = rng.uniform(1.0, 2.4)
+        value = value - rng.log_uniform(0.08, 0.5) * smoothstep(level, level + rng.uniform(0.2, 0.8), pores)
+    if rng.chance(0.5):
+        x, y = pixel_grid(rng, height, width)
+        _, across = turned(x, y, random_angle(rng, 0.9))
+        lines = rng.randn(2048)[(across * rng.log_uniform(0.15, 1.0) + 1024.0).long().clamp(0, 2047)]
+        value = value + rng.log_uniform(0.01, 0.08) * lines
+    if rng.chance(0.6):
+        value = value + rng.log_uniform(0.02, 0.12) * smooth_noise(rng, height, width, side * rng.uniform(0.1, 0.6))
+    ink = Ink(rng, 0.08, 0.75)
+    dark, bright = ink.pair()
+    noun = rng.choice(["cast surface", "sintered metal", "ground metal", "graphite", "casting", "ceramic face"])
+    return surface(rng, ramp(value, dark, bright), "cast_face", noun, ink)
 
 
 def _grains(rng: Rng, x: Tensor, y: Tensor, side: float) -> Tensor:
