@@ -30,13 +30,18 @@ def _size(canvas: Canvas, rng: Rng, low: float = 8, share: float = 0.5) -> float
 
 
 def _lesion(canvas: Canvas, rng: Rng, large: float) -> tuple[float, float, float]:
-    """Row, column and diameter in pixels: small and anywhere, or, `large` of the time, up to nine tenths of the short
-    side and nearer to the middle, where whoever takes a picture of a lesion puts it."""
+    """Row, column and diameter in pixels: small and anywhere, or, `large` of the time, up to three quarters of the
+    short side and nearer to the middle, where whoever takes a picture of a lesion puts it."""
     row, column = canvas.spot(rng)
     if not rng.chance(large):
         return row, column, _size(canvas, rng)
-    size, pull = rng.uniform(0.2, 0.9) * canvas.short, rng.uniform(0.0, 0.8)
+    size, pull = rng.uniform(0.2, 0.75) * canvas.short, rng.uniform(0.0, 0.8)
     return row + pull * (canvas.height / 2 - row), column + pull * (canvas.width / 2 - column), size
+
+
+def _seen(canvas: Canvas, size: float, contrast: float) -> float:
+    """A contrast that can be made out: what fills much of the picture at the faintest cannot be told from light."""
+    return max(contrast, min(0.2, 0.4 * size / canvas.short))
 
 
 @defect("polyp", weight=1.5, kinds=TISSUE, families=INNER, few=True)
@@ -51,7 +56,7 @@ def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     rows, columns = canvas.offsets(box, row, column)
     angle = rng.uniform(0, 2 * math.pi)
     lit = (rows * math.sin(angle) + columns * math.cos(angle)) / (size / 2)
-    change = abs(tone(rng, crop, min(1.0, 1.5 * contrast), floor=2.0))
+    change = abs(tone(rng, crop, min(1.0, 1.5 * _seen(canvas, size, contrast)), floor=2.0))
     rim = (1 - ((distance - 0.95) * 5).abs()).clamp(0, 1)
     relief = change * (0.9 * lit.clamp(-1, 1) + rng.uniform(-0.4, 0.6)) * inside - 0.6 * change * rim
     pixels = crop * (1 + relief / max(float(crop.mean()), 0.15))
@@ -71,7 +76,7 @@ def mole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     ragged, soft = rng.uniform(0.1, 0.5), rng.uniform(0.15, 0.7)
     box, alpha = blob_at(rng, canvas, row, column, size, ragged=ragged, soft=soft)
     crop = canvas.crop(box)
-    change = tone(rng, crop, max(contrast, 0.1), dark=0.97, floor=1.5)
+    change = tone(rng, crop, max(_seen(canvas, size, contrast), 0.1), dark=0.97, floor=1.5)
     pigment = alpha * (0.8 + 0.3 * soft_noise(rng, box.height, box.width, rng.integer(3, 8))).clamp(0, 1.2)
     pixels = shade(crop, pigment.clamp(0, 1), change)
     if canvas.channels == 3:
