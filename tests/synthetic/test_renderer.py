@@ -22,6 +22,8 @@ from headclip.data.synthetic import (
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import DESATURATED_SHARE, draw_look, orient
 from headclip.data.synthetic.defects import DEFECTS, MIN_PIXELS, apply_defect
+from headclip.data.synthetic.defects_tissue import TISSUE
+from headclip.data.synthetic.distractors import shaded_side, sliver
 from headclip.data.synthetic.pool import CHUNK
 from headclip.data.synthetic.renderer import build, item_seed
 from headclip.errors import InputError
@@ -201,6 +203,33 @@ def test_a_variant_larger_than_half_of_the_picture_is_left_out():
     assert variant_of(spotted(1, int(SIZE * 0.65))) is not None
     assert side * side > SIZE * SIZE / 2
     assert variant_of(spotted(1, side)) is None
+
+
+@pytest.mark.parametrize("draw", [sliver, shaded_side])
+def test_what_lies_beside_the_part_begins_at_one_side_and_leaves_the_middle(draw):
+    sides = set()
+    for seed in range(60):
+        factor, offset = draw(Rng(seed), SIZE, 2 * SIZE)
+        drawn = torch.full((SIZE, 2 * SIZE), 0.5) * factor + offset
+        touched = (drawn - 0.5).abs() > 1e-3
+        assert not touched[SIZE // 2, SIZE]
+        edges = {"top": touched[0], "bottom": touched[-1], "left": touched[:, 0], "right": touched[:, -1]}
+        sides.add(max(edges, key=lambda side: int(edges[side].sum())))
+    assert sides == {"top", "bottom", "left", "right"}
+
+
+def test_a_lesion_may_fill_much_of_the_picture_and_is_then_seen():
+    shares, changes = [], []
+    for seed in range(80):
+        scene = flat_scene(TISSUE[0])
+        scene.family = "skin"
+        image, mask, _ = apply_defect(scene, Rng(seed), "mole")
+        shares.append(float(mask.float().mean()))
+        changes.append(float((image - scene.image).abs().amax(0)[mask].mean()))
+    large = [change for share, change in zip(shares, changes, strict=True) if share > 0.2]
+    assert len(large) > 10
+    assert min(shares) < 0.05
+    assert min(large) > 0.03
 
 
 def test_most_pictures_are_grey_and_turns_keep_image_and_mask_together():

@@ -158,7 +158,7 @@ def _course(rng: Rng, distance: Tensor, long: int, cells: int) -> Tensor:
     return course[None, :] if distance.shape[1] == 1 else course[:, None]
 
 
-def _sliver(rng: Rng, height: int, width: int) -> Affine:
+def sliver(rng: Rng, height: int, width: int) -> Affine:
     """What lies beside the part, where a picture was cut a little wide: ragged, along one side or a piece of it."""
     distance, deep, long = _from_side(rng, height, width)
     reach = rng.log_uniform(0.01, 0.15) * deep + 1
@@ -174,7 +174,7 @@ def _sliver(rng: Rng, height: int, width: int) -> Affine:
     return factor, offset
 
 
-def _shaded_side(rng: Rng, height: int, width: int) -> Affine:
+def shaded_side(rng: Rng, height: int, width: int) -> Affine:
     """One side, or a piece of it, darker or brighter with a soft end: worn, soiled or turned away from the light."""
     distance, deep, long = _from_side(rng, height, width)
     reach = rng.log_uniform(0.03, 0.3) * deep + 2
@@ -191,7 +191,7 @@ _DISTRACTORS: tuple[Callable[[Rng, int, int], Affine], ...] = (
     _frame,
     _band,
     _speckle,
-    _sliver,
-    _shaded_side,
+    sliver,
+    shaded_side,
 )
 _WEIGHTS = (0.2, 0.17, 0.15, 0.18, 0.1, 0.12, 0.08, 0.2, 0.14)
