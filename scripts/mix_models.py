@@ -31,11 +31,12 @@ def mixed(earlier: Backbone, later: Backbone, share: float) -> Backbone:
     """
     config = replace(later.config, name=earlier.config.name, default_image_size=earlier.config.default_image_size)
     grown = grow(earlier, config).state_dict()
+    fresh = earlier.config.vision.detail == 0
     result = Backbone(later.config, later.tokenizer, later.name)
     with torch.no_grad():
         result.load_state_dict(
             {
-                name: value if name.startswith(WHOLE) else torch.lerp(grown[name], value, share)
+                name: value if fresh and name.startswith(WHOLE) else torch.lerp(grown[name], value, share)
                 for name, value in later.state_dict().items()
             }
         )
