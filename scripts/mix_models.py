@@ -4,7 +4,7 @@
 
 What a later stage has learnt is mostly kept, and what it forgot comes back in part (Wortsman et al., "Robust
 fine-tuning of zero-shot models", CVPR 2022). The later model may have more layers, or detail filters, where the earlier
-has none: filters are taken as they are, and the rest starts from what changes nothing.
+has none: these are then taken as they are, and the rest starts from what changes nothing.
 """
 
 from __future__ import annotations

@@ -42,6 +42,14 @@ def test_what_lies_between():
         mixed(make_backbone(make_config()), later, 0.5)
 
 
+def test_filters_that_both_have_are_mixed_like_all_else():
+    earlier, later = make_backbone(CONFIG, seed=1), make_backbone(CONFIG, seed=2)
+    name = "vision.detail.filters.weight"
+    between, one, other = (each.state_dict()[name] for each in (mixed(earlier, later, 0.25), earlier, later))
+    torch.testing.assert_close(between, 0.75 * one + 0.25 * other)
+    assert_same(mixed(earlier, later, 0.0), earlier)
+
+
 def test_the_script(tmp_path: Path):
     earlier, later = make_backbone(PLAIN, seed=1), make_backbone(CONFIG, seed=2)
     for name, one in (("a", earlier), ("b", later)):
