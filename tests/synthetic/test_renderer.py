@@ -3,6 +3,7 @@ resume."""
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from headclip.data.synthetic import (
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import DESATURATED_SHARE, draw_look, orient
 from headclip.data.synthetic.defects import DEFECTS, MIN_PIXELS, apply_defect
-from headclip.data.synthetic.defects_tissue import TISSUE
 from headclip.data.synthetic.distractors import shaded_side, sliver
 from headclip.data.synthetic.pool import CHUNK
 from headclip.data.synthetic.renderer import build, item_seed
@@ -221,8 +221,7 @@ def test_what_lies_beside_the_part_begins_at_one_side_and_leaves_the_middle(draw
 def test_a_lesion_may_fill_much_of_the_picture_and_is_then_seen():
     shares, changes = [], []
     for seed in range(80):
-        scene = flat_scene(TISSUE[0])
-        scene.family = "skin"
+        scene = replace(flat_scene("tissue"), family="skin")
         image, mask, _ = apply_defect(scene, Rng(seed), "mole")
         shares.append(float(mask.float().mean()))
         changes.append(float((image - scene.image).abs().amax(0)[mask].mean()))

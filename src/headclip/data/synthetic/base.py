@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -69,3 +69,16 @@ class Scene:
     noun: str
     kind: str = "surface"  # surface, part, grid or tissue
     variants: dict[str, Callable[[], tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Scene:
+        """The scene and all its variants with their pixels changed alike."""
+
+        def wrapped(variant: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
+            def draw() -> tuple[Tensor, Tensor]:
+                image, mask = variant()
+                return change(image), mask
+
+            return draw
+
+        variants = {name: wrapped(variant) for name, variant in self.variants.items()}
+        return replace(self, image=change(self.image), variants=variants)

@@ -1,5 +1,4 @@
-"""What happens between the object and the file: light, lens, sensor, grey conversion,
-orientation.
+"""What happens between the object and the file: light, lens, sensor, grey conversion, orientation.
 
 Nothing here knows the label. Everything is drawn from its own stream of randomness, equally for images with
 and without a defect, so that no trace of the camera can tell them apart.
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.defects_base import soft_noise, to_luma
-from headclip.data.synthetic.distractors import mapped
 
 GREY_SHARE = 0.08
 """Images turned into luma whatever they show. Half of the scenes are grey by nature; together two thirds
@@ -76,7 +74,7 @@ def draw_look(rng: Rng) -> Look:
 def as_seen(scene: Scene, look: Look) -> Scene:
     """The scene in luma only when the look is grey: defects are then judged by what remains visible."""
     if look.grey or (look.plain and _is_grey(scene.image)):
-        return mapped(scene, to_luma)
+        return scene.mapped(to_luma)
     return scene
 
 

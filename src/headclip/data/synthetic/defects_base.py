@@ -18,6 +18,7 @@ from torch import Tensor
 from headclip.data.synthetic.base import Rng, Scene
 
 LUMA = (0.299, 0.587, 0.114)
+LARGE = 0.34  # of the short side: the diameter up to which a defect is drawn, unless it says otherwise
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Canvas:
             row, column = places[rng.integer(0, len(places) - 1)].tolist()
         return row, column
 
-    def extent(self, rng: Rng, low: float = 2.5, share: float = 0.34) -> float:
+    def extent(self, rng: Rng, low: float = 2.5, share: float = LARGE) -> float:
         """A diameter in pixels, log-uniform from `low` to `share` of the image's short side."""
         return rng.log_uniform(low, max(low + 1.0, share * self.short))
 
@@ -117,7 +118,7 @@ class Canvas:
 
 def wide(rng: Rng) -> float:
     """The largest share of the short side for what may be small or, now and then, most of the picture."""
-    return 0.8 if rng.chance(0.15) else 0.34
+    return 0.8 if rng.chance(0.15) else LARGE
 
 
 Painter = Callable[[Canvas, Rng, float], "Change | None"]

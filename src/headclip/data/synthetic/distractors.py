@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,7 @@ Affine = tuple[Tensor, Tensor | float]
 
 
 def add_distractors(scene: Scene, rng: Rng) -> Scene:
-    """With a chance that knows no label: shadow, highlight, lettering, full-width lines, frame, band,
-    speckle, a sliver of what lies beside the part or a shaded side."""
+    """With a chance that knows no label, one or two of the distractors below, on the scene and on all its variants."""
     if not rng.chance(0.4):
         return scene
     height, width = scene.foreground.shape
@@ -32,22 +30,8 @@ def add_distractors(scene: Scene, rng: Rng) -> Scene:
         def change(pixels: Tensor, factor: Tensor = factor, offset: Tensor | float = offset) -> Tensor:
             return (pixels * factor + offset).clamp_(0, 1)
 
-        scene = mapped(scene, change)
+        scene = scene.mapped(change)
     return scene
-
-
-def mapped(scene: Scene, change: Callable[[Tensor], Tensor]) -> Scene:
-    """The scene and all its variants with their pixels changed alike."""
-
-    def wrapped(variant: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
-        def draw() -> tuple[Tensor, Tensor]:
-            image, mask = variant()
-            return change(image), mask
-
-        return draw
-
-    variants = {name: wrapped(variant) for name, variant in scene.variants.items()}
-    return replace(scene, image=change(scene.image), variants=variants)
 
 
 def _axes(rng: Rng, height: int, width: int) -> tuple[Tensor, Tensor]:
