@@ -40,6 +40,14 @@ UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2, "missing label": 0
 """Variants that hardly anybody can see without knowing how the part should look: drawn less often (others
 weigh 1)."""
 
+FAVOURED: dict[str, dict[str, float]] = {
+    "solar_cell": {"crack": 3.0, "broken area": 3.0},  # what really kills cells
+    "lit_cell": {"crack": 3.0},
+    "cast_face": {"crack": 5.0},
+    "banded_plate": {"crack": 3.0},
+}
+"""How many times more often than elsewhere a defect is drawn on a family."""
+
 
 def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tensor, Tensor, str]:
     """Draw one kind of defect, 1 to 4 times, on a defect-free scene.
@@ -78,11 +86,11 @@ def _choose(scene: Scene, rng: Rng) -> Defect:
     fitting = [d for d in DEFECTS.values() if d.fits(scene)]
     # Tissue gets its own and soft defects most of the time; a scratch on mucosa teaches little.
     tissue = scene.kind == "tissue"
-    favoured = ("crack", "broken area") if scene.family == "solar_cell" else ()  # what really kills cells
+    favoured = FAVOURED.get(scene.family, {})
     weights = []
     for one in fitting:
         native = tissue and ("tissue" in one.kinds or one.name == "spot")
-        weights.append(one.weight * (9.0 if native else 3.0 if one.name in favoured else 1.0))
+        weights.append(one.weight * (9.0 if native else favoured.get(one.name, 1.0)))
     return rng.choice(fitting, weights)
 
 

@@ -167,6 +167,23 @@ def shaded_side(rng: Rng, height: int, width: int) -> Affine:
     return 1 + rng.choice((-1, 1), (0.7, 0.3)) * rng.log_uniform(0.08, 0.6) * alpha, 0.0
 
 
+def worn_strip(rng: Rng, height: int, width: int) -> Affine:
+    """A long soft strip along an axis, darker or a little brighter, that starts and ends softly or runs out of the
+    picture: where something rubbed, or hands held the part."""
+    rows, columns = _axes(rng, height, width)
+    along, across, long, wide = (rows, columns, height, width) if rng.chance(0.5) else (columns, rows, width, height)
+    half = rng.log_uniform(0.03, 0.2) * wide + 2
+    middle = rng.uniform(0, 1) * wide + rng.uniform(0, 1) * half * soft_noise(rng, long, 2, rng.integer(1, 4))[:, :1]
+    middle = middle if along is rows else middle.T
+    strip = smoothstep((half - (across - middle).abs()) / (half * rng.uniform(0.3, 1.0)))
+    start, length = rng.uniform(-0.3, 0.8) * long, rng.uniform(0.25, 1.3) * long
+    soft = rng.uniform(0.1, 0.4) * min(length, long)
+    ends = smoothstep((along - start) / soft) * smoothstep((start + length - along) / soft)
+    mottled = 1 + rng.uniform(0.0, 0.5) * soft_noise(rng, height, width, rng.integer(3, 12))
+    amount = rng.choice((-1, 1), (0.75, 0.25)) * rng.log_uniform(0.05, 0.4)
+    return 1 + amount * strip * ends * mottled, 0.0
+
+
 _DISTRACTORS: tuple[Callable[[Rng, int, int], Affine], ...] = (
     _shadow,
     _highlight,
@@ -177,5 +194,6 @@ _DISTRACTORS: tuple[Callable[[Rng, int, int], Affine], ...] = (
     _speckle,
     sliver,
     shaded_side,
+    worn_strip,
 )
-_WEIGHTS = (0.2, 0.17, 0.15, 0.18, 0.1, 0.12, 0.08, 0.2, 0.14)
+_WEIGHTS = (0.2, 0.17, 0.15, 0.18, 0.1, 0.12, 0.08, 0.2, 0.14, 0.16)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from headclip.data.synthetic import surfaces_grid, surfaces_metal, surfaces_mineral, surfaces_textile
+from headclip.data.synthetic import (
+    surfaces_cell,
+    surfaces_grid,
+    surfaces_metal,
+    surfaces_mineral,
+    surfaces_textile,
+)
 
-__all__ = ["surfaces_grid", "surfaces_metal", "surfaces_mineral", "surfaces_textile"]
+__all__ = ["surfaces_cell", "surfaces_grid", "surfaces_metal", "surfaces_mineral", "surfaces_textile"]

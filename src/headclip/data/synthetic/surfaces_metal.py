@@ -108,7 +108,7 @@ def banded_plate(rng: Rng, height: int, width: int) -> Scene:
     return surface(rng, ramp(value.clamp(-0.2, 1.2), dark, bright), "banded_plate", noun, ink)
 
 
-@scene("cast_face", weight=1.5)
+@scene("cast_face", weight=1.7)
 def cast_face(rng: Rng, height: int, width: int) -> Scene:
     """A cast, sintered or ground face seen close: coarse grain, faint lines of a tool, pores, cloudy tone."""
     side = min(height, width)
@@ -144,7 +144,7 @@ def _grains(rng: Rng, x: Tensor, y: Tensor, side: float) -> Tensor:
     return enlarged(tone, height, width)
 
 
-@scene("solar_cell", weight=1.8)
+@scene("solar_cell", weight=0.8)
 def solar_cell(rng: Rng, height: int, width: int) -> Scene:
     """Electroluminescence-like or visible-light cell: grains, fingers, busbars, cell borders."""
     side = min(height, width)

@@ -1,8 +1,6 @@
-"""Medical pictures by camera or microscope: mucosa, skin, stained tissue."""
+"""Medical pictures by camera or microscope: skin, stained tissue."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -12,7 +10,6 @@ from headclip.data.synthetic.finishing import illumination
 from headclip.data.synthetic.noise import cell_noise, enlarged, fractal_noise, smooth_noise, spectral_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import (
-    Light,
     coverage,
     over,
     pixel_grid,
@@ -23,50 +20,6 @@ from headclip.data.synthetic.shapes import (
     turned,
 )  # fmt: skip
 from headclip.data.synthetic.tissue_base import random_hue, tissue_scene
-
-
-def _vessels(rng: Rng, height: int, width: int, size: float, thin: float) -> Tensor:
-    """Branching thin lines in [0, 1]: zero crossings of smooth noise, gated by another."""
-    field = fractal_noise(rng, height, width, size, 2, 0.4)
-    gate = smoothstep(-0.5, 1.0, smooth_noise(rng, height, width, size * 1.3))
-    return (1.0 - field.abs() / thin).clamp(min=0.0) * gate
-
-
-@scene("mucosa", weight=1.3)
-def mucosa(rng: Rng, height: int, width: int) -> Scene:
-    side = min(height, width)
-    x, y = pixel_grid(rng, height, width)
-    cx, cy = rng.normal(0.0, 0.2) * width, rng.normal(0.0, 0.2) * height
-    wander = smooth_noise(rng, height, width, side * rng.uniform(0.15, 0.5))
-    radius = ((x - cx).square() + (y - cy).square()).sqrt() + side * rng.uniform(0.02, 0.12) * wander
-    folds = 0.15 * side * smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.6))
-    if rng.chance(0.6):  # ring-like folds of a tube seen along its axis
-        rings = torch.sin(radius * 2.0 * math.pi / (side * rng.uniform(0.15, 0.5)) + rng.uniform(0.0, 6.3))
-        folds = folds + side * rng.uniform(0.01, 0.05) * (1.0 - rings.abs()).square()
-    folds = folds + rng.uniform(0.2, 1.2) * spectral_noise(rng, height, width, rng.uniform(1.2, 2.0))
-    light = Light(0.0, 0.0, 1.0, rng.uniform(0.1, 0.5), rng.uniform(0.3, 1.3), rng.log_uniform(40.0, 400.0))
-    if rng.chance(0.5):
-        light = random_light(rng, rng.uniform(0.3, 1.3))
-    diffuse, highlight = relief(folds, light, rng.uniform(0.5, 1.6))
-    deep = random_hue(rng, -0.04, 0.04, (0.55, 0.85), (0.3, 0.6))
-    pale = random_hue(rng, -0.02, 0.08, (0.2, 0.6), (0.65, 1.0))
-    image = ramp((0.5 + 0.25 * wander).clamp(0.0, 1.0), deep, pale)
-    if rng.chance(0.7):
-        web = _vessels(rng, height, width, side * rng.uniform(0.15, 0.4), rng.uniform(0.04, 0.15))
-        image = over(image, deep * rng.uniform(0.5, 0.9), web * rng.uniform(0.1, 0.6))
-    falloff = 1.0 / (1.0 + (radius / (side * rng.uniform(0.4, 1.2))).square())
-    if rng.chance(0.5):  # the dark lumen far from the light
-        falloff = falloff * smoothstep(0.0, side * rng.uniform(0.1, 0.45), radius)
-    image = image * diffuse * (rng.uniform(0.2, 0.5) + falloff) + (1.6 * highlight - 0.5).clamp(0.0, 0.8)
-    foreground = torch.ones_like(radius, dtype=torch.bool)
-    if rng.chance(0.4):  # the black mask of an endoscope's picture
-        cut = rng.uniform(0.9, 1.25)
-        shape = torch.maximum(x.abs() / width, y.abs() / height) * 2.0 - rng.uniform(0.85, 1.0)
-        octagon = torch.maximum(shape * 0.5 * side, (x.square() + y.square()).sqrt() - 0.5 * max(height, width) * cut)
-        image = image * coverage(octagon, 2.0)
-        foreground = octagon < 0
-    noun = rng.choice(["mucosa", "colon mucosa", "bowel wall", "endoscopy image of the colon"])
-    return tissue_scene(rng, image, "mucosa", noun, foreground)
 
 
 @scene("skin", weight=1.2)
