@@ -22,10 +22,11 @@ from headclip.data.synthetic import (
 )
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import DESATURATED_SHARE, draw_look, orient
-from headclip.data.synthetic.defects import DEFECTS, MIN_PIXELS, apply_defect
-from headclip.data.synthetic.distractors import shaded_side, sliver
+from headclip.data.synthetic.defects import DEFECTS, FAVOURED, MIN_PIXELS, apply_defect
+from headclip.data.synthetic.distractors import shaded_side, sliver, worn_strip
 from headclip.data.synthetic.pool import CHUNK
 from headclip.data.synthetic.renderer import build, item_seed
+from headclip.data.synthetic.scenes import FAMILIES
 from headclip.errors import InputError
 
 SIZE = 96
@@ -216,6 +217,33 @@ def test_what_lies_beside_the_part_begins_at_one_side_and_leaves_the_middle(draw
         edges = {"top": touched[0], "bottom": touched[-1], "left": touched[:, 0], "right": touched[:, -1]}
         sides.add(max(edges, key=lambda side: int(edges[side].sum())))
     assert sides == {"top", "bottom", "left", "right"}
+
+
+def test_a_worn_strip_is_long_narrow_and_soft():
+    size, steepest = 192, []
+    for seed in range(60):
+        factor, _ = worn_strip(Rng(seed), size, size)
+        change = (factor - 1).abs()
+        peak = float(change.amax())
+        if peak < 0.05:  # it lies beside the picture
+            continue
+        step = max(float(change.diff(dim=0).abs().amax()), float(change.diff(dim=1).abs().amax()))
+        steepest.append(step / peak)
+        assert float((change > 0.5 * peak).float().mean()) < 0.75
+    assert len(steepest) > 30
+    assert sorted(steepest)[len(steepest) // 2] < 0.25  # a sharp edge is a step of 1
+    assert max(steepest) < 0.8
+
+
+def test_what_matters_on_a_family_is_drawn_more_often_there():
+    assert set(FAVOURED) <= set(FAMILIES)
+    assert {name for factors in FAVOURED.values() for name in factors} <= set(DEFECTS)
+
+    def cracks(family):
+        scene = replace(flat_scene("surface"), family=family)
+        return sum(apply_defect(scene, Rng(seed))[2] == "crack" for seed in range(200))
+
+    assert cracks("cast_face") > 2 * cracks("brushed_metal") > 0
 
 
 def test_a_lesion_may_fill_much_of_the_picture_and_is_then_seen():

@@ -67,6 +67,30 @@ def test_own_defects_change_only_what_they_mask(family: str) -> None:
             assert float((changed - before).abs().amax()) > 0.0, (name, seed)
 
 
+def shares(family: str, name: str, seeds: int = 60) -> torch.Tensor:
+    """What share of the part each of that defect's masks covers."""
+    scenes = [drawn(family, seed) for seed in range(seeds)]
+    return torch.tensor([float(s.variants[name]()[1].float().sum() / s.foreground.float().sum()) for s in scenes])
+
+
+def test_large_polyps_are_larger_and_polyps_lie_in_the_endoscope_s_window() -> None:
+    assert shares("mucosa", "large polyp").mean() > 1.5 * shares("mucosa", "polyp").mean()
+    for seed in range(40):
+        scene = drawn("mucosa", seed)
+        _, mask = scene.variants["large polyp"]()
+        assert float((mask & ~scene.foreground).float().sum()) <= 0.1 * float(mask.float().sum())
+
+
+def test_a_cell_that_fails_is_darker_where_it_fails() -> None:
+    for name in ("dead area", "cell crack", "finger interruption", "dark edge"):
+        darker = []
+        for seed in range(20):
+            scene = drawn("lit_cell", seed)
+            changed, mask = scene.variants[name]()
+            darker.append(float((changed - scene.image).mean(0)[mask].mean()) < 0.0)
+        assert sum(darker) >= 18, name
+
+
 def test_families_are_drawn_by_weight() -> None:
     seen = {make_scene(Rng(seed), 64, 64).family for seed in range(150)}
     assert len(seen) > 0.7 * len(FAMILIES)
