@@ -85,7 +85,7 @@ def test_a_cell_that_fails_is_darker_where_it_fails() -> None:
     for name in ("dead area", "cell crack", "finger interruption", "dark edge"):
         darker = []
         for seed in range(20):
-            scene = drawn("lit_cell", seed)
+            scene = drawn("electroluminescence", seed)
             changed, mask = scene.variants[name]()
             darker.append(float((changed - scene.image).mean(0)[mask].mean()) < 0.0)
         assert sum(darker) >= 18, name

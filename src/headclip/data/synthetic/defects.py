@@ -42,7 +42,7 @@ weigh 1)."""
 
 FAVOURED: dict[str, dict[str, float]] = {
     "solar_cell": {"crack": 3.0, "broken area": 3.0},  # what really kills cells
-    "lit_cell": {"crack": 3.0},
+    "electroluminescence": {"crack": 3.0},
     "cast_face": {"crack": 5.0},
     "banded_plate": {"crack": 3.0},
 }

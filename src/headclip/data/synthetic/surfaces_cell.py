@@ -35,6 +35,10 @@ class _Cell:
     def width(self) -> int:
         return self.u.shape[1]
 
+    @property
+    def side(self) -> int:
+        return min(self.u.shape)
+
     def lane(self) -> tuple[float, float]:
         """From where to where across the bars one strip between two of them, or a bar and the edge, reaches."""
         edges = [-self.half, *self.bars, self.half]
@@ -42,9 +46,9 @@ class _Cell:
         return edges[one], edges[one + 1]
 
 
-def _clouds(rng: Rng, u: Tensor, v: Tensor, side: float) -> Tensor:
+def _clouds(cell: _Cell) -> Tensor:
     """Dislocations of multicrystalline silicon, in [0, 1]: ragged dark flecks, denser in some grains than in others."""
-    height, width = u.shape
+    rng, u, v, side, height, width = cell.rng, cell.u, cell.v, cell.side, cell.height, cell.width
     size = side * rng.log_uniform(0.015, 0.12)
     flecks = fractal_noise(rng, height, width, size, 4, rng.uniform(0.6, 1.0), rng.log_uniform(0.4, 2.5))
     count = rng.integer(4, 30)
@@ -56,8 +60,9 @@ def _clouds(rng: Rng, u: Tensor, v: Tensor, side: float) -> Tensor:
     return smoothstep(0.0, rng.uniform(0.3, 1.5), flecks - level)
 
 
-def _bars(rng: Rng, cell: _Cell, side: float) -> Tensor:
+def _bars(cell: _Cell) -> Tensor:
     """How much of the light the bars take, (H, W) in [0, 1]: whole lines, dashes or lines with thick places."""
+    rng, side = cell.rng, cell.side
     half = side * rng.log_uniform(0.003, 0.015)
     reach = cell.half * rng.choice((1.0, rng.uniform(0.85, 0.98)))
     period, shift = side * rng.uniform(0.1, 0.35), rng.uniform(0.0, 1.0)
@@ -75,9 +80,23 @@ def _bars(rng: Rng, cell: _Cell, side: float) -> Tensor:
     return taken * coverage(cell.u.abs() - reach, 3.0) * rng.uniform(0.35, 0.95)
 
 
-@scene("lit_cell", weight=1.9)
-def lit_cell(rng: Rng, height: int, width: int) -> Scene:
-    """A cell under current: as bright as it is alive."""
+def _silicon(cell: _Cell, poly: bool) -> Tensor:
+    """How bright the living cell is without bars and rim, (H, W): one crystal, or many (poly) with their clouds."""
+    rng, side, height, width = cell.rng, cell.side, cell.height, cell.width
+    gap = 2.0 * cell.half / len(cell.bars)
+    glow = torch.cos(2.0 * math.pi * cell.v / gap + math.pi * (len(cell.bars) % 2 + 1))
+    value = rng.uniform(0.5, 0.95) + rng.uniform(-0.12, 0.08) * glow
+    value = value + rng.log_uniform(0.004, 0.06) * cell.streaks
+    value = value - rng.log_uniform(0.01, 0.12) * smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.7))
+    if poly:
+        value = value * (1.0 - rng.log_uniform(0.05, 0.75) * _clouds(cell))
+        value = value + rng.log_uniform(0.005, 0.06) * fractal_noise(rng, height, width, side * 0.02, 3, 0.8)
+    return value
+
+
+@scene("electroluminescence", weight=1.9)
+def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
+    """A solar cell under current: as bright as it is alive (by daylight: `surfaces_metal.solar_cell`)."""
     side = min(height, width)
     x, y = pixel_grid(rng, height, width)
     upright = rng.chance(0.25)  # bars from top to bottom
@@ -89,20 +108,13 @@ def lit_cell(rng: Rng, height: int, width: int) -> Scene:
     streaks = smooth_noise(rng, height, width, *((thin, long) if upright else (long, thin)))
     cell = _Cell(rng, u, v, bars, half, streaks)
     poly = rng.chance(0.6)
-    gap = 2.0 * half / count
-    glow = torch.cos(2.0 * math.pi * v / gap + math.pi * (count % 2 + 1))
-    value = rng.uniform(0.5, 0.95) + rng.uniform(-0.12, 0.08) * glow
-    value = value + rng.log_uniform(0.004, 0.06) * streaks
-    value = value - rng.log_uniform(0.01, 0.12) * smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.7))
-    if poly:
-        value = value * (1.0 - rng.log_uniform(0.05, 0.75) * _clouds(rng, u, v, side))
-        value = value + rng.log_uniform(0.005, 0.06) * fractal_noise(rng, height, width, side * 0.02, 3, 0.8)
+    value = _silicon(cell, poly)
     rim = (half - torch.maximum(u.abs(), v.abs())).clamp(min=0.0)
     value = value * (1.0 - rng.uniform(0.0, 0.5) * torch.exp(-rim / (side * rng.log_uniform(0.01, 0.06))))
     corner = half * (rng.uniform(0.0, 0.05) if poly else rng.uniform(0.12, 0.35))
     outline = box(u, v, half, half, corner) if abs(height - width) < 0.2 * side else torch.full_like(u, -side)
     alive = coverage(outline, rng.uniform(1.5, 4.0))
-    dark = _bars(rng, cell, side)
+    dark = _bars(cell)
     outside = rng.uniform(0.0, 0.4)
     noise = rng.log_uniform(0.004, 0.05) * rng.randn(height, width)
     ink = Ink(rng, 0.0, 0.95)
@@ -113,20 +125,20 @@ def lit_cell(rng: Rng, height: int, width: int) -> Scene:
         return ramp(tone.clamp(-0.1, 1.1), black, white)
 
     changes = {
-        "dead area": lambda: compose(_dead_area(cell, side)),
-        "cell crack": lambda: compose(_cracks(cell, side, poly)),
-        "finger interruption": lambda: compose(_dim_fingers(cell, side)),
-        "dark edge": lambda: compose(_dark_edge(cell, side)),
+        "dead area": lambda: compose(_dead_area(cell)),
+        "cell crack": lambda: compose(_cracks(cell, poly)),
+        "finger interruption": lambda: compose(_dim_fingers(cell)),
+        "dark edge": lambda: compose(_dark_edge(cell)),
     }
     noun = rng.choice(["solar cell", "solar cell", "photovoltaic cell", "silicon cell", "solar module"])
-    made = grid_scene(rng, compose(1.0), "lit_cell", noun, ink, changes)
+    made = grid_scene(rng, compose(1.0), "electroluminescence", noun, ink, changes)
     made.foreground = alive > 0.5
     return made
 
 
-def _dead_area(cell: _Cell, side: float) -> Tensor:
+def _dead_area(cell: _Cell) -> Tensor:
     """A region cut off from the current: between bars and cracks, dark, its ends straight or ragged."""
-    rng = cell.rng
+    rng, side = cell.rng, cell.side
     low, high = cell.lane()
     middle, length = rng.uniform(-0.8, 0.8) * cell.half, side * rng.log_uniform(0.05, 0.5)
     ragged = (
@@ -142,9 +154,9 @@ def _dead_area(cell: _Cell, side: float) -> Tensor:
     return 1.0 - depth * alpha * (1.0 - 0.15 * cell.streaks.clamp(-1.0, 1.0))
 
 
-def _cracks(cell: _Cell, side: float, poly: bool) -> Tensor:
+def _cracks(cell: _Cell, poly: bool) -> Tensor:
     """Thin dark lines: along the crystal's diagonals, crossing, or wandering where there are many crystals."""
-    rng = cell.rng
+    rng, side = cell.rng, cell.side
     bend = (0.04 if poly else 0.008) * side * smooth_noise(rng, cell.height, cell.width, side * rng.uniform(0.08, 0.25))
     x, y = rng.uniform(-0.8, 0.8) * cell.half, rng.uniform(-0.8, 0.8) * cell.half
     light = torch.ones_like(cell.u)
@@ -161,9 +173,9 @@ def _cracks(cell: _Cell, side: float, poly: bool) -> Tensor:
     return light
 
 
-def _dim_fingers(cell: _Cell, side: float) -> Tensor:
+def _dim_fingers(cell: _Cell) -> Tensor:
     """Fingers that carry no current: a streaked, dim block between two bars, with a sharp or a fading end."""
-    rng = cell.rng
+    rng, side = cell.rng, cell.side
     low, high = cell.lane()
     if rng.chance(0.5):  # from one bar only a part of the way
         share = rng.uniform(0.3, 0.9)
@@ -174,9 +186,9 @@ def _dim_fingers(cell: _Cell, side: float) -> Tensor:
     return 1.0 - rng.log_uniform(0.12, 0.8) * along * across * (1.0 + 0.4 * cell.streaks).clamp(0.2, 1.3)
 
 
-def _dark_edge(cell: _Cell, side: float) -> Tensor:
+def _dark_edge(cell: _Cell) -> Tensor:
     """A small dead place at the rim or a corner of the cell."""
-    rng = cell.rng
+    rng, side = cell.rng, cell.side
     u, v = (cell.u, cell.v) if rng.chance(0.5) else (cell.v, cell.u)
     at, from_rim = rng.uniform(-1.0, 1.0) * cell.half, cell.half - (v if rng.chance(0.5) else -v)
     reach = side * rng.log_uniform(0.025, 0.18)

@@ -73,17 +73,22 @@ class _Gut:
         return ramp(tone.clamp(0.0, 1.0), self.deep, self.pale) * diffuse + (1.6 * highlight - 0.5).clamp(0.0, 0.8)
 
 
-@scene("mucosa", weight=1.9)
-def mucosa(rng: Rng, height: int, width: int) -> Scene:
-    side = min(height, width)
-    x, y = pixel_grid(rng, height, width)
+def _gut(rng: Rng, x: Tensor, y: Tensor) -> _Gut:
+    """A lamp beside the lens or anywhere, two colours, and how rough the wall is."""
     light = Light(0.0, 0.0, 1.0, rng.uniform(0.1, 0.5), rng.uniform(0.3, 1.3), rng.log_uniform(40.0, 400.0))
     if rng.chance(0.5):
         light = random_light(rng, rng.uniform(0.3, 1.3))
     deep = random_hue(rng, -0.04, 0.06, (0.5, 0.85), (0.3, 0.7))
     pale = random_hue(rng, -0.02, 0.1, (0.2, 0.6), (0.65, 1.0))
-    fine = rng.log_uniform(0.1, 1.2) * spectral_noise(rng, height, width, rng.uniform(1.2, 2.0))
-    gut = _Gut(rng, x, y, light, deep, pale, fine)
+    fine = rng.log_uniform(0.1, 1.2) * spectral_noise(rng, x.shape[0], x.shape[1], rng.uniform(1.2, 2.0))
+    return _Gut(rng, x, y, light, deep, pale, fine)
+
+
+@scene("mucosa", weight=1.9)
+def mucosa(rng: Rng, height: int, width: int) -> Scene:
+    side = min(height, width)
+    x, y = pixel_grid(rng, height, width)
+    gut = _gut(rng, x, y)
     wander = smooth_noise(rng, height, width, side * rng.uniform(0.15, 0.5))
     cx, cy = rng.normal(0.0, 0.25) * width, rng.normal(0.0, 0.25) * height
     sectors = torch.atan2(y - cy, x - cx) * rng.choice((2.0, 3.0)) + rng.uniform(0.0, 6.3)
@@ -97,30 +102,38 @@ def mucosa(rng: Rng, height: int, width: int) -> Scene:
     image = gut.lit(heights, 0.5 + 0.25 * wander, rng.uniform(0.3, 1.4))
     if rng.chance(0.75):
         web = _vessels(rng, height, width, side * rng.uniform(0.15, 0.4), rng.uniform(0.04, 0.15))
-        image = over(image, deep * rng.uniform(0.5, 0.9), web * rng.uniform(0.1, 0.6))
+        image = over(image, gut.deep * rng.uniform(0.5, 0.9), web * rng.uniform(0.1, 0.6))
     if tube == "folds":
         image = image * _folds(gut, shaped)
-    shade = 1.0 / (1.0 + (radius / (side * rng.uniform(0.4, 1.2))).square())
-    if rng.chance(0.5):  # the dark far from the lamp
-        shade = shade * smoothstep(0.0, side * rng.uniform(0.1, 0.45), shaped)
-    shade = rng.uniform(0.2, 0.5) + shade
+    shade = _lamplight(gut, radius, shaped)
+    wall = image * shade
     window = _window(rng, x, y) if rng.chance(0.6) else torch.full_like(x, -9.0)
 
-    def seen(wall: Tensor) -> Tensor:
-        return (wall * coverage(window, 2.0)).clamp(0.0, 1.0)
+    def seen(picture: Tensor) -> Tensor:
+        return (picture * coverage(window, 2.0)).clamp(0.0, 1.0)
 
+    before = seen(wall)
     noun = rng.choice(["mucosa", "colon mucosa", "bowel wall", "endoscopy image of the colon"])
-    drawn = tissue_scene(rng, seen(image * shade), "mucosa", noun, window < 0)
+    drawn = tissue_scene(rng, before, "mucosa", noun, window < 0)
 
     def grown(large: float) -> Callable[[], tuple[Tensor, Tensor]]:
         def draw() -> tuple[Tensor, Tensor]:
-            change = seen(_with_polyp(gut, image * shade, shade, heights, window, large)) - seen(image * shade)
+            change = seen(_with_polyp(gut, wall, shade, heights, window, large)) - before
             return difference(drawn.image, (drawn.image + change).clamp(0.0, 1.0))
 
         return draw
 
     drawn.variants = {"polyp": grown(0.3), "large polyp": grown(0.75)}
     return drawn
+
+
+def _lamplight(gut: _Gut, radius: Tensor, shaped: Tensor) -> Tensor:
+    """How much of the lamp's light arrives, (H, W): less away from where it points, and perhaps none in the tube."""
+    rng, side = gut.rng, gut.side
+    shade = 1.0 / (1.0 + (radius / (side * rng.uniform(0.4, 1.2))).square())
+    if rng.chance(0.5):  # the dark far from the lamp
+        shade = shade * smoothstep(0.0, side * rng.uniform(0.1, 0.45), shaped)
+    return rng.uniform(0.2, 0.5) + shade
 
 
 def _folds(gut: _Gut, radius: Tensor) -> Tensor:
