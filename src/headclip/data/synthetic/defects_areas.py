@@ -15,12 +15,12 @@ from headclip.data.synthetic.defects_base import (
     defect,
     ellipse,
     shade,
-    smoothstep,
     soft_noise,
     stroke,
     tone,
     wide,
 )
+from headclip.data.synthetic.shapes import smoothstep
 
 
 @defect("hole", weight=1.3)
@@ -32,7 +32,7 @@ def hole(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     if size > 8:
         distance = distance + rng.uniform(0, 0.2) * soft_noise(rng, box.height, box.width, rng.integer(3, 6))
     crop = canvas.crop(box)
-    inside = smoothstep((1 - distance) * max(size / 2, 1) / 1.2 + 0.5)
+    inside = smoothstep(0, 1, (1 - distance) * max(size / 2, 1) / 1.2 + 0.5)
     change = tone(rng, crop, contrast, dark=0.93, floor=1.5)
     depth = inside * (1 - 0.3 * rng.uniform(0, 1) * distance.clamp(0, 1))
     pixels = shade(crop, depth, change)
@@ -69,7 +69,7 @@ def spot(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     distance, box = ellipse(rng, canvas, row, column, size, margin=1.3)
     if size > 10:
         distance = distance + 0.25 * soft_noise(rng, box.height, box.width, rng.integer(2, 4))
-    alpha = smoothstep((1 - distance) * rng.uniform(1.0, 2.0))
+    alpha = smoothstep(0, 1, (1 - distance) * rng.uniform(1.0, 2.0))
     crop = canvas.crop(box)
     return Change(box, shade(crop, alpha, tone(rng, crop, contrast, dark=0.65, floor=1.0)))
 
@@ -124,11 +124,11 @@ def blister(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     rows, columns = canvas.offsets(box, row, column)
     angle = rng.uniform(0, 2 * math.pi)
     lit = (rows * math.sin(angle) + columns * math.cos(angle)) / (size / 2)
-    inside = smoothstep((1 - distance) * 4)
+    inside = smoothstep(0, 1, (1 - distance) * 4)
     relief = change * (0.6 * inside * lit.clamp(-1, 1) - ring)
-    gleam = smoothstep(1 - ((lit - 0.45).abs() + 0.7 * distance) * 1.6)
+    gleam = smoothstep(0, 1, 1 - ((lit - 0.45).abs() + 0.7 * distance) * 1.6)
     # Light and shade cross at zero inside; the bubble is one thing all the same.
-    return Change(box, crop + relief + change * gleam * inside, support=smoothstep((1.15 - distance) * 8))
+    return Change(box, crop + relief + change * gleam * inside, support=smoothstep(0, 1, (1.15 - distance) * 8))
 
 
 @defect("rust", weight=0.6, kinds=("surface", "grid", "part"))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
+from headclip.data.synthetic.shapes import smoothstep
 
 LUMA = (0.299, 0.587, 0.114)
 LARGE = 0.34  # of the short side: the diameter up to which a defect is drawn, unless it says otherwise
@@ -169,12 +170,6 @@ def soft_noise(rng: Rng, height: int, width: int, cells: int) -> Tensor:
     return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True)[0, 0]
 
 
-def smoothstep(value: Tensor) -> Tensor:
-    """0 below 0, 1 above 1, smooth between."""
-    value = value.clamp(0, 1)
-    return value * value * (3 - 2 * value)
-
-
 def blob(rng: Rng, canvas: Canvas, size: float, *, ragged: float = 0.35, soft: float = 0.3) -> tuple[Box, Tensor]:
     """An irregular ellipse of a diameter in pixels somewhere on the foreground: its box and alpha (h, w).
 
@@ -201,7 +196,7 @@ def blob_at(
         cells = rng.integer(2, 6)
         distance = distance + ragged * soft_noise(rng, box.height, box.width, cells)
     edge = max(soft, 1.0 / max(size / 2, 1.0))  # at least one pixel: anti-aliased
-    return box, smoothstep((1 - distance) / edge + 0.5)
+    return box, smoothstep(0, 1, (1 - distance) / edge + 0.5)
 
 
 def ellipse(

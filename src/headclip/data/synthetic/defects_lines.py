@@ -16,10 +16,10 @@ from headclip.data.synthetic.defects_base import (
     cover,
     defect,
     shade,
-    smoothstep,
     stroke,
     tone,
 )
+from headclip.data.synthetic.shapes import smoothstep
 
 MAX_POINTS = 900
 
@@ -173,7 +173,7 @@ def smear(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     place = (across / wide * 2).clamp(-1, 1)
     grid = torch.stack([place, torch.zeros_like(place)], -1)[None]  # (1, h, w, 2)
     streak = F.grid_sample(stripes, grid, align_corners=True)[0, 0]
-    ends = smoothstep((0.5 - along.abs() / length) * 4) * smoothstep((0.5 - across.abs() / wide) * 6)
+    ends = smoothstep(0, 1, (0.5 - along.abs() / length) * 4) * smoothstep(0, 1, (0.5 - across.abs() / wide) * 6)
     alpha = ends * (0.35 + 0.65 * streak)
     return Change(box, shade(canvas.crop(box), alpha, tone(rng, canvas.crop(box), contrast, dark=0.6, floor=1.2)))
 
@@ -191,7 +191,7 @@ def weave_fault(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     rows, columns = canvas.offsets(box, row, column)
     along, across = (rows, columns) if upright else (columns, rows)
     alpha = (thick / 2 + 0.5 - across.abs()).clamp(0, 1) * smoothstep(
-        (length / 2 - along.abs()) / max(2.0, 0.1 * length)
+        0, 1, (length / 2 - along.abs()) / max(2.0, 0.1 * length)
     )
     crop = canvas.crop(box)
     if thick > 4 and rng.chance(0.5):

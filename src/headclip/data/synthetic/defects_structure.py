@@ -19,11 +19,11 @@ from headclip.data.synthetic.defects_base import (
     defect,
     local_level,
     shade,
-    smoothstep,
     soft_noise,
     tone,
     wide,
 )
+from headclip.data.synthetic.shapes import smoothstep
 
 
 @defect("colour shift", weight=0.8)
@@ -47,7 +47,7 @@ def warp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     row, column = canvas.spot(rng)
     box = canvas.box(row, column, size / 2, size / 2)
     rows, columns = canvas.offsets(box, row, column)
-    inside = smoothstep(1 - ((rows * rows + columns * columns).sqrt() / (size / 2)))
+    inside = smoothstep(0, 1, 1 - ((rows * rows + columns * columns).sqrt() / (size / 2)))
     strength = 0.12 + 0.4 * min(1.0, contrast)
     if rng.chance(0.5):
         angle = rng.uniform(0, 2 * math.pi)

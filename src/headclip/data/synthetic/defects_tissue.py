@@ -15,10 +15,10 @@ from headclip.data.synthetic.defects_base import (
     defect,
     ellipse,
     shade,
-    smoothstep,
     soft_noise,
     tone,
 )
+from headclip.data.synthetic.shapes import smoothstep
 
 TISSUE = ("tissue",)
 INNER = ("mucosa", "skin", "stained_tissue")
@@ -52,7 +52,7 @@ def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     distance, box = ellipse(rng, canvas, row, column, size, margin=1.3, flat=1.8)
     distance = distance + rng.uniform(0.05, 0.25) * soft_noise(rng, box.height, box.width, rng.integer(2, 4))
     crop = canvas.crop(box)
-    inside = smoothstep((1 - distance) * rng.uniform(2.5, 7.0))
+    inside = smoothstep(0, 1, (1 - distance) * rng.uniform(2.5, 7.0))
     rows, columns = canvas.offsets(box, row, column)
     angle = rng.uniform(0, 2 * math.pi)
     lit = (rows * math.sin(angle) + columns * math.cos(angle)) / (size / 2)
@@ -64,7 +64,7 @@ def polyp(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
         red = canvas.colour(rng.uniform(0.0, 0.15), rng.uniform(-0.15, 0.05), rng.uniform(-0.12, 0.05))
         pixels = pixels + red * inside
     if rng.chance(0.5):
-        gleam = smoothstep(1 - (((lit - 0.4) * 3).abs() + 1.5 * (distance - 0.2).clamp(min=0)))
+        gleam = smoothstep(0, 1, 1 - (((lit - 0.4) * 3).abs() + 1.5 * (distance - 0.2).clamp(min=0)))
         pixels = pixels + (1 - pixels) * (gleam * inside * rng.uniform(0.3, 0.9))
     return Change(box, pixels, support=inside)
 
@@ -94,13 +94,13 @@ def tumour(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     distance = distance + rng.uniform(0.05, 0.3) * soft_noise(rng, box.height, box.width, rng.integer(2, 5))
     crop = canvas.crop(box)
     change = tone(rng, crop, max(contrast, 0.1), dark=0.12, floor=1.5)
-    inside = support = smoothstep((1 - distance) * rng.uniform(2.0, 6.0))
+    inside = support = smoothstep(0, 1, (1 - distance) * rng.uniform(2.0, 6.0))
     if size > 14 and rng.chance(0.4):
-        core = smoothstep((rng.uniform(0.3, 0.65) - distance) * 5)
+        core = smoothstep(0, 1, (rng.uniform(0.3, 0.65) - distance) * 5)
         inside = inside * (1 - rng.uniform(0.4, 1.3) * core)
     pixels = shade(crop, inside.clamp(0, 1), change)
     if rng.chance(0.4):
-        swelling = smoothstep((1.5 - distance) * 1.6) * (1 - inside.clamp(0, 1))
+        swelling = smoothstep(0, 1, (1.5 - distance) * 1.6) * (1 - inside.clamp(0, 1))
         pixels = shade(pixels, swelling, rng.choice((-0.4, 0.4)) * change)
         support = torch.maximum(support, swelling)
     return Change(box, pixels, support=support)
@@ -115,7 +115,7 @@ def ulcer(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     distance = distance + 0.25 * soft_noise(rng, box.height, box.width, rng.integer(3, 5))
     crop = canvas.crop(box)
     change = tone(rng, crop, max(contrast, 0.1), dark=0.5, floor=1.5)
-    bed, border = smoothstep((0.8 - distance) * 4), (1 - ((distance - 0.9) * 4).abs()).clamp(0, 1)
+    bed, border = smoothstep(0, 1, (0.8 - distance) * 4), (1 - ((distance - 0.9) * 4).abs()).clamp(0, 1)
     pixels = shade(crop, bed, change)
     sore = crop.mean((1, 2), keepdim=True) * canvas.colour(0.95, 0.55, 0.5)
     return Change(box, cover(pixels, border * min(1.0, 2 * abs(change)), sore), support=torch.maximum(bed, border))

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
-from headclip.data.synthetic.defects_base import smoothstep, soft_noise
+from headclip.data.synthetic.defects_base import soft_noise
+from headclip.data.synthetic.shapes import smoothstep
 
 Affine = tuple[Tensor, Tensor | float]
 
@@ -47,7 +48,7 @@ def _shadow(rng: Rng, height: int, width: int) -> Affine:
     across = (rows - height * rng.uniform(0.25, 0.75)) * math.sin(angle)
     across = across + (columns - width * rng.uniform(0.25, 0.75)) * math.cos(angle)
     soft = rng.log_uniform(0.04, 0.5) * min(height, width)
-    return 1 - rng.log_uniform(0.08, 0.6) * smoothstep(across / soft + 0.5), 0.0
+    return 1 - rng.log_uniform(0.08, 0.6) * smoothstep(0, 1, across / soft + 0.5), 0.0
 
 
 def _highlight(rng: Rng, height: int, width: int) -> Affine:
@@ -57,7 +58,7 @@ def _highlight(rng: Rng, height: int, width: int) -> Affine:
     rows, columns = rows - height * rng.uniform(0, 1), columns - width * rng.uniform(0, 1)
     along = (columns * math.cos(angle) + rows * math.sin(angle)) / (max(height, width) * rng.uniform(0.6, 2.0))
     across = (rows * math.cos(angle) - columns * math.sin(angle)) / (min(height, width) * rng.uniform(0.2, 0.6))
-    gleam = rng.log_uniform(0.05, 0.5) * smoothstep(1 - (along * along + across * across).sqrt())
+    gleam = rng.log_uniform(0.05, 0.5) * smoothstep(0, 1, 1 - (along * along + across * across).sqrt())
     return 1 - gleam, gleam
 
 
@@ -163,7 +164,7 @@ def shaded_side(rng: Rng, height: int, width: int) -> Affine:
     distance, deep, long = _from_side(rng, height, width)
     reach = rng.log_uniform(0.03, 0.3) * deep + 2
     edge = reach * (1 + rng.log_uniform(0.1, 3.0) * _course(rng, distance, long, rng.integer(1, 5)))
-    alpha = smoothstep((edge - distance) / reach)
+    alpha = smoothstep(0, 1, (edge - distance) / reach)
     return 1 + rng.choice((-1, 1), (0.7, 0.3)) * rng.log_uniform(0.08, 0.6) * alpha, 0.0
 
 
@@ -175,10 +176,10 @@ def worn_strip(rng: Rng, height: int, width: int) -> Affine:
     half = rng.log_uniform(0.03, 0.2) * wide + 2
     middle = rng.uniform(0, 1) * wide + rng.uniform(0, 1) * half * soft_noise(rng, long, 2, rng.integer(1, 4))[:, :1]
     middle = middle if along is rows else middle.T
-    strip = smoothstep((half - (across - middle).abs()) / (half * rng.uniform(0.3, 1.0)))
+    strip = smoothstep(0, 1, (half - (across - middle).abs()) / (half * rng.uniform(0.3, 1.0)))
     start, length = rng.uniform(-0.3, 0.8) * long, rng.uniform(0.25, 1.3) * long
     soft = rng.uniform(0.1, 0.4) * min(length, long)
-    ends = smoothstep((along - start) / soft) * smoothstep((start + length - along) / soft)
+    ends = smoothstep(0, 1, (along - start) / soft) * smoothstep(0, 1, (start + length - along) / soft)
     mottled = 1 + rng.uniform(0.0, 0.5) * soft_noise(rng, height, width, rng.integer(3, 12))
     amount = rng.choice((-1, 1), (0.75, 0.25)) * rng.log_uniform(0.05, 0.4)
     return 1 + amount * strip * ends * mottled, 0.0
