@@ -1,4 +1,4 @@
-"""Puts a defect on a scene: chooses one that fits, draws 1 to 4 of it, and keeps the exact mask."""
+"""Puts a defect on a scene: chooses one that fits, draws one or some of it, and keeps the exact mask."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ WHOLE = 0.6
 """A variant that changes a larger share of the part than this is left out: it is another part, not a damaged
 one."""
 
+MOST = 1 / 3
+"""Of a picture: no further instance of a defect is drawn once so much is covered."""
+
 LARGEST = 1 / 2
 """A variant that changes a larger share of the picture than this is left out: nothing is left to compare it
 with."""
@@ -50,7 +53,7 @@ FAVOURED: dict[str, dict[str, float]] = {
 
 
 def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tensor, Tensor, str]:
-    """Draw one kind of defect, 1 to 4 times, on a defect-free scene.
+    """Draw one kind of defect, mostly once, at most 12 times, on a defect-free scene.
 
     Parts and grids that bring variants (a missing or bent part) use one of them half of the time. `name`
     forces a kind. Returns the image (C, H, W) in [0, 1], equal to the scene's outside the mask to the last
@@ -70,6 +73,8 @@ def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tenso
         kind = DEFECTS[name] if name is not None else _choose(scene, rng)
         session = _Session(canvas, scene)
         for _ in range(_instances(rng, kind)):
+            if float(session.mask.float().mean()) > MOST:
+                break
             change = kind.paint(canvas, rng, contrast)
             if change is not None:
                 session.add(change)
@@ -95,7 +100,9 @@ def _choose(scene: Scene, rng: Rng) -> Defect:
 
 
 def _instances(rng: Rng, kind: Defect) -> int:
-    return rng.choice((1, 2, 3, 4), (0.72, 0.28, 0.0, 0.0) if kind.few else (0.66, 0.19, 0.1, 0.05))
+    if kind.few:
+        return rng.choice((1, 2), (0.72, 0.28))
+    return rng.choice((1, 2, 3, 4, rng.integer(5, 12)), (0.62, 0.19, 0.09, 0.05, 0.05))
 
 
 @dataclass

@@ -170,6 +170,12 @@ def soft_noise(rng: Rng, height: int, width: int, cells: int) -> Tensor:
     return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True)[0, 0]
 
 
+def varying(rng: Rng, count: int, knots: int, low: float, high: float) -> Tensor:
+    """A random course along a line, (count,), straight between `knots` values in [low, high]."""
+    values = F.interpolate(rng.rand(1, 1, knots), size=count, mode="linear", align_corners=True)[0, 0]
+    return low + (high - low) * values
+
+
 def blob(rng: Rng, canvas: Canvas, size: float, *, ragged: float = 0.35, soft: float = 0.3) -> tuple[Box, Tensor]:
     """An irregular ellipse of a diameter in pixels somewhere on the foreground: its box and alpha (h, w).
 

@@ -18,6 +18,7 @@ from headclip.data.synthetic.defects_base import (
     shade,
     stroke,
     tone,
+    varying,
 )
 from headclip.data.synthetic.shapes import smoothstep
 
@@ -28,12 +29,6 @@ def _dense(corners: Tensor, length: float, spacing: float) -> Tensor:
     """Corners (V, 2) -> points (P, 2) about `spacing` pixels apart."""
     count = int(min(MAX_POINTS, max(3, length / spacing)))
     return F.interpolate(corners.T[None], size=count, mode="linear", align_corners=True)[0].T  # (P, 2)
-
-
-def _profile(rng: Rng, count: int, knots: int, low: float, high: float) -> Tensor:
-    """A smooth random course along a line, (P,), in [low, high]."""
-    course = F.interpolate(rng.rand(1, 1, knots), size=count, mode="linear", align_corners=True)[0, 0]
-    return low + (high - low) * course
 
 
 def _taper(count: int, device: torch.device, share: float) -> Tensor:
@@ -63,6 +58,22 @@ def _arc(rng: Rng, row: float, column: float, length: float, bend: float) -> Ten
     return torch.stack([row + along * sin + across * cos, column + along * cos - across * sin], 1)
 
 
+def _beginning(canvas: Canvas, rng: Rng) -> tuple[float, float, float]:
+    """Where a crack begins, row and column, and its heading: anywhere, or on one side of the picture and into it."""
+    if not (canvas.everywhere and rng.chance(0.3)):
+        return (*canvas.spot(rng), rng.uniform(0, 2 * math.pi))
+    place, aside = rng.uniform(0.03, 0.97), rng.normal(0, 0.35)
+    last_row, last_column = canvas.height - 1.0, canvas.width - 1.0
+    return rng.choice(
+        (
+            (0.0, place * last_column, 0.5 * math.pi + aside),
+            (last_row, place * last_column, -0.5 * math.pi + aside),
+            (place * last_row, 0.0, aside),
+            (place * last_row, last_column, math.pi + aside),
+        )
+    )
+
+
 def _reach(canvas: Canvas, rng: Rng, low: float = 7.0, share: float = 0.8) -> float:
     return rng.log_uniform(low, max(low + 1, share * canvas.short))
 
@@ -81,8 +92,8 @@ def scratch(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     bend = rng.choice((0.0, rng.normal(0, 0.12)))
     line = _dense(_arc(rng, row, column, length, bend), length, max(0.6, 0.5 * radius))
     count = len(line)
-    width = radius * _profile(rng, count, 5, 0.6, 1.2) * _taper(count, rng.device, rng.uniform(0.02, 0.4))
-    strength = _profile(rng, count, rng.integer(2, 9), rng.uniform(0.4, 1.0), 1.0)
+    width = radius * varying(rng, count, 5, 0.6, 1.2) * _taper(count, rng.device, rng.uniform(0.02, 0.4))
+    strength = varying(rng, count, rng.integer(2, 9), rng.uniform(0.4, 1.0), 1.0)
     if rng.chance(0.2):  # a bundle of nearly parallel lines
         copies = [line + rng.randn(1, 2) * rng.uniform(2, 6) for _ in range(rng.integer(1, 3))]
         line, width = torch.cat([line, *copies]), width.repeat(1 + len(copies))
@@ -102,11 +113,10 @@ def scratch(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
 @defect("crack", weight=2.4)
 def crack(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
     """A random walk with branches, 1 to 4 px wide, nearly always dark."""
-    row, column = canvas.spot(rng)
+    row, column, heading = _beginning(canvas, rng)
     length = _reach(canvas, rng, low=8.0, share=1.1)
     radius = rng.log_uniform(0.4, 2.0) if length > 20 else rng.uniform(0.4, 1.0)
     wander, jag = rng.log_uniform(0.02, 0.4), rng.uniform(0.0, 0.7)
-    heading = rng.uniform(0, 2 * math.pi)
     trunk = _walk(rng, row, column, heading, length, wander, jag)
     lines, widths = [], []
     for number in range(1 + (rng.integer(0, 4) if length > 30 and rng.chance(0.5) else 0)):
@@ -118,10 +128,10 @@ def crack(canvas: Canvas, rng: Rng, contrast: float) -> Change | None:
             corners = _walk(rng, fork[0], fork[1], turn, length * share, wander, jag)
         points = _dense(corners, length * share, max(0.7, 0.5 * radius))
         lines.append(points)
-        width = radius * (1.0 if number == 0 else 0.7) * _profile(rng, len(points), 7, 0.5, 1.25)
+        width = radius * (1.0 if number == 0 else 0.7) * varying(rng, len(points), 7, 0.5, 1.25)
         widths.append(width * _taper(len(points), rng.device, 0.15))
     points = torch.cat(lines)
-    fading = _profile(rng, len(points), 8, rng.uniform(0.4, 1.0), 1.0)
+    fading = varying(rng, len(points), 8, rng.uniform(0.4, 1.0), 1.0)
     drawn = stroke(canvas, points, torch.cat(widths), fading)
     if drawn is None:
         return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
-from headclip.data.synthetic.defects_base import soft_noise
+from headclip.data.synthetic.defects_base import soft_noise, varying
 from headclip.data.synthetic.shapes import smoothstep
 
 Affine = tuple[Tensor, Tensor | float]
@@ -22,7 +22,7 @@ Affine = tuple[Tensor, Tensor | float]
 
 def add_distractors(scene: Scene, rng: Rng) -> Scene:
     """With a chance that knows no label, one or two of the distractors below, on the scene and on all its variants."""
-    if not rng.chance(0.4):
+    if not rng.chance(0.45):
         return scene
     height, width = scene.foreground.shape
     for _ in range(1 if rng.chance(0.75) else 2):
@@ -138,9 +138,9 @@ def _from_side(rng: Rng, height: int, width: int) -> tuple[Tensor, int, int]:
 
 def _course(rng: Rng, distance: Tensor, long: int, cells: int) -> Tensor:
     """A smooth random course along the side that `distance` is from, at most 0 and 0 somewhere; it broadcasts."""
-    course = soft_noise(rng, long, 2, cells)[:, 0]
-    course = course - course.amax()
-    return course[None, :] if distance.shape[1] == 1 else course[:, None]
+    bent = varying(rng, long, cells + 1, -1.0, 1.0)
+    bent = bent - bent.amax()
+    return bent[None, :] if distance.shape[1] == 1 else bent[:, None]
 
 
 def sliver(rng: Rng, height: int, width: int) -> Affine:
@@ -156,7 +156,35 @@ def sliver(rng: Rng, height: int, width: int) -> Affine:
     if rng.chance(0.4):  # a burr, or the shadow of the edge
         lip = (1 - ((edge - distance) / rng.uniform(1.0, 4.0)).abs()).clamp(min=0)
         factor = factor * (1 - rng.uniform(0.1, 0.6) * lip)
+    if rng.chance(0.3):  # dirt or burrs that stick to it
+        dirt = 1 - rng.uniform(0.3, 1.0) * _specks(rng, distance, edge, height, width)
+        factor, offset = factor * dirt, offset * dirt
     return factor, offset
+
+
+def soiled_border(rng: Rng, height: int, width: int) -> Affine:
+    """Ragged spots that the border of the picture cuts: what begins beside the part, or what holds it."""
+    alpha = torch.zeros(height, width, device=rng.device)
+    for _ in range(rng.integer(1, 3)):
+        distance, _, _ = _from_side(rng, height, width)
+        alpha = torch.maximum(alpha, _specks(rng, distance, torch.zeros(1, 1, device=rng.device), height, width))
+    alpha = alpha * rng.uniform(0.3, 1.0)
+    return 1 - alpha, alpha * rng.choice((0.0, 0.1, 1.0), (0.5, 0.2, 0.3))
+
+
+def _specks(rng: Rng, distance: Tensor, edge: Tensor, height: int, width: int) -> Tensor:
+    """One to three ragged spots, (H, W) in [0, 1], around places where the distance from a side is that of `edge`."""
+    rows, columns = _axes(rng, height, width)
+    along, long = (rows, height) if distance.shape[0] == 1 else (columns, width)
+    alpha = torch.zeros(height, width, device=rng.device)
+    for _ in range(rng.integer(1, 3)):
+        radius = rng.log_uniform(0.008, 0.08) * min(height, width) + 1
+        ragged = 1 + rng.uniform(0.1, 0.7) * soft_noise(rng, height, width, int(max(height, width) / radius / 2) + 2)
+        away = (
+            ((distance - edge) / rng.uniform(0.5, 1.5)).square() + (along - rng.uniform(0, 1) * long).square()
+        ).sqrt()
+        alpha = torch.maximum(alpha, ((radius * ragged - away) / rng.uniform(1.0, 3.0) + 0.5).clamp(0, 1))
+    return alpha
 
 
 def shaded_side(rng: Rng, height: int, width: int) -> Affine:
@@ -194,7 +222,8 @@ _DISTRACTORS: tuple[Callable[[Rng, int, int], Affine], ...] = (
     _band,
     _speckle,
     sliver,
+    soiled_border,
     shaded_side,
     worn_strip,
 )
-_WEIGHTS = (0.2, 0.17, 0.15, 0.18, 0.1, 0.12, 0.08, 0.2, 0.14, 0.16)
+_WEIGHTS = (0.2, 0.17, 0.15, 0.18, 0.1, 0.12, 0.08, 0.22, 0.2, 0.14, 0.16)

@@ -1,52 +1,30 @@
-"""Solar cells by electroluminescence: bright silicon, dark bars, normal clouds, and what kills a cell."""
+"""Solar cells: by electroluminescence, as bright as they are alive, and by daylight."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
+from headclip.data.synthetic.cell_faults import (
+    Cell,
+    cracks,
+    dark_edge,
+    dead_area,
+    dim_fingers,
+    faint_fingers,
+    shattered,
+)
+from headclip.data.synthetic.finishing import finish
 from headclip.data.synthetic.noise import enlarged, fractal_noise, patches, smooth_noise
 from headclip.data.synthetic.registry import scene
-from headclip.data.synthetic.shapes import Ink, box, coverage, pixel_grid, ramp, segment, smoothstep, turned
+from headclip.data.synthetic.shapes import Ink, box, coverage, difference, pixel_grid, ramp, smoothstep, turned
 from headclip.data.synthetic.surfaces_grid import grid_scene
 
 
-@dataclass
-class _Cell:
-    """Coordinates in pixels along (u) and across (v) the bars, (H, W); the bars' places across and the half width of
-    the cell; `streaks` (H, W): its fingers' own unevenness, of deviation 1."""
-
-    rng: Rng
-    u: Tensor
-    v: Tensor
-    bars: list[float]
-    half: float
-    streaks: Tensor
-
-    @property
-    def height(self) -> int:
-        return self.u.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.u.shape[1]
-
-    @property
-    def side(self) -> int:
-        return min(self.u.shape)
-
-    def lane(self) -> tuple[float, float]:
-        """From where to where across the bars one strip between two of them, or a bar and the edge, reaches."""
-        edges = [-self.half, *self.bars, self.half]
-        one = self.rng.integer(0, len(edges) - 2)
-        return edges[one], edges[one + 1]
-
-
-def _clouds(cell: _Cell) -> Tensor:
+def _clouds(cell: Cell) -> Tensor:
     """Dislocations of multicrystalline silicon, in [0, 1]: ragged dark flecks, denser in some grains than in others."""
     rng, u, v, side, height, width = cell.rng, cell.u, cell.v, cell.side, cell.height, cell.width
     size = side * rng.log_uniform(0.015, 0.12)
@@ -60,7 +38,7 @@ def _clouds(cell: _Cell) -> Tensor:
     return smoothstep(0.0, rng.uniform(0.3, 1.5), flecks - level)
 
 
-def _bars(cell: _Cell) -> Tensor:
+def _bars(cell: Cell) -> Tensor:
     """How much of the light the bars take, (H, W) in [0, 1]: whole lines, dashes or lines with thick places."""
     rng, side = cell.rng, cell.side
     half = side * rng.log_uniform(0.003, 0.015)
@@ -80,7 +58,7 @@ def _bars(cell: _Cell) -> Tensor:
     return taken * coverage(cell.u.abs() - reach, 3.0) * rng.uniform(0.35, 0.95)
 
 
-def _silicon(cell: _Cell, poly: bool) -> Tensor:
+def _silicon(cell: Cell, poly: bool) -> Tensor:
     """How bright the living cell is without bars and rim, (H, W): one crystal, or many (poly) with their clouds."""
     rng, side, height, width = cell.rng, cell.side, cell.height, cell.width
     gap = 2.0 * cell.half / len(cell.bars)
@@ -96,7 +74,7 @@ def _silicon(cell: _Cell, poly: bool) -> Tensor:
 
 @scene("electroluminescence", weight=1.9)
 def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
-    """A solar cell under current: as bright as it is alive (by daylight: `surfaces_metal.solar_cell`)."""
+    """A solar cell under current: as bright as it is alive (by daylight: `solar_cell`)."""
     side = min(height, width)
     x, y = pixel_grid(rng, height, width)
     upright = rng.chance(0.25)  # bars from top to bottom
@@ -106,11 +84,13 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     bars = [(k - 0.5 * (count - 1)) * 2.0 * half / count + rng.normal(0.0, 0.004) * side for k in range(count)]
     long, thin = side * rng.uniform(0.15, 0.6), max(1.5, side * rng.log_uniform(0.004, 0.02))
     streaks = smooth_noise(rng, height, width, *((thin, long) if upright else (long, thin)))
-    cell = _Cell(rng, u, v, bars, half, streaks)
+    cell = Cell(rng, u, v, bars, half, streaks)
     poly = rng.chance(0.6)
     value = _silicon(cell, poly)
     rim = (half - torch.maximum(u.abs(), v.abs())).clamp(min=0.0)
     value = value * (1.0 - rng.uniform(0.0, 0.5) * torch.exp(-rim / (side * rng.log_uniform(0.01, 0.06))))
+    if rng.chance(0.5):
+        value = value * faint_fingers(cell)
     corner = half * (rng.uniform(0.0, 0.05) if poly else rng.uniform(0.12, 0.35))
     outline = box(u, v, half, half, corner) if abs(height - width) < 0.2 * side else torch.full_like(u, -side)
     alive = coverage(outline, rng.uniform(1.5, 4.0))
@@ -125,10 +105,11 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
         return ramp(tone.clamp(-0.1, 1.1), black, white)
 
     changes = {
-        "dead area": lambda: compose(_dead_area(cell)),
-        "cell crack": lambda: compose(_cracks(cell, poly)),
-        "finger interruption": lambda: compose(_dim_fingers(cell)),
-        "dark edge": lambda: compose(_dark_edge(cell)),
+        "dead area": lambda: compose(dead_area(cell)),
+        "cell crack": lambda: compose(cracks(cell, poly)),
+        "shattered cell": lambda: compose(shattered(cell)),
+        "finger interruption": lambda: compose(dim_fingers(cell)),
+        "dark edge": lambda: compose(dark_edge(cell)),
     }
     noun = rng.choice(["solar cell", "solar cell", "photovoltaic cell", "silicon cell", "solar module"])
     made = grid_scene(rng, compose(1.0), "electroluminescence", noun, ink, changes)
@@ -136,63 +117,88 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     return made
 
 
-def _dead_area(cell: _Cell) -> Tensor:
-    """A region cut off from the current: between bars and cracks, dark, its ends straight or ragged."""
-    rng, side = cell.rng, cell.side
-    low, high = cell.lane()
-    middle, length = rng.uniform(-0.8, 0.8) * cell.half, side * rng.log_uniform(0.05, 0.5)
-    ragged = (
-        side * rng.log_uniform(0.002, 0.04) * smooth_noise(rng, cell.height, cell.width, side * rng.uniform(0.03, 0.2))
+def _grains(rng: Rng, x: Tensor, y: Tensor, side: float) -> Tensor:
+    """Tone of multicrystalline silicon: flat patches, dark clouds along their borders."""
+    height, width = x.shape
+    count = rng.integer(8, 60)
+    spread = torch.tensor([width, height], device=x.device)
+    seeds = (rng.rand(count, 2) - 0.5) * 1.1 * spread
+    warp = side * 0.03 * smooth_noise(rng, height, width, side * rng.uniform(0.05, 0.2))
+    patch, border = patches(rng, (x + warp)[::2, ::2], (y + warp)[::2, ::2], seeds)
+    tone = rng.log_uniform(0.02, 0.2) * rng.randn(count)[patch]
+    tone = tone - rng.uniform(0.0, 0.25) * torch.exp(-border / (side * rng.log_uniform(0.003, 0.03)))
+    return enlarged(tone, height, width)
+
+
+@scene("solar_cell", weight=0.8)
+def solar_cell(rng: Rng, height: int, width: int) -> Scene:
+    """Electroluminescence-like or visible-light cell: grains, fingers, busbars, cell borders."""
+    side = min(height, width)
+    x, y = pixel_grid(rng, height, width)
+    u, v = turned(
+        x,
+        y,
+        0.5 * math.pi * rng.integer(0, 1) + rng.normal(0.0, 0.01),
+        rng.normal(0.0, 4.0),
+        rng.normal(0.0, 4.0),
     )
-    inside = torch.minimum(torch.minimum(cell.v - low, high - cell.v), 0.5 * length - (cell.u - middle).abs() + ragged)
-    for _ in range(rng.integer(0, 3)):  # cut by a crack
-        angle = rng.choice((-1.0, 1.0)) * rng.uniform(0.4, 1.2) + rng.choice((0.0, math.pi))
-        across = (cell.u - middle) * math.sin(angle) + (cell.v - 0.5 * (low + high)) * math.cos(angle)
-        inside = torch.minimum(inside, across + ragged + rng.uniform(0.0, 0.5) * length)
-    depth = rng.log_uniform(0.2, 1.0)
-    alpha = coverage(-inside, rng.uniform(1.0, 4.0))
-    return 1.0 - depth * alpha * (1.0 - 0.15 * cell.streaks.clamp(-1.0, 1.0))
+    poly = rng.chance(0.65)
+    value = torch.full_like(u, 0.55)
+    if poly:
+        value = value + _grains(rng, x, y, side)
+    if rng.chance(0.8):
+        cloud = fractal_noise(rng, height, width, side * rng.log_uniform(0.08, 0.6), 3, rng.uniform(0.4, 0.8))
+        value = value - rng.log_uniform(0.02, 0.15) * (cloud.abs() if rng.chance(0.5) else cloud)
+    pitch = max(2.5, side * rng.log_uniform(0.008, 0.03))
+    value = value + rng.log_uniform(0.01, 0.15) * torch.sin(v * 2.0 * math.pi / pitch)
+    half = 0.5 * side * (rng.uniform(0.9, 1.0) if rng.chance(0.7) else rng.uniform(1.1, 2.0))
+    half_u, half_v = half * width / side, half * height / side
+    if abs(height - width) > 0.2 * side:
+        half_u = half_v = 10.0 * side
+    corner = half * (rng.uniform(0.15, 0.35) if not poly else rng.uniform(0.0, 0.05))
+    outline = box(u, v, half_u, half_v, corner)
+    if rng.chance(0.5):  # cut corners instead of round ones
+        outline = torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs()) - (half_u + half_v) + corner)
+    cell = coverage(outline, 2.0)
+    bars = rng.integer(0, 6)
+    gap = 2.0 * half / max(bars, 1)
+    order = torch.round(u / gap + 0.5 * (bars - 1)).clamp(0, max(bars - 1, 0))
+    offset = u - (order - 0.5 * (bars - 1)) * gap
+    thick = side * rng.log_uniform(0.004, 0.022)
+    bar = coverage(offset.abs() - thick, 1.5) * (bars > 0)
+    glow = rng.uniform(0.0, 0.25) * torch.exp(-offset.abs() / (gap * 0.2)) * (bars > 0)
+    level = rng.choice([rng.uniform(-0.1, 0.15), rng.uniform(0.8, 1.1)], [0.7, 0.3])
+    outside = rng.uniform(-0.1, 0.1) if rng.chance(0.8) else rng.uniform(0.7, 1.0)
+    noise = rng.log_uniform(0.005, 0.08) * rng.randn(height, width)
+    colour = rng.chance(0.12)
+    ink = Ink(rng, 1.0 if colour else 0.0, 0.9)
+    dark, bright = ink.pair(0.0, 0.95)
 
+    def compose(barred: Tensor) -> Tensor:
+        tone = (value + glow) * (1.0 - barred) + level * barred + noise
+        return ramp((tone * cell + outside * (1.0 - cell)).clamp(-0.2, 1.2), dark, bright)
 
-def _cracks(cell: _Cell, poly: bool) -> Tensor:
-    """Thin dark lines: along the crystal's diagonals, crossing, or wandering where there are many crystals."""
-    rng, side = cell.rng, cell.side
-    bend = (0.04 if poly else 0.008) * side * smooth_noise(rng, cell.height, cell.width, side * rng.uniform(0.08, 0.25))
-    x, y = rng.uniform(-0.8, 0.8) * cell.half, rng.uniform(-0.8, 0.8) * cell.half
-    light = torch.ones_like(cell.u)
-    start = 0.25 * math.pi + rng.normal(0.0, 0.05) if rng.chance(0.6) else rng.uniform(0.0, math.pi)
-    for k in range(rng.choice((1, 2, 3), (0.55, 0.35, 0.1))):
-        angle = start + k * (0.5 * math.pi if rng.chance(0.7) else rng.uniform(0.3, 2.0))
-        ahead, behind = side * rng.log_uniform(0.08, 0.7), side * rng.choice((0.0, rng.log_uniform(0.05, 0.5)))
-        cos, sin = math.cos(angle), math.sin(angle)
-        far = segment(
-            cell.u + bend, cell.v + bend, x - behind * cos, y - behind * sin, x + ahead * cos, y + ahead * sin, 0.0
-        )
-        width = rng.log_uniform(0.5, 0.006 * side + 0.6)
-        light = light * (1.0 - rng.log_uniform(0.12, 0.9) * coverage(far - width, 1.5))
-    return light
+    base = compose(bar)
+    state = finish(rng, base, ink, marks=0.05)
+    scene_ = Scene(
+        state,
+        cell > 0.5,
+        "solar_cell",
+        rng.choice(["solar cell", "solar panel", "photovoltaic cell", "silicon wafer"]),
+    )
+    if bars > 0:
 
+        def interrupted() -> tuple[Tensor, Tensor]:
+            middle, length = rng.uniform(-0.3, 0.3) * side, side * rng.log_uniform(0.06, 0.4)
+            chosen = float(order[height // 2, width // 2])
+            cut = bar * coverage((v - middle).abs() - length, 2.0) * (order == chosen)
+            if not bool((cut > 0.5).any()):  # that bar lies outside the picture: cut them all
+                cut = bar * coverage((v - middle).abs() - length, 2.0)
+            change = compose(bar - cut) - base
+            seen = ((state + change).clamp(0.0, 1.0) - state).abs().amax()
+            if float(seen) < 0.05:  # lost in black or white
+                change = cut * torch.where(state > 0.5, -0.3, 0.3)
+            return difference(state, (state + change).clamp(0.0, 1.0))
 
-def _dim_fingers(cell: _Cell) -> Tensor:
-    """Fingers that carry no current: a streaked, dim block between two bars, with a sharp or a fading end."""
-    rng, side = cell.rng, cell.side
-    low, high = cell.lane()
-    if rng.chance(0.5):  # from one bar only a part of the way
-        share = rng.uniform(0.3, 0.9)
-        low, high = (low, low + share * (high - low)) if rng.chance(0.5) else (high - share * (high - low), high)
-    middle, half = rng.uniform(-0.95, 0.95) * cell.half, 0.5 * side * rng.log_uniform(0.012, 0.2)
-    along = coverage((cell.u - middle).abs() - half, rng.log_uniform(1.0, 0.5 * half + 1.5))
-    across = coverage(torch.maximum(low - cell.v, cell.v - high), rng.log_uniform(1.0, 0.1 * side))
-    return 1.0 - rng.log_uniform(0.12, 0.8) * along * across * (1.0 + 0.4 * cell.streaks).clamp(0.2, 1.3)
-
-
-def _dark_edge(cell: _Cell) -> Tensor:
-    """A small dead place at the rim or a corner of the cell."""
-    rng, side = cell.rng, cell.side
-    u, v = (cell.u, cell.v) if rng.chance(0.5) else (cell.v, cell.u)
-    at, from_rim = rng.uniform(-1.0, 1.0) * cell.half, cell.half - (v if rng.chance(0.5) else -v)
-    reach = side * rng.log_uniform(0.025, 0.18)
-    ragged = 0.2 * reach * smooth_noise(rng, cell.height, cell.width, max(2.0, 0.5 * reach))
-    away = (u - at).abs() * rng.log_uniform(0.4, 1.5)
-    shape = torch.maximum(away, from_rim) if rng.chance(0.5) else away + from_rim
-    return 1.0 - rng.log_uniform(0.3, 1.0) * coverage(shape + ragged - reach, rng.uniform(1.0, 4.0))
+        scene_.variants["interrupted busbar"] = interrupted
+    return scene_

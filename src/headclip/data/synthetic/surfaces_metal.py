@@ -1,21 +1,18 @@
-"""Technical grey surfaces: brushed metal, rolled strip, banded plates, solar cells."""
+"""Technical grey surfaces: brushed metal, rolled strip, banded plates, cast faces."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
-from headclip.data.synthetic.finishing import finish, surface
-from headclip.data.synthetic.noise import enlarged, fractal_noise, patches, smooth_noise, spectral_noise
+from headclip.data.synthetic.finishing import surface
+from headclip.data.synthetic.noise import fractal_noise, smooth_noise, spectral_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import (
     Ink,
-    box,
     coverage,
-    difference,
     pixel_grid,
     ramp,
     random_angle,
@@ -129,90 +126,3 @@ def cast_face(rng: Rng, height: int, width: int) -> Scene:
     dark, bright = ink.pair()
     noun = rng.choice(["cast surface", "sintered metal", "ground metal", "graphite", "casting", "ceramic face"])
     return surface(rng, ramp(value, dark, bright), "cast_face", noun, ink)
-
-
-def _grains(rng: Rng, x: Tensor, y: Tensor, side: float) -> Tensor:
-    """Tone of multicrystalline silicon: flat patches, dark clouds along their borders."""
-    height, width = x.shape
-    count = rng.integer(8, 60)
-    spread = torch.tensor([width, height], device=x.device)
-    seeds = (rng.rand(count, 2) - 0.5) * 1.1 * spread
-    warp = side * 0.03 * smooth_noise(rng, height, width, side * rng.uniform(0.05, 0.2))
-    patch, border = patches(rng, (x + warp)[::2, ::2], (y + warp)[::2, ::2], seeds)
-    tone = rng.log_uniform(0.02, 0.2) * rng.randn(count)[patch]
-    tone = tone - rng.uniform(0.0, 0.25) * torch.exp(-border / (side * rng.log_uniform(0.003, 0.03)))
-    return enlarged(tone, height, width)
-
-
-@scene("solar_cell", weight=0.8)
-def solar_cell(rng: Rng, height: int, width: int) -> Scene:
-    """Electroluminescence-like or visible-light cell: grains, fingers, busbars, cell borders."""
-    side = min(height, width)
-    x, y = pixel_grid(rng, height, width)
-    u, v = turned(
-        x,
-        y,
-        0.5 * math.pi * rng.integer(0, 1) + rng.normal(0.0, 0.01),
-        rng.normal(0.0, 4.0),
-        rng.normal(0.0, 4.0),
-    )
-    poly = rng.chance(0.65)
-    value = torch.full_like(u, 0.55)
-    if poly:
-        value = value + _grains(rng, x, y, side)
-    if rng.chance(0.8):
-        cloud = fractal_noise(rng, height, width, side * rng.log_uniform(0.08, 0.6), 3, rng.uniform(0.4, 0.8))
-        value = value - rng.log_uniform(0.02, 0.15) * (cloud.abs() if rng.chance(0.5) else cloud)
-    pitch = max(2.5, side * rng.log_uniform(0.008, 0.03))
-    value = value + rng.log_uniform(0.01, 0.15) * torch.sin(v * 2.0 * math.pi / pitch)
-    half = 0.5 * side * (rng.uniform(0.9, 1.0) if rng.chance(0.7) else rng.uniform(1.1, 2.0))
-    half_u, half_v = half * width / side, half * height / side
-    if abs(height - width) > 0.2 * side:
-        half_u = half_v = 10.0 * side
-    corner = half * (rng.uniform(0.15, 0.35) if not poly else rng.uniform(0.0, 0.05))
-    outline = box(u, v, half_u, half_v, corner)
-    if rng.chance(0.5):  # cut corners instead of round ones
-        outline = torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs()) - (half_u + half_v) + corner)
-    cell = coverage(outline, 2.0)
-    bars = rng.integer(0, 6)
-    gap = 2.0 * half / max(bars, 1)
-    order = torch.round(u / gap + 0.5 * (bars - 1)).clamp(0, max(bars - 1, 0))
-    offset = u - (order - 0.5 * (bars - 1)) * gap
-    thick = side * rng.log_uniform(0.004, 0.022)
-    bar = coverage(offset.abs() - thick, 1.5) * (bars > 0)
-    glow = rng.uniform(0.0, 0.25) * torch.exp(-offset.abs() / (gap * 0.2)) * (bars > 0)
-    level = rng.choice([rng.uniform(-0.1, 0.15), rng.uniform(0.8, 1.1)], [0.7, 0.3])
-    outside = rng.uniform(-0.1, 0.1) if rng.chance(0.8) else rng.uniform(0.7, 1.0)
-    noise = rng.log_uniform(0.005, 0.08) * rng.randn(height, width)
-    colour = rng.chance(0.12)
-    ink = Ink(rng, 1.0 if colour else 0.0, 0.9)
-    dark, bright = ink.pair(0.0, 0.95)
-
-    def compose(barred: Tensor) -> Tensor:
-        tone = (value + glow) * (1.0 - barred) + level * barred + noise
-        return ramp((tone * cell + outside * (1.0 - cell)).clamp(-0.2, 1.2), dark, bright)
-
-    base = compose(bar)
-    state = finish(rng, base, ink, marks=0.05)
-    scene_ = Scene(
-        state,
-        cell > 0.5,
-        "solar_cell",
-        rng.choice(["solar cell", "solar panel", "photovoltaic cell", "silicon wafer"]),
-    )
-    if bars > 0:
-
-        def interrupted() -> tuple[Tensor, Tensor]:
-            middle, length = rng.uniform(-0.3, 0.3) * side, side * rng.log_uniform(0.06, 0.4)
-            chosen = float(order[height // 2, width // 2])
-            cut = bar * coverage((v - middle).abs() - length, 2.0) * (order == chosen)
-            if not bool((cut > 0.5).any()):  # that bar lies outside the picture: cut them all
-                cut = bar * coverage((v - middle).abs() - length, 2.0)
-            change = compose(bar - cut) - base
-            seen = ((state + change).clamp(0.0, 1.0) - state).abs().amax()
-            if float(seen) < 0.05:  # lost in black or white
-                change = cut * torch.where(state > 0.5, -0.3, 0.3)
-            return difference(state, (state + change).clamp(0.0, 1.0))
-
-        scene_.variants["interrupted busbar"] = interrupted
-    return scene_
