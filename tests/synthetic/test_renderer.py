@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from headclip.data.synthetic import (
     ABNORMAL_STATES,
@@ -23,7 +24,7 @@ from headclip.data.synthetic import (
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.camera import DESATURATED_SHARE, draw_look, orient
 from headclip.data.synthetic.defects import DEFECTS, FAVOURED, MIN_PIXELS, apply_defect
-from headclip.data.synthetic.distractors import shaded_side, sliver, worn_strip
+from headclip.data.synthetic.distractors import shaded_side, sliver, soiled_border, worn_strip
 from headclip.data.synthetic.pool import CHUNK
 from headclip.data.synthetic.renderer import build, item_seed
 from headclip.data.synthetic.scenes import FAMILIES
@@ -217,6 +218,23 @@ def test_what_lies_beside_the_part_begins_at_one_side_and_leaves_the_middle(draw
         edges = {"top": touched[0], "bottom": touched[-1], "left": touched[:, 0], "right": touched[:, -1]}
         sides.add(max(edges, key=lambda side: int(edges[side].sum())))
     assert sides == {"top", "bottom", "left", "right"}
+
+
+def test_what_soils_the_border_touches_it_and_leaves_the_middle():
+    for seed in range(60):
+        factor, offset = soiled_border(Rng(seed), SIZE, 2 * SIZE)
+        touched = (torch.full((SIZE, 2 * SIZE), 0.5) * factor + offset - 0.5).abs() > 1e-3
+        assert not touched[SIZE // 2, SIZE]
+        assert any(bool(edge.any()) for edge in (touched[0], touched[-1], touched[:, 0], touched[:, -1]))
+        assert 0 < float(touched.float().mean()) < 0.2
+
+
+def test_a_defect_may_come_many_times_but_covers_little_more_than_a_third():
+    masks = [apply_defect(flat_scene("surface"), Rng(seed), "hole")[1] for seed in range(120)]
+    counts = [ndimage.label(mask.numpy())[1] for mask in masks]
+    assert max(counts) > 4
+    assert sorted(counts)[len(counts) // 2] <= 2
+    assert max(float(mask.float().mean()) for mask in masks) < 0.5
 
 
 def test_a_worn_strip_is_long_narrow_and_soft():

@@ -122,7 +122,7 @@ def dim_fingers(cell: Cell) -> Tensor:
 
 
 def faint_fingers(cell: Cell) -> Tensor:
-    """The same, hardly darker than the cell: nearly every sound cell has some."""
+    """The same, hardly darker than the cell: sound cells have them too."""
     light = torch.ones_like(cell.u)
     for _ in range(cell.rng.integer(1, 8)):
         light = light * (1.0 - cell.rng.log_uniform(0.02, 0.2) * _block(cell))

@@ -166,13 +166,13 @@ def soiled_border(rng: Rng, height: int, width: int) -> Affine:
     """Ragged spots that the border of the picture cuts: what begins beside the part, or what holds it."""
     alpha = torch.zeros(height, width, device=rng.device)
     for _ in range(rng.integer(1, 3)):
-        distance, _, _ = _from_side(rng, height, width)
-        alpha = torch.maximum(alpha, _specks(rng, distance, torch.zeros(1, 1, device=rng.device), height, width))
+        distance = _from_side(rng, height, width)[0]
+        alpha = torch.maximum(alpha, _specks(rng, distance, 0.0, height, width))
     alpha = alpha * rng.uniform(0.3, 1.0)
     return 1 - alpha, alpha * rng.choice((0.0, 0.1, 1.0), (0.5, 0.2, 0.3))
 
 
-def _specks(rng: Rng, distance: Tensor, edge: Tensor, height: int, width: int) -> Tensor:
+def _specks(rng: Rng, distance: Tensor, edge: Tensor | float, height: int, width: int) -> Tensor:
     """One to three ragged spots, (H, W) in [0, 1], around places where the distance from a side is that of `edge`."""
     rows, columns = _axes(rng, height, width)
     along, long = (rows, height) if distance.shape[0] == 1 else (columns, width)

@@ -72,9 +72,8 @@ def _silicon(cell: Cell, poly: bool) -> Tensor:
     return value
 
 
-@scene("electroluminescence", weight=1.9)
-def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
-    """A solar cell under current: as bright as it is alive (by daylight: `solar_cell`)."""
+def _under_current(rng: Rng, height: int, width: int) -> Cell:
+    """Where a cell and its bars lie in the picture, and the unevenness of its fingers."""
     side = min(height, width)
     x, y = pixel_grid(rng, height, width)
     upright = rng.chance(0.25)  # bars from top to bottom
@@ -84,7 +83,15 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     bars = [(k - 0.5 * (count - 1)) * 2.0 * half / count + rng.normal(0.0, 0.004) * side for k in range(count)]
     long, thin = side * rng.uniform(0.15, 0.6), max(1.5, side * rng.log_uniform(0.004, 0.02))
     streaks = smooth_noise(rng, height, width, *((thin, long) if upright else (long, thin)))
-    cell = Cell(rng, u, v, bars, half, streaks)
+    return Cell(rng, u, v, bars, half, streaks)
+
+
+@scene("electroluminescence", weight=1.9)
+def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
+    """A solar cell under current: as bright as it is alive (by daylight: `solar_cell`)."""
+    side = min(height, width)
+    cell = _under_current(rng, height, width)
+    u, v, half = cell.u, cell.v, cell.half
     poly = rng.chance(0.6)
     value = _silicon(cell, poly)
     rim = (half - torch.maximum(u.abs(), v.abs())).clamp(min=0.0)
@@ -130,6 +137,36 @@ def _grains(rng: Rng, x: Tensor, y: Tensor, side: float) -> Tensor:
     return enlarged(tone, height, width)
 
 
+def _by_daylight(rng: Rng, x: Tensor, y: Tensor, v: Tensor, poly: bool) -> Tensor:
+    """Tone of a cell without bars, (H, W): its crystals, clouds and fingers (across v)."""
+    height, width = x.shape
+    side = min(height, width)
+    value = torch.full_like(v, 0.55)
+    if poly:
+        value = value + _grains(rng, x, y, side)
+    if rng.chance(0.8):
+        cloud = fractal_noise(rng, height, width, side * rng.log_uniform(0.08, 0.6), 3, rng.uniform(0.4, 0.8))
+        value = value - rng.log_uniform(0.02, 0.15) * (cloud.abs() if rng.chance(0.5) else cloud)
+    pitch = max(2.5, side * rng.log_uniform(0.008, 0.03))
+    value = value + rng.log_uniform(0.01, 0.15) * torch.sin(v * 2.0 * math.pi / pitch)
+    return value
+
+
+def _outlined(rng: Rng, u: Tensor, v: Tensor, poly: bool) -> tuple[float, Tensor]:
+    """Half of a cell's side in pixels, and the cell, (H, W) in [0, 1]: round corners or cut ones."""
+    height, width = u.shape
+    side = min(height, width)
+    half = 0.5 * side * (rng.uniform(0.9, 1.0) if rng.chance(0.7) else rng.uniform(1.1, 2.0))
+    half_u, half_v = half * width / side, half * height / side
+    if abs(height - width) > 0.2 * side:
+        half_u = half_v = 10.0 * side
+    corner = half * (rng.uniform(0.15, 0.35) if not poly else rng.uniform(0.0, 0.05))
+    outline = box(u, v, half_u, half_v, corner)
+    if rng.chance(0.5):  # cut corners instead of round ones
+        outline = torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs()) - (half_u + half_v) + corner)
+    return half, coverage(outline, 2.0)
+
+
 @scene("solar_cell", weight=0.8)
 def solar_cell(rng: Rng, height: int, width: int) -> Scene:
     """Electroluminescence-like or visible-light cell: grains, fingers, busbars, cell borders."""
@@ -143,23 +180,8 @@ def solar_cell(rng: Rng, height: int, width: int) -> Scene:
         rng.normal(0.0, 4.0),
     )
     poly = rng.chance(0.65)
-    value = torch.full_like(u, 0.55)
-    if poly:
-        value = value + _grains(rng, x, y, side)
-    if rng.chance(0.8):
-        cloud = fractal_noise(rng, height, width, side * rng.log_uniform(0.08, 0.6), 3, rng.uniform(0.4, 0.8))
-        value = value - rng.log_uniform(0.02, 0.15) * (cloud.abs() if rng.chance(0.5) else cloud)
-    pitch = max(2.5, side * rng.log_uniform(0.008, 0.03))
-    value = value + rng.log_uniform(0.01, 0.15) * torch.sin(v * 2.0 * math.pi / pitch)
-    half = 0.5 * side * (rng.uniform(0.9, 1.0) if rng.chance(0.7) else rng.uniform(1.1, 2.0))
-    half_u, half_v = half * width / side, half * height / side
-    if abs(height - width) > 0.2 * side:
-        half_u = half_v = 10.0 * side
-    corner = half * (rng.uniform(0.15, 0.35) if not poly else rng.uniform(0.0, 0.05))
-    outline = box(u, v, half_u, half_v, corner)
-    if rng.chance(0.5):  # cut corners instead of round ones
-        outline = torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs()) - (half_u + half_v) + corner)
-    cell = coverage(outline, 2.0)
+    value = _by_daylight(rng, x, y, v, poly)
+    half, cell = _outlined(rng, u, v, poly)
     bars = rng.integer(0, 6)
     gap = 2.0 * half / max(bars, 1)
     order = torch.round(u / gap + 0.5 * (bars - 1)).clamp(0, max(bars - 1, 0))
