@@ -1,10 +1,12 @@
-"""Collect textures out of Debian packages of free games as JPEG files for `headclip pretrain --photographs`.
+"""Collect photographs out of Debian packages of free games for `headclip pretrain --photographs`.
 
-    apt-get download openarena-081-textures nexuiz-textures 0ad-data
+    apt-get download openarena-081-textures nexuiz-textures 0ad-data supertuxkart-data \
+        tuxpaint-stamps-default
     python scripts/collect_photographs.py runs/photographs *.deb
 
-Taken are opaque pictures of at least 256 px a side below a folder of textures; left out are normal maps and their
-kin, skies, effects and signs, as far as names and pixels tell. Needs dpkg-deb. Whose they are stands in each
+Surfaces, as JPEG: opaque pictures of at least 256 px a side below a folder of textures; left out are normal maps and
+their kin, skies, effects and signs, as far as names and pixels tell. Things, as PNG with opacity: the stamps of Tux
+Paint that are photographs, as far as their folders and colours tell. Needs dpkg-deb. Whose they are stands in each
 package's copyright file, which is written beside them.
 """
 
@@ -35,7 +37,11 @@ NO_SURFACE = (
     *("sign", "banner", "flag", "player", "weapon", "skin", "flame", "fire", "smoke", "water", "lava"),
     *("console", "blood"),
 )
+STAMPS = "tuxpaint/stamps/"
+NO_PHOTOGRAPH = ("cartoon", "_mirror", "_flip", "/alphabets/", "/math/", "/music/", "/shapes/", "/faces/", "/chess/",
+                 "00_symbols", "/flags/", "/roadsigns/", "naturalforces", "/space/", "/christmas/", "/hanukkah/")  # fmt: skip
 SMALLEST, LARGEST = 256, 1024  # px
+SMALLEST_THING, FLAT_SHARE = 96, 0.3  # px; of the pixels in the commonest colour of 32 levels each, above is drawn
 FLATTEST, DARKEST = 6.0, 24.0  # standard deviation and mean of brightness, of 255
 
 
@@ -82,17 +88,21 @@ def inside(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def wanted(name: str) -> bool:
-    """Whether a path looks like that of a surface."""
+    """Whether a path looks like that of a surface or of a photographed stamp."""
     lower = name.lower()
+    if STAMPS in lower:
+        return not any(word in lower for word in NO_PHOTOGRAPH)
     return "textur" in lower and not any(word in lower for word in (*AUXILIARY, *NO_SURFACE))
 
 
 def keep(name: str, content: bytes, folder: Path, seen: set[str]) -> bool:
-    """Write a picture as JPEG if it is opaque, large and varied enough, and new."""
+    """Write a picture if it is new: a surface as JPEG if it is opaque, large and varied enough, a thing as PNG."""
     digest = hashlib.sha256(content).hexdigest()
     if digest in seen:
         return False
     seen.add(digest)
+    if STAMPS in name.lower():
+        return keep_thing(name, content, folder)
     try:
         with Image.open(io.BytesIO(content)) as opened:
             if min(opened.size) < SMALLEST or max(opened.size) > 3 * min(opened.size):
@@ -111,6 +121,26 @@ def keep(name: str, content: bytes, folder: Path, seen: set[str]) -> bool:
         return False
     words = [part for part in PurePosixPath(name).with_suffix("").parts[-3:] if part not in ("..", "/")]
     picture.save(folder / f"{'-'.join(words)}-{digest[:8]}.jpg", quality=92)
+    return True
+
+
+def keep_thing(name: str, content: bytes, folder: Path) -> bool:
+    """Write a cut-out as PNG if it is large enough and no drawing."""
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            picture = opened.convert("RGBA")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return False
+    picture = picture.crop(picture.getchannel("A").getbbox())
+    picture.thumbnail((LARGEST // 2, LARGEST // 2), Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture)
+    visible = pixels[pixels[..., 3] > 200][:, :3] // 8
+    if max(picture.size) < SMALLEST_THING or min(picture.size) < SMALLEST_THING // 3 or pixels[..., 3].min() > 50:
+        return False
+    _, counts = np.unique(visible, axis=0, return_counts=True)
+    if len(visible) < SMALLEST_THING**2 // 8 or counts.max() > FLAT_SHARE * len(visible):
+        return False
+    picture.save(folder / f"{PurePosixPath(name).stem}.png")
     return True
 
 

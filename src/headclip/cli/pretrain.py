@@ -32,7 +32,11 @@ def pretrain(
         Path | None, typer.Option(metavar="FOLDER", help="A DINOv2 whose patch tokens are learnt as well.")
     ] = None,
     photographs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Photographs of sound surfaces, under rendered defects.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Photographs of sound surfaces and of things (PNG with opacity), under rendered defects.",
+        ),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Images to render and see; fixes the schedule. [64000]")

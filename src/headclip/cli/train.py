@@ -54,7 +54,10 @@ def train(
     ] = PixelLoss.focal_dice,
     images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
     photographs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Sound surfaces for 4 in 10 of them to show.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Sound surfaces and things (PNG with opacity) for 4 in 10 of them to show."
+        ),
     ] = None,
     image_size: options.ImageSize = None,
     seed: Annotated[int, typer.Option(help="First values, order of images, rendered images.")] = 111,

@@ -124,19 +124,20 @@ def dim_fingers(cell: Cell) -> Tensor:
 def faint_fingers(cell: Cell) -> Tensor:
     """The same, hardly darker than the cell: sound cells have them too."""
     light = torch.ones_like(cell.u)
-    for _ in range(cell.rng.integer(1, 8)):
-        light = light * (1.0 - cell.rng.log_uniform(0.02, 0.2) * _block(cell))
+    for _ in range(cell.rng.integer(1, 10)):
+        light = light * (1.0 - cell.rng.log_uniform(0.02, 0.2) * _block(cell, narrow=0.003))
     return light
 
 
-def _block(cell: Cell) -> Tensor:
-    """A streaked block of fingers between two bars or from one bar, with sharp or fading ends, about [0, 1.3]."""
+def _block(cell: Cell, narrow: float = 0.012) -> Tensor:
+    """A streaked block of fingers between two bars or from one bar, with sharp or fading ends, about [0, 1.3]; the
+    narrowest has a share `narrow` of the picture's short side."""
     rng, side = cell.rng, cell.side
     low, high = cell.lane()
     if rng.chance(0.5):  # from one bar only a part of the way
         share = rng.uniform(0.3, 0.9)
         low, high = (low, low + share * (high - low)) if rng.chance(0.5) else (high - share * (high - low), high)
-    middle, half = rng.uniform(-0.95, 0.95) * cell.seen, 0.5 * side * rng.log_uniform(0.012, 0.2)
+    middle, half = rng.uniform(-0.95, 0.95) * cell.seen, 0.5 * side * rng.log_uniform(narrow, 0.2)
     along = coverage((cell.u - middle).abs() - half, rng.log_uniform(1.0, 0.5 * half + 1.5))
     across = coverage(torch.maximum(low - cell.v, cell.v - high), rng.log_uniform(1.0, 0.1 * side))
     return along * across * (1.0 + 0.4 * cell.streaks).clamp(0.2, 1.3)
@@ -146,7 +147,8 @@ def dark_edge(cell: Cell) -> Tensor:
     """A small dead place at the rim or a corner of the cell."""
     rng, side = cell.rng, cell.side
     u, v = (cell.u, cell.v) if rng.chance(0.5) else (cell.v, cell.u)
-    at, from_rim = rng.uniform(-1.0, 1.0) * cell.seen, cell.seen - (v if rng.chance(0.5) else -v)
+    along, rim = (min(cell.half, float(one.abs().amax())) for one in (u, v))  # as far as the picture shows the cell
+    at, from_rim = rng.uniform(-1.0, 1.0) * along, rim - (v if rng.chance(0.5) else -v)
     reach = side * rng.log_uniform(0.025, 0.18)
     ragged = 0.2 * reach * smooth_noise(rng, cell.height, cell.width, max(2.0, 0.5 * reach))
     away = (u - at).abs() * rng.log_uniform(0.4, 1.5)

@@ -43,6 +43,10 @@ UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2, "missing label": 0
 """Variants that hardly anybody can see without knowing how the part should look: drawn less often (others
 weigh 1)."""
 
+VARIANTS = {"bowel": 0.75, "photograph": 0.15}
+"""How often a family's defect is one of its own variants; 0.5 otherwise, and 0.2 on surfaces, whose variants are few
+and specific: cracks and stains would hardly occur on them beside these."""
+
 FAVOURED: dict[str, dict[str, float]] = {
     "solar_cell": {"crack": 3.0, "broken area": 3.0},  # what really kills cells
     "electroluminescence": {"crack": 3.0},
@@ -60,8 +64,7 @@ def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tenso
     bit; the (H, W) bool mask, never empty; and the defect's name.
     """
     contrast = rng.log_uniform(LOW_CONTRAST, HIGH_CONTRAST)
-    # A surface's variants are few and specific; cracks and stains would hardly occur on it beside them.
-    share = 0.2 if scene.kind == "surface" else 0.5
+    share = VARIANTS.get(scene.family, 0.2 if scene.kind == "surface" else 0.5)
     if name is None and scene.variants and rng.chance(share):
         names = sorted(scene.variants)
         chosen = rng.choice(names, [UNSEEN_VARIANTS.get(one, 1.0) for one in names])

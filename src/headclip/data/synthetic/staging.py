@@ -90,7 +90,7 @@ class Stage:
         image = self.backdrop
         for number, layer in enumerate(layers):
             if self.shadow > 0.0 and (number == 0 or len(layers) < 4):
-                cast = coverage(self._shifted(layer.distance), 2.0 * self.reach + 1.0)
+                cast = coverage(self.shifted(layer.distance), 2.0 * self.reach + 1.0)
                 image = image * (1.0 - self.shadow * cast)
             diffuse, highlight = relief(layer.height, self.light, self.relief_strength)
             lit = layer.colour * (diffuse + self.grain) + highlight
@@ -101,7 +101,7 @@ class Stage:
             image = 0.5 + (image - 0.5) * self.flatten
         return image.clamp(0.0, 1.0)
 
-    def _shifted(self, field: Tensor) -> Tensor:
+    def shifted(self, field: Tensor) -> Tensor:
         """The field moved away from the light by the shadow's reach, its edge repeated."""
         dx, dy = round(-self.light.x * self.reach), round(-self.light.y * self.reach)
         padded = F.pad(field[None, None], (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)), mode="replicate")[0, 0]

@@ -18,7 +18,7 @@ from headclip.data.synthetic.cell_faults import (
     shattered,
 )
 from headclip.data.synthetic.finishing import finish
-from headclip.data.synthetic.noise import enlarged, fractal_noise, patches, smooth_noise
+from headclip.data.synthetic.noise import enlarged, fractal_noise, patches, smooth_noise, spectral_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import Ink, box, coverage, difference, pixel_grid, ramp, smoothstep, turned
 from headclip.data.synthetic.surfaces_grid import grid_scene
@@ -27,15 +27,19 @@ from headclip.data.synthetic.surfaces_grid import grid_scene
 def _clouds(cell: Cell) -> Tensor:
     """Dislocations of multicrystalline silicon, in [0, 1]: ragged dark flecks, denser in some grains than in others."""
     rng, u, v, side, height, width = cell.rng, cell.u, cell.v, cell.side, cell.height, cell.width
-    size = side * rng.log_uniform(0.015, 0.12)
-    flecks = fractal_noise(rng, height, width, size, 4, rng.uniform(0.6, 1.0), rng.log_uniform(0.4, 2.5))
+    if rng.chance(0.4):
+        size = side * rng.log_uniform(0.015, 0.12)
+        flecks = fractal_noise(rng, height, width, size, 4, rng.uniform(0.6, 1.0), rng.log_uniform(0.4, 2.5))
+    else:  # ragged down to single pixels, and drawn out one way
+        flecks = spectral_noise(rng, height, width, rng.uniform(0.6, 1.3), rng.log_uniform(1.0, 3.0),
+                                rng.uniform(0.0, math.pi), rng.log_uniform(0.5, 8.0) / side)  # fmt: skip
     count = rng.integer(4, 30)
     seeds = (rng.rand(count, 2) - 0.5) * 1.1 * torch.tensor([width, height], device=u.device)
     warp = side * 0.04 * smooth_noise(rng, height, width, side * rng.uniform(0.05, 0.2))
     grain, _ = patches(rng, (u + warp)[::2, ::2], (v + warp)[::2, ::2], seeds)
     dense = enlarged(rng.randn(count)[grain], height, width)
     level = rng.uniform(0.2, 1.6) - rng.uniform(0.0, 0.8) * dense
-    return smoothstep(0.0, rng.uniform(0.3, 1.5), flecks - level)
+    return smoothstep(0.0, rng.log_uniform(0.3, 2.5), flecks - level)
 
 
 def _bars(cell: Cell) -> Tensor:
@@ -100,6 +104,9 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
         value = value * faint_fingers(cell)
     corner = half * (rng.uniform(0.0, 0.05) if poly else rng.uniform(0.12, 0.35))
     outline = box(u, v, half, half, corner) if abs(height - width) < 0.2 * side else torch.full_like(u, -side)
+    if rng.chance(0.6):  # cut corners instead of round ones
+        cut = (u.abs() + v.abs() - 2.0 * half + corner) * math.sqrt(0.5)
+        outline = torch.maximum(box(u, v, half, half), cut) if float(outline.amax()) > 0.0 else outline
     alive = coverage(outline, rng.uniform(1.5, 4.0))
     dark = _bars(cell)
     outside = rng.uniform(0.0, 0.4)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from headclip.data.synthetic import tissue_endoscopy, tissue_organ, tissue_scan, tissue_view
+from headclip.data.synthetic import tissue_bowel, tissue_endoscopy, tissue_organ, tissue_scan, tissue_view
 
-__all__ = ["tissue_endoscopy", "tissue_organ", "tissue_scan", "tissue_view"]
+__all__ = ["tissue_bowel", "tissue_endoscopy", "tissue_organ", "tissue_scan", "tissue_view"]

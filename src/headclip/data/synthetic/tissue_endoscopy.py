@@ -28,14 +28,14 @@ from headclip.data.synthetic.shapes import (
 from headclip.data.synthetic.tissue_base import random_hue, tissue_scene
 
 
-def _vessels(rng: Rng, height: int, width: int, size: float, thin: float) -> Tensor:
+def vessels(rng: Rng, height: int, width: int, size: float, thin: float) -> Tensor:
     """Branching thin lines in [0, 1]: zero crossings of smooth noise, gated by another."""
     field = fractal_noise(rng, height, width, size, 2, 0.4)
     gate = smoothstep(-0.5, 1.0, smooth_noise(rng, height, width, size * 1.3))
     return (1.0 - field.abs() / thin).clamp(min=0.0) * gate
 
 
-def _window(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
+def endoscope_window(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
     """Signed distance of the black mask of an endoscope's picture."""
     height, width = x.shape
     shape = torch.maximum(x.abs() / width, y.abs() / height) * 2.0 - rng.uniform(0.85, 1.0)
@@ -84,7 +84,7 @@ def _gut(rng: Rng, x: Tensor, y: Tensor) -> _Gut:
     return _Gut(rng, x, y, light, deep, pale, fine)
 
 
-@scene("mucosa", weight=1.9)
+@scene("mucosa", weight=1.0)
 def mucosa(rng: Rng, height: int, width: int) -> Scene:
     side = min(height, width)
     x, y = pixel_grid(rng, height, width)
@@ -101,13 +101,13 @@ def mucosa(rng: Rng, height: int, width: int) -> Scene:
         heights = heights + side * rng.uniform(0.01, 0.05) * (1.0 - rings.abs()).square()
     image = gut.lit(heights, 0.5 + 0.25 * wander, rng.uniform(0.3, 1.4))
     if rng.chance(0.75):
-        web = _vessels(rng, height, width, side * rng.uniform(0.15, 0.4), rng.uniform(0.04, 0.15))
+        web = vessels(rng, height, width, side * rng.uniform(0.15, 0.4), rng.uniform(0.04, 0.15))
         image = over(image, gut.deep * rng.uniform(0.5, 0.9), web * rng.uniform(0.1, 0.6))
     if tube == "folds":
         image = image * _folds(gut, shaped)
     shade = _lamplight(gut, radius, shaped)
     wall = image * shade
-    window = _window(rng, x, y) if rng.chance(0.6) else torch.full_like(x, -9.0)
+    window = endoscope_window(rng, x, y) if rng.chance(0.6) else torch.full_like(x, -9.0)
 
     def seen(picture: Tensor) -> Tensor:
         return (picture * coverage(window, 2.0)).clamp(0.0, 1.0)
