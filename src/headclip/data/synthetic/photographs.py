@@ -134,8 +134,9 @@ def _is_cut_out(path: Path) -> bool:
     """Whether a PNG has transparent places."""
     try:
         with Image.open(path) as opened:
-            may_be = "A" in opened.getbands() or "transparency" in opened.info
-            return may_be and opened.convert("RGBA").getchannel("A").getextrema()[0] < OPAQUE
+            if "A" not in opened.getbands() and "transparency" not in opened.info:
+                return False
+            return bool((np.asarray(opened.convert("RGBA"))[..., 3] < OPAQUE).any())
     except (OSError, ValueError, SyntaxError):
         return False
 

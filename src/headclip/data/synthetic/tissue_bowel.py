@@ -102,22 +102,22 @@ def _unrolled(tube: Tube, view: View) -> tuple[Tensor, Tensor]:
     return 2.0 * angle.abs() / math.pi - 1.0, 0.6 * along
 
 
-def _residue(rng: Rng, tube: Tube, wall: View, colours: Tensor) -> Tensor:
+def _residue(rng: Rng, place: tuple[Tensor, Tensor], colours: Tensor) -> Tensor:
     """Colours of a wall with yellow flecks or a film here and there."""
     flecks = fractal_noise(rng, GRAIN, GRAIN, GRAIN * rng.uniform(0.05, 0.3), 3, 0.7)
-    there = smoothstep(0.0, rng.uniform(0.2, 1.0), sampled(flecks, *_unrolled(tube, wall)) - rng.uniform(0.8, 2.0))
+    there = smoothstep(0.0, rng.uniform(0.2, 1.0), sampled(flecks, *place) - rng.uniform(0.8, 2.0))
     yellow = random_hue(rng, 0.09, 0.15, (0.5, 0.9), (0.5, 0.9))[:, :, 0]
     return colours + (yellow - colours) * there * rng.uniform(0.3, 0.9)
 
 
-def _print(rng: Rng, image: Tensor, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+def _print(rng: Rng, height: int, width: int) -> Callable[[Tensor], Tensor]:
     """White letters at a side, as endoscopes write them: a change for this and every other painting of the view."""
-    height, width = x.shape
+    x, y = pixel_grid(rng, height, width)
     size = min(height, width) * rng.uniform(0.025, 0.05)
     rows, columns = rng.integer(1, 6), rng.integer(3, 11)
     left = -0.5 * width + (0.36 * columns + 0.5) * size + rng.uniform(0.0, 0.05) * width
     letters, _ = glyph_rows(rng, x - left, y - rng.uniform(-0.35, 0.35) * height, size, columns, rows)
-    white, strength = image.new_ones(3, 1, 1) * rng.uniform(0.75, 1.0), rng.uniform(0.5, 1.0)
+    white, strength = torch.ones(3, 1, 1, device=rng.device) * rng.uniform(0.75, 1.0), rng.uniform(0.5, 1.0)
     return lambda picture: over(picture, white, strength * letters)
 
 
@@ -129,6 +129,7 @@ class _Look:
     origin: Tensor
     rays: Tensor
     wall: View
+    outside: Tensor  # (H, W): signed distance of the endoscope's window, in pixels
     room: Tensor  # (N,) bool: where a polyp may stand
     skin: _Skin
     lamp: _Lamp
@@ -145,29 +146,30 @@ class _Look:
         return self.lamp.photographed(view, under + (own - under) * on), view.lump < view.wall
 
 
-def _look(rng: Rng, x: Tensor, y: Tensor, outside: Tensor, tube: Tube, wall: tuple[Tensor, Tensor, View]) -> _Look:
-    height, width = x.shape
-    room = (outside < -0.04 * min(height, width)).reshape(-1)
-    room = room if bool(room.any()) else torch.ones_like(room)
-    skin = _skin(rng)
-    return _Look(tube, *wall, room, skin, _Lamp.drawn(rng, wall[2], room, height, width))
-
-
-@scene("bowel", weight=5.0)
-def bowel(rng: Rng, height: int, width: int) -> Scene:
-    """A look along or at the wall of a bowel, with polyps as its own defects."""
+def _look(rng: Rng, height: int, width: int) -> _Look:
+    """A random tube, lens, window, skin and lamp."""
     x, y = pixel_grid(rng, height, width)
     tube = Tube.drawn(rng)
     origin, rays = looking(rng, x, y)
     wall = march(tube, [], 1.0, origin, rays)
     outside = endoscope_window(rng, x, y) if rng.chance(0.7) else torch.full_like(x, -9.0)
-    look = _look(rng, x, y, outside, tube, (origin, rays, wall))
-    colours = look.skin.colours(*_unrolled(tube, wall))
+    room = (outside < -0.04 * min(height, width)).reshape(-1)
+    room = room if bool(room.any()) else torch.ones_like(room)
+    skin = _skin(rng)
+    return _Look(tube, origin, rays, wall, outside, room, skin, _Lamp.drawn(rng, wall, room, height, width))
+
+
+@scene("bowel", weight=5.0)
+def bowel(rng: Rng, height: int, width: int) -> Scene:
+    """A look along or at the wall of a bowel, with polyps as its own defects."""
+    look = _look(rng, height, width)
+    outside, place = look.outside, _unrolled(look.tube, look.wall)
+    colours = look.skin.colours(*place)
     if rng.chance(0.35):
-        colours = _residue(rng, tube, wall, colours)
-    bare = look.lamp.photographed(wall, colours)
+        colours = _residue(rng, place, colours)
+    bare = look.lamp.photographed(look.wall, colours)
     window = coverage(outside, rng.uniform(1.0, 3.0))
-    printed = _print(rng, bare, x, y) if rng.chance(0.5) else None
+    printed = _print(rng, height, width) if rng.chance(0.5) else None
 
     def seen(picture: Tensor) -> Tensor:
         shown = picture.reshape(3, height, width) * window
