@@ -104,7 +104,7 @@ def keep(name: str, content: bytes, folder: Path, seen: set[str]) -> bool:
         return False
     seen.add(digest)
     if STAMPS in name.lower():
-        return keep_thing(name, content, folder)
+        return keep_thing(name, content, folder, seen)
     try:
         with Image.open(io.BytesIO(content)) as opened:
             if min(opened.size) < SMALLEST or max(opened.size) > 3 * min(opened.size):
@@ -126,8 +126,8 @@ def keep(name: str, content: bytes, folder: Path, seen: set[str]) -> bool:
     return True
 
 
-def keep_thing(name: str, content: bytes, folder: Path) -> bool:
-    """Write a cut-out as PNG if it is large enough and no drawing."""
+def keep_thing(name: str, content: bytes, folder: Path, seen: set[str]) -> bool:
+    """Write a cut-out as PNG if it is large enough and no drawing; `seen` gets the name that it was given."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             picture = opened.convert("RGBA")
@@ -142,7 +142,13 @@ def keep_thing(name: str, content: bytes, folder: Path) -> bool:
     _, counts = np.unique(visible, axis=0, return_counts=True)
     if len(visible) < SMALLEST_THING**2 // 8 or counts.max() > FLAT_SHARE * len(visible):
         return False
-    picture.save(folder / f"{PurePosixPath(name).stem}.png")
+    stem = label = PurePosixPath(name).stem
+    number = 1
+    while label in seen:  # another of this name from another folder
+        number += 1
+        label = f"{stem}-{number}"
+    seen.add(label)
+    picture.save(folder / f"{label}.png")
     return True
 
 

@@ -61,6 +61,13 @@ def test_things_are_kept_with_their_opacity_and_cut_to_it(script, tmp_path):
         assert kept.getchannel("A").getextrema() == (0, 255)
 
 
+def test_two_stamps_of_one_name_are_both_kept(script, tmp_path):
+    seen = set()
+    assert script.keep("./usr/share/tuxpaint/stamps/food/plum.png", png(stamp()), tmp_path, seen)
+    assert script.keep("./usr/share/tuxpaint/stamps/trees/plum.png", png(stamp(side=150)), tmp_path, seen)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plum-2.png", "plum.png"]
+
+
 @pytest.mark.parametrize("pixels", [stamp(spread=0.0), stamp(side=60)], ids=["drawn", "small"])
 def test_drawings_and_small_stamps_are_left_out(script, tmp_path, pixels):
     assert not script.keep("./usr/share/tuxpaint/stamps/food/plum.png", png(pixels), tmp_path, set())

@@ -27,6 +27,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 THINGS = 0.3  # how many of the pictures in 1 show a thing, where there are both
 ON_SURFACE = 0.35  # and how many of these have a photographed surface as their ground
 ENLARGED = 1.5  # a photograph is enlarged at most so much, unless it is too small to fill the picture otherwise
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow says of broken files
 OPAQUE = 128  # of 255: a picture is of a thing where opacity somewhere is below
 NOUNS = {
     "brick": "brick wall",
@@ -125,7 +126,7 @@ def _with_opacity(path: Path) -> Tensor:
     try:
         with Image.open(path) as opened:
             pixels = np.array(opened.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise ImageError(f"{path}: {error}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
@@ -137,7 +138,7 @@ def _is_cut_out(path: Path) -> bool:
             if "A" not in opened.getbands() and "transparency" not in opened.info:
                 return False
             return bool((np.asarray(opened.convert("RGBA"))[..., 3] < OPAQUE).any())
-    except (OSError, ValueError, SyntaxError):
+    except UNREADABLE:
         return False
 
 

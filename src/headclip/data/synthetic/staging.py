@@ -95,6 +95,10 @@ class Stage:
             diffuse, highlight = relief(layer.height, self.light, self.relief_strength)
             lit = layer.colour * (diffuse + self.grain) + highlight
             image = over(image, lit, coverage(layer.distance, layer.softness))
+        return self.exposed(image)
+
+    def exposed(self, image: Tensor) -> Tensor:
+        """(3, H, W) in [0, 1]: the picture in the light and with the contrast of the stage."""
         if self.exposure is not None:
             image = image * self.exposure
         if self.flatten < 1.0:

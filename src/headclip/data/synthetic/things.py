@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.noise import smooth_noise
-from headclip.data.synthetic.shapes import coverage, difference, over
+from headclip.data.synthetic.shapes import coverage, difference, disc, over, pixel_grid, turned
 from headclip.data.synthetic.staging import Stage
 
 ENLARGED = 1.6  # a photograph of a thing is enlarged at most so much
@@ -50,11 +50,7 @@ def _laid(stage: Stage, ground: Tensor, placed: list[Tensor]) -> Tensor:
         if stage.shadow > 0.0:
             image = image * (1.0 - stage.shadow * stage.shifted(_softened(alpha, round(stage.reach))))
         image = over(image, one[:3] / one[3:].clamp(min=1e-3), alpha)
-    if stage.exposure is not None:
-        image = image * stage.exposure
-    if stage.flatten < 1.0:
-        image = 0.5 + (image - 0.5) * stage.flatten
-    return image.clamp(0.0, 1.0).contiguous()
+    return stage.exposed(image).contiguous()
 
 
 def _bitten(placed: Tensor, rng: Rng) -> Tensor:
@@ -65,11 +61,10 @@ def _bitten(placed: Tensor, rng: Rng) -> Tensor:
     places = (outline if bool(outline.any()) else torch.ones_like(outline)).nonzero()
     row, column = places[rng.integer(0, len(places) - 1)].tolist()
     size = math.sqrt(float((alpha > 0.5).sum()) + 1.0) * rng.log_uniform(0.08, 0.4)
-    rows = torch.arange(height, device=alpha.device, dtype=torch.float32)[:, None] - row
-    columns = torch.arange(width, device=alpha.device, dtype=torch.float32)[None, :] - column
-    away = (rows.square() + columns.square()).sqrt()
-    away = away + 0.35 * size * smooth_noise(rng, height, width, max(2.0, size * rng.uniform(0.3, 1.0)))
-    return placed * (1.0 - coverage(away - size, 1.2))
+    x, y = pixel_grid(rng, height, width)
+    piece = disc(x - x[row, column], y - y[row, column], size)
+    piece = piece + 0.35 * size * smooth_noise(rng, height, width, max(2.0, size * rng.uniform(0.3, 1.0)))
+    return placed * (1.0 - coverage(piece, 1.2))
 
 
 def _softened(alpha: Tensor, reach: int) -> Tensor:
@@ -107,10 +102,6 @@ def _placed(colours: Tensor, rng: Rng, height: int, width: int, count: int, tilt
     spread = 0.08 if count == 1 else 0.28
     x, y = rng.normal(0.0, spread) * width, rng.normal(0.0, spread) * height
     mirrored = -1.0 if rng.chance(0.5) else 1.0
-    cos, sin = math.cos(angle), math.sin(angle)
-    rows = torch.arange(height, device=colours.device, dtype=torch.float32)[:, None] - 0.5 * (height - 1) - y
-    columns = torch.arange(width, device=colours.device, dtype=torch.float32)[None, :] - 0.5 * (width - 1) - x
-    across = mirrored * (columns * cos + rows * sin) * 2.0 / small[1]
-    down = (rows * cos - columns * sin) * 2.0 / small[0]
-    where = torch.stack([across, down], dim=-1)[None]
+    across, down = turned(*pixel_grid(rng, height, width), angle, x, y)
+    where = torch.stack([mirrored * across * 2.0 / small[1], down * 2.0 / small[0]], dim=-1)[None]
     return F.grid_sample(flat, where, mode="bilinear", padding_mode="zeros", align_corners=False)[0]

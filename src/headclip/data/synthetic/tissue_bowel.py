@@ -79,8 +79,7 @@ class _Lamp:
         fine = fractal_noise(rng, height, width, min(height, width) * rng.log_uniform(0.012, 0.06), 2, 0.5)
         lamp = cls(rng.uniform(0.05, 0.5), rng.uniform(0.5, 1.0), rng.uniform(0.05, 0.3), 1.0,
                    rng.uniform(0.98, 1.12), rng.log_uniform(0.01, 0.08), fine.reshape(-1))  # fmt: skip
-        lit = lamp.light(wall)[room]
-        lamp.exposure = rng.log_uniform(0.5, 1.6) / max(1e-3, float(lit.median() if len(lit) else 1.0))
+        lamp.exposure = rng.log_uniform(0.5, 1.6) / max(1e-3, float(lamp.light(wall)[room].median()))
         return lamp
 
     def light(self, view: View) -> Tensor:
