@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from headclip.data.synthetic import parts_electric, parts_natural, parts_repeated, parts_sheet, parts_turned
+from headclip.data.synthetic import (
+    parts_electric,
+    parts_natural,
+    parts_repeated,
+    parts_sheet,
+    parts_solid,
+    parts_turned,
+)
 
-__all__ = ["parts_electric", "parts_natural", "parts_repeated", "parts_sheet", "parts_turned"]
+__all__ = ["parts_electric", "parts_natural", "parts_repeated", "parts_sheet", "parts_solid", "parts_turned"]

@@ -27,7 +27,7 @@ from headclip.data.synthetic.surfaces_grid import grid_scene
 def _clouds(cell: Cell) -> Tensor:
     """Dislocations of multicrystalline silicon, in [0, 1]: ragged dark flecks, denser in some grains than in others."""
     rng, u, v, side, height, width = cell.rng, cell.u, cell.v, cell.side, cell.height, cell.width
-    if rng.chance(0.4):
+    if rng.chance(0.6):
         size = side * rng.log_uniform(0.015, 0.12)
         flecks = fractal_noise(rng, height, width, size, 4, rng.uniform(0.6, 1.0), rng.log_uniform(0.4, 2.5))
     else:  # ragged down to single pixels, and drawn out one way
@@ -90,6 +90,11 @@ def _under_current(rng: Rng, height: int, width: int) -> Cell:
     return Cell(rng, u, v, bars, half, streaks)
 
 
+def _cut(u: Tensor, v: Tensor, half_u: float, half_v: float, corner: float) -> Tensor:
+    """Signed distance of a rectangle whose corners are cut off at 45 degrees, `corner` pixels along each side."""
+    return torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs() - half_u - half_v + corner) * math.sqrt(0.5))
+
+
 @scene("electroluminescence", weight=1.9)
 def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     """A solar cell under current: as bright as it is alive (by daylight: `solar_cell`)."""
@@ -100,13 +105,12 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     value = _silicon(cell, poly)
     rim = (half - torch.maximum(u.abs(), v.abs())).clamp(min=0.0)
     value = value * (1.0 - rng.uniform(0.0, 0.5) * torch.exp(-rim / (side * rng.log_uniform(0.01, 0.06))))
-    if rng.chance(0.5):
+    if rng.chance(0.35):
         value = value * faint_fingers(cell)
     corner = half * (rng.uniform(0.0, 0.05) if poly else rng.uniform(0.12, 0.35))
     outline = box(u, v, half, half, corner) if abs(height - width) < 0.2 * side else torch.full_like(u, -side)
     if rng.chance(0.6):  # cut corners instead of round ones
-        cut = (u.abs() + v.abs() - 2.0 * half + corner) * math.sqrt(0.5)
-        outline = torch.maximum(box(u, v, half, half), cut) if float(outline.amax()) > 0.0 else outline
+        outline = _cut(u, v, half, half, corner) if float(outline.amax()) > 0.0 else outline
     alive = coverage(outline, rng.uniform(1.5, 4.0))
     dark = _bars(cell)
     outside = rng.uniform(0.0, 0.4)
@@ -170,7 +174,7 @@ def _outlined(rng: Rng, u: Tensor, v: Tensor, poly: bool) -> tuple[float, Tensor
     corner = half * (rng.uniform(0.15, 0.35) if not poly else rng.uniform(0.0, 0.05))
     outline = box(u, v, half_u, half_v, corner)
     if rng.chance(0.5):  # cut corners instead of round ones
-        outline = torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs()) - (half_u + half_v) + corner)
+        outline = _cut(u, v, half_u, half_v, corner)
     return half, coverage(outline, 2.0)
 
 

@@ -105,7 +105,7 @@ def banded_plate(rng: Rng, height: int, width: int) -> Scene:
     return surface(rng, ramp(value.clamp(-0.2, 1.2), dark, bright), "banded_plate", noun, ink)
 
 
-@scene("cast_face", weight=1.7)
+@scene("cast_face", weight=2.4)
 def cast_face(rng: Rng, height: int, width: int) -> Scene:
     """A cast, sintered or ground face seen close: coarse grain, faint lines of a tool, pores, cloudy tone."""
     side = min(height, width)

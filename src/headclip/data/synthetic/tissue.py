@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from headclip.data.synthetic import tissue_bowel, tissue_endoscopy, tissue_organ, tissue_scan, tissue_view
+from headclip.data.synthetic import (
+    tissue_bowel,
+    tissue_dermoscopy,
+    tissue_endoscopy,
+    tissue_organ,
+    tissue_scan,
+    tissue_view,
+)
 
-__all__ = ["tissue_bowel", "tissue_endoscopy", "tissue_organ", "tissue_scan", "tissue_view"]
+__all__ = ["tissue_bowel", "tissue_dermoscopy", "tissue_endoscopy", "tissue_organ", "tissue_scan", "tissue_view"]

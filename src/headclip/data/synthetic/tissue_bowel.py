@@ -158,7 +158,7 @@ def _look(rng: Rng, height: int, width: int) -> _Look:
     return _Look(tube, origin, rays, wall, outside, room, skin, _Lamp.drawn(rng, wall, room, height, width))
 
 
-@scene("bowel", weight=5.0)
+@scene("bowel", weight=3.5)
 def bowel(rng: Rng, height: int, width: int) -> Scene:
     """A look along or at the wall of a bowel, with polyps as its own defects."""
     look = _look(rng, height, width)

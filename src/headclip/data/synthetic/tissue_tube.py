@@ -62,7 +62,7 @@ class Tube:
             pitch=pitch,
             thin=max(rng.uniform(0.05, 0.22), 0.45 * fold / pitch),  # steeper folds would be overstepped by the march
             sectors=rng.choice((2, 3)),
-            phases=[rng.uniform(0.0, 2.0 * math.pi) for _ in range(8)],
+            phases=[rng.uniform(0.0, 2.0 * math.pi) for _ in range(7)],
             swell=rng.uniform(0.03, 0.22),
         )
 
