@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.shapes import Light, pixel_grid
-from headclip.data.synthetic.solid_shapes import BODIES, Waves, ball, beyond, bore, extruded, joined, slit, without
+from headclip.data.synthetic.signed_distance import extruded, joined, without
+from headclip.data.synthetic.solid_shapes import BODIES, Waves, ball, beyond, bore, slit
 from headclip.data.synthetic.solid_view import Camera, Lamp, Seen, hollows, march
 
 UP = torch.tensor([0.0, 0.0, 1.0])

@@ -14,7 +14,8 @@ from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.lettering import glyph_rows
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import difference, pixel_grid, smoothstep
-from headclip.data.synthetic.solid_shapes import BODIES, Distance, Waves, ball, beyond, bore, joined, slit, without
+from headclip.data.synthetic.signed_distance import Distance, joined, without
+from headclip.data.synthetic.solid_shapes import BODIES, Waves, ball, beyond, bore, slit
 from headclip.data.synthetic.solid_view import Camera, Lamp, Seen, Skin, hollows, march
 from headclip.data.synthetic.staging import Stage
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.noise import smooth_noise
 from headclip.data.synthetic.shapes import box, disc, polygon
-
-Distance = Callable[[Tensor], Tensor]
+from headclip.data.synthetic.signed_distance import Distance, extruded, smooth_union
 
 
 @dataclass
@@ -40,19 +39,6 @@ class Waves:
         """(3, N) -> (N,)."""
         waves = torch.sin(self.ways @ points + self.phases) * self.sizes
         return waves.sum(0) / (0.5 * self.sizes.square().sum()).sqrt()
-
-
-def extruded(flat: Tensor, z: Tensor, half: float, rounded: float = 0.0) -> Tensor:
-    """Distance of a flat shape, whose own distance `flat` is given, drawn out to `half` above and below."""
-    out_flat, out_z = flat + rounded, z.abs() - half + rounded
-    outside = (out_flat.clamp(min=0.0).square() + out_z.clamp(min=0.0).square() + 1e-9).sqrt()
-    return outside + torch.maximum(out_flat, out_z).clamp(max=0.0) - rounded
-
-
-def smooth_union(one: Tensor, other: Tensor, soft: float) -> Tensor:
-    """The nearer of two distances, flowing together over a width of `soft`."""
-    mix = (0.5 + 0.5 * (other - one) / soft).clamp(0.0, 1.0)
-    return other + (one - other) * mix - soft * mix * (1.0 - mix)
 
 
 def turned_body(rng: Rng) -> Distance:
@@ -152,16 +138,6 @@ BODIES: dict[str, tuple[Callable[[Rng], Distance], tuple[str, ...]]] = {
     "ring": (ring_body, ("ring", "seal", "metal ring", "bearing ring")),
 }
 """How a body is drawn and what it may be called."""
-
-
-def without(one: Distance, other: Distance, soft: float) -> Distance:
-    """`one` where `other` is not, its new edges rounded over a width of `soft`."""
-    return lambda points: -smooth_union(-one(points), other(points), soft)
-
-
-def joined(one: Distance, other: Distance, soft: float) -> Distance:
-    """Both bodies, flowing together over a width of `soft`."""
-    return lambda points: smooth_union(one(points), other(points), soft)
 
 
 def ball(centre: Tensor, radius: float, ripple: Waves | None = None, height: float = 0.0) -> Distance:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.shapes import Light, smoothstep
-from headclip.data.synthetic.solid_shapes import Distance
+from headclip.data.synthetic.signed_distance import Distance, normals
 
 STEPS, SHADOW_STEPS = 36, 10
 
@@ -72,13 +72,7 @@ def _normals(distance: Distance, points: Tensor, body: Tensor) -> Tensor:
     met = points[:, body]
     if met.shape[1] == 0:
         return up
-    here, step = distance(met), 0.004
-    slopes = []
-    for k in range(3):
-        moved = met.clone()
-        moved[k] += step
-        slopes.append((distance(moved) - here) / step)
-    up[:, body] = F.normalize(torch.stack(slopes), dim=0)
+    up[:, body] = normals(distance, met, distance(met), 0.004)
     return up
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.shapes import smoothstep
+from headclip.data.synthetic.signed_distance import normals, smooth_union
 
 STEPS, STRIDE, FAR = 40, 0.65, 14.0  # of the march; a step goes so far along the distance, as folds bend it
 
@@ -108,8 +109,7 @@ def joined(tube: Tube, lumps: list[Lump], soft: float, points: Tensor) -> tuple[
     lump = lumps[0].distance(points)
     for other in lumps[1:]:
         lump = torch.minimum(lump, other.distance(points))
-    mix = (0.5 + 0.5 * (wall - lump) / soft).clamp(0.0, 1.0)
-    return wall + (lump - wall) * mix - soft * mix * (1.0 - mix), wall, lump
+    return smooth_union(lump, wall, soft), wall, lump
 
 
 def march(tube: Tube, lumps: list[Lump], soft: float, origin: Tensor, rays: Tensor) -> View:
@@ -120,13 +120,7 @@ def march(tube: Tube, lumps: list[Lump], soft: float, origin: Tensor, rays: Tens
         far = (far + STRIDE * found).clamp(0.02, FAR)
     points = origin[:, None] + rays * far
     here, wall, lump = joined(tube, lumps, soft, points)
-    step = 0.004 + 0.003 * far
-    slopes = []
-    for k in range(3):
-        moved = points.clone()
-        moved[k] += step
-        slopes.append((joined(tube, lumps, soft, moved)[0] - here) / step)
-    normal = F.normalize(torch.stack(slopes), dim=0)
+    normal = normals(lambda place: joined(tube, lumps, soft, place)[0], points, here, 0.004 + 0.003 * far)
     facing = -(normal * rays).sum(0)
     return View(points, far, facing.clamp(0.0, 1.0), normal, wall, lump)
 
