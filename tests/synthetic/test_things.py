@@ -48,8 +48,8 @@ def test_a_picture_with_transparent_places_is_a_thing_and_others_are_surfaces(fo
 
 
 def test_some_of_the_pictures_show_things_and_the_others_surfaces(folder):
-    kinds = [Photographs(folder).draw(Rng(seed), *SIZE).kind for seed in range(60)]
-    assert 0.1 < kinds.count("part") / len(kinds) < 0.55
+    kinds = [Photographs(folder).draw(Rng(seed), *SIZE).kind for seed in range(200)]
+    assert abs(kinds.count("part") / len(kinds) - photographs.THINGS) < 0.08
     (folder / "opaque.png").unlink()
     (folder / "wall.jpg").unlink()
     assert {Photographs(folder).draw(Rng(seed), *SIZE).kind for seed in range(6)} == {"part"}
