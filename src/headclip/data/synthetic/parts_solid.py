@@ -94,10 +94,12 @@ def _paint(rng: Rng, stage: Stage) -> Colours:
     columns, rows = rng.integer(2, 6), rng.integer(1, 3)
 
     def colours(points: Tensor) -> Tensor:
-        along = (points * axis[:, None]).sum(0)
-        base = first * (1.0 + strength * (waves(points) if style != "plain" else 0.0 * along))
+        if style == "plain":
+            return first.expand(3, points.shape[1])
+        along, mottle = (points * axis[:, None]).sum(0), waves(points)
+        base = first * (1.0 + strength * mottle)
         if style == "speckled":
-            return base + (second - base) * smoothstep(1.2, 1.6, waves(points))
+            return base + (second - base) * smoothstep(1.2, 1.6, mottle)
         if style == "bands":
             return base + (second - base) * smoothstep(-0.2, 0.2, torch.sin(frequency * along))
         if style == "halves":
@@ -119,7 +121,6 @@ class _Shot:
     lamp: Lamp
     skin: Skin
     top: float
-    grain: Tensor  # (N,)
 
     def seen(self, table: _Table) -> Seen:
         return march(table.distance, self.camera, self.top, 0.4 * table.pitch)
@@ -130,7 +131,7 @@ class _Shot:
         free = self.lamp.arrives(table.distance, seen, 2.0 * self.top)
         open_ = hollows(table.distance, seen)
         ground = stage.backdrop.expand(3, -1, -1).reshape(3, -1) * (0.5 * open_ + 0.5) * (0.35 + 0.65 * free)
-        colours = table.painted(seen.points) * (1.0 + self.grain)
+        colours = table.painted(seen.points) * (1.0 + stage.grain.reshape(-1))
         bodies = self.skin.lit(colours, seen, self.camera, self.lamp, free, open_)
         image = torch.where(seen.body, bodies, ground).reshape(3, stage.height, stage.width)
         return stage.exposed(_softened(image, seen.body.reshape(stage.height, stage.width)))
@@ -163,16 +164,15 @@ class _Place:
     foot: Tensor
     normal: Tensor
     cell: int
-    lit: Tensor  # (3,) to the camera
 
 
-def _place(rng: Rng, table: _Table, shot: _Shot, seen: Seen) -> _Place:
+def _place(rng: Rng, table: _Table, seen: Seen) -> _Place:
     places = seen.body.nonzero()[:, 0]
     chosen = int(places[rng.integer(0, len(places) - 1)])
     local, cell = table.placed(seen.points[:, chosen : chosen + 1])
     step = 0.01 * torch.eye(3, device=local.device)
     normal = F.normalize(table.body(local + step) - table.body(local - step), dim=0)
-    return _Place(local[:, 0], normal, int(cell), shot.camera.axes[2])
+    return _Place(local[:, 0], normal, int(cell))
 
 
 def _broken(rng: Rng, table: _Table, at: _Place, name: str) -> Distance:
@@ -221,7 +221,7 @@ def solid(rng: Rng, height: int, width: int) -> Scene:
     across = rng.uniform(1.7, 3.2) if table.rows == 1 else table.rows * table.pitch * rng.uniform(0.7, 1.1)
     camera = Camera.drawn(rng, *pixel_grid(rng, height, width), across)
     shot = _Shot(stage, camera, Lamp.drawn(rng, camera, stage.light), Skin.drawn(rng, stage.light.gloss,
-                 stage.light.tightness), top, stage.grain.reshape(-1))  # fmt: skip
+                 stage.light.tightness), top)  # fmt: skip
     seen = shot.seen(table)
     image = shot.painted(table, seen)
     foreground = seen.body.reshape(height, width)
@@ -236,7 +236,7 @@ def solid(rng: Rng, height: int, width: int) -> Scene:
 
     def broken(name: str) -> Callable[[], tuple[Tensor, Tensor]]:
         def draw() -> tuple[Tensor, Tensor]:
-            at = _place(rng, table, shot, seen)
+            at = _place(rng, table, seen)
             changed = replace(table, odd=at.cell, odd_body=_broken(rng, table, at, name))
 
             def differs(one: Seen) -> Tensor:
@@ -247,7 +247,7 @@ def solid(rng: Rng, height: int, width: int) -> Scene:
         return draw
 
     def stained() -> tuple[Tensor, Tensor]:
-        at = _place(rng, table, shot, seen)
+        at = _place(rng, table, seen)
         colours, amount = _stained(rng, stage, table, at)
 
         def there(after: Seen) -> Tensor:
@@ -258,7 +258,7 @@ def solid(rng: Rng, height: int, width: int) -> Scene:
 
     def missing() -> tuple[Tensor, Tensor]:
         gone = table.there.clone()
-        gone[_place(rng, table, shot, seen).cell] = False
+        gone[_place(rng, table, seen).cell] = False
         changed = replace(table, there=gone)
         return difference(image, shot.painted(changed, shot.seen(changed)))
 
