@@ -90,7 +90,8 @@ def test_watching_in_the_server(client, folder, tmp_path):
     data = site.get("/runs/results/images.json").json()
     assert data["rule"]["threshold"] == 0.2
     assert not data["finished"]
-    until(lambda: ",defect," in (tmp_path / "results" / "results.csv").read_text())
+    table = tmp_path / "results" / "results.csv"  # written after the page has been told of the image
+    until(lambda: table.is_file() and ",defect," in table.read_text())
     assert site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None}
     assert site.get(f"/runs/results/thumb/{data['ids'][0]}").status_code == 200
     assert "Watching <b>line</b>" in site.get("/runs/results").text
