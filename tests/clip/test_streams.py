@@ -34,6 +34,8 @@ STREAMS = {
     "csa, fewer taps": Stream(VisionRequest(csa=(2, 3), taps=(3,))),
     "csa, shorter": Stream(VisionRequest(csa=(2, 2), taps=(2,))),
     "csa, everywhere": Stream(VisionRequest(csa=(1, 3), taps=(3,))),
+    "csa and its own": Stream(VisionRequest(csa=(2, 3), taps=(3,), plain=(1, 2, 3))),
+    "its own alone": Stream(VisionRequest(plain=(3,))),
     "without base": Stream(VisionRequest(csa=(2, 3), taps=(2, 3), with_base=False)),
     "query-query": Stream(VisionRequest(csa=(2, 3), taps=(3,), similarity="qq")),
     "sharper": Stream(VisionRequest(csa=(2, 3), taps=(3,), scale=1.0)),
@@ -52,6 +54,9 @@ def check_equal(tower, pixels, streams) -> None:
         assert found.local.keys() == alone.local.keys()
         for tap, tokens in alone.local.items():
             close(found.local[tap], tokens, atol=1e-5, rtol=1e-5)
+        assert found.plain.keys() == alone.plain.keys()
+        for layer, tokens in alone.plain.items():
+            close(found.plain[layer], tokens, atol=1e-5, rtol=1e-5)
 
 
 def test_each_stream_equals_a_pass_of_its_own(tower, pixels):

@@ -207,3 +207,60 @@ def test_a_backbone_without_text_is_refused():
 def test_wrong_image_size_names_the_patch(backbone):
     with pytest.raises(InputError, match="multiples of 14"):
         backbone.vision(torch.zeros(1, 3, 50, 42))
+
+
+def test_the_towers_own_stream_is_what_the_plain_tower_has(backbone, pixels):
+    with torch.no_grad():
+        beside = backbone.vision(pixels, VisionRequest(csa=(1, 3), taps=(3,), plain=(1, 3)))
+        alone = backbone.vision(pixels, VisionRequest(taps=(1, 3)))
+    assert beside.plain.keys() == {1, 3}
+    for layer, tokens in beside.plain.items():
+        close(tokens, alone.local[layer], atol=1e-5, rtol=0)
+        assert (tokens - beside.local[3]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("fusion", ["mean", "sum"])
+def test_linear_heads_join_map_and_logits_by_their_share(backbone, pixels, fusion):
+    settings = {"aggregation": "layers", "tap_fusion": fusion}
+
+    def scores(share):
+        config = HeadClipConfig(**settings, stream_layers=(1, 3), stream_share=share)
+        method = HeadClip(backbone, config)
+        tokens, text = method.tokens(pixels), method.text_vectors()[0]
+        return method.patch_map(tokens, text), method.image_logits(tokens, text), method.map_maximum
+
+    with torch.no_grad():
+        published = HeadClip(backbone, HeadClipConfig(**settings))
+        tokens, text = published.tokens(pixels), published.text_vectors()[0]
+        none, some, all_ = scores(0.0), scores(0.3), scores(1.0)
+        close(none[0], published.patch_map(tokens, text))
+        close(none[1], published.image_logits(tokens, text))
+    for index in range(2):
+        close(some[index], 0.7 * none[index] + 0.3 * all_[index], atol=1e-6, rtol=1e-5)
+        assert (all_[index] - none[index]).abs().max() > 1e-3
+    assert 0 <= all_[0].min()
+    assert all_[0].max() <= all_[2]
+
+
+def test_linear_heads_learn_with_the_prompts_and_leave_first_values_alone(backbone, pixels):
+    published, method = HeadClip(backbone), HeadClip(backbone, HeadClipConfig(stream_layers=(2,)))
+    for name, value in published.named_parameters():
+        assert torch.equal(value, method.get_parameter(name))
+    assert list(method.parameter_groups()) == ["prompts", "heads", "stream"]
+    text = method.text_vectors()[0]
+    tokens = method.tokens(pixels)
+    maps = method.pixel_maps(tokens, text, SIZE)
+    assert [tuple(values.shape) for values in maps] == [(3, 2, *SIZE)] * 2
+    (maps[0][:, 1].mean() + maps[1][:, 1].mean() + method.image_logits(tokens, text)[:, 1].sum()).backward()
+    assert all(value.grad is not None and value.grad.abs().max() > 0 for value in method.trainable().values())
+
+
+@pytest.mark.parametrize("wrong", [{"stream_layers": (0,)}, {"stream_layers": (4,)}, {"stream_layers": (2, 2)}])
+def test_linear_heads_in_layers_that_are_not_there(backbone, wrong):
+    with pytest.raises(InputError, match="stream_layers"):
+        HeadClip(backbone, HeadClipConfig(**wrong))
+
+
+def test_a_share_of_linear_heads_beyond_one(backbone):
+    with pytest.raises(InputError, match="stream_share"):
+        HeadClipConfig(stream_share=1.2)

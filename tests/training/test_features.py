@@ -36,6 +36,8 @@ METHODS = {
     "headclip without head weights": {"head_weights": False},
     "headclip with taps below": {"aggregation": "taps", "taps": [1, 2, 3], "csa_layers": [2, 3]},
     "headclip without base": {"aggregation": "sum"},
+    "headclip with linear heads": {"stream_layers": [1, 3]},
+    "headclip with linear heads alone": {"stream_layers": [2], "head_weights": False},
     "anomalyclip": {"preset": "multi"},
     "linear_heads": {},
     "linear_heads with csa": {"csa_layers": [2, 3]},

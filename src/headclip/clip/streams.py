@@ -36,7 +36,7 @@ class Stream:
 def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -> list[VisionTokens]:
     """One pass over pixels (B, 3, H, W) for all streams; each result equals that of `tower` itself, to rounding.
 
-    Streams that differ in their taps alone are computed once. Meant for judging: gradients do not reach head weights
+    Streams that differ in what they tap alone are computed once. Meant for judging: gradients do not reach head weights
     that two streams have in common.
 
     Raises:
@@ -53,7 +53,7 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
         raise InputError("streams that resize position embeddings in different ways cannot share a pass")
     known: dict[tuple[object, ...], _Local] = {}
     owners = [_join(known, stream) for stream in streams]
-    plain_taps = {tap for stream in streams for tap in stream.request.taps if not _is_local(stream.request, tap)}
+    plain_taps = {layer for stream in streams for layer in _plain_layers(stream.request)}
     plain: dict[int, Tensor] = {}
     for layer, block in enumerate(tower.blocks, start=1):
         cls_only = layer == len(tower.blocks) and layer not in plain_taps
@@ -73,7 +73,8 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
             tap: owner.found[tap] if owner and _is_local(stream.request, tap) else plain[tap]
             for tap in stream.request.taps
         }
-        found.append(VisionTokens(x[:, 0], taps, grid))
+        own = {layer: plain[layer] for layer in stream.request.plain}
+        found.append(VisionTokens(x[:, 0], taps, grid, plain=own))
     return found
 
 
@@ -119,6 +120,11 @@ class _Local:
 def _is_local(request: VisionRequest, tap: int) -> bool:
     """Whether a tap reads the local stream rather than the global one below it."""
     return request.csa is not None and tap >= request.csa[0]
+
+
+def _plain_layers(request: VisionRequest) -> set[int]:
+    """Layers after which the global stream is wanted."""
+    return {tap for tap in request.taps if not _is_local(request, tap)} | set(request.plain)
 
 
 def _join(known: dict[tuple[object, ...], _Local], stream: Stream) -> _Local | None:

@@ -36,6 +36,7 @@ class VisionRequest:
         from zero; the paper is silent (A1).
     scale: factor inside the CSA softmax; None means 1/sqrt(head_dim) (A5).
     keep_heads: also return every CSA layer's head outputs, before head weights and output projection.
+    plain: layers after which the tokens of the tower's own stream are wanted, beside those of the local one.
     """
 
     csa: tuple[int, int] | None = None
@@ -45,12 +46,16 @@ class VisionRequest:
     scale: float | None = None
     interpolation: Interpolation = "bilinear"
     keep_heads: bool = False
+    plain: tuple[int, ...] = ()
 
     def check(self, layers: int) -> None:
         """Raise InputError where a layer does not exist in a tower of that many layers."""
         first, last = self.csa or (1, layers)
         if not 1 <= first <= last <= layers:
             raise InputError(f"CSA layers {first}-{last} do not fit a tower of {layers} layers (counted from 1)")
+        for layer in self.plain:
+            if not 1 <= layer <= layers:
+                raise InputError(f"layer {layer} does not exist in a tower of {layers} layers (counted from 1)")
         for tap in self.taps:
             if not 1 <= tap <= (self.csa[1] if self.csa else layers):
                 raise InputError(
@@ -67,6 +72,7 @@ class VisionTokens:
     local: tap -> (B, 1 + N, W), CLS slot first.
     grid: rows and columns of patches.
     heads: CSA layer -> (B, 1 + N, W), and base: (B, 1 + N, W), what enters the first CSA layer; if asked for.
+    plain: layer -> (B, 1 + N, W) of the tower's own stream, if asked for.
     """
 
     cls: Tensor
@@ -74,6 +80,7 @@ class VisionTokens:
     grid: tuple[int, int]
     heads: dict[int, Tensor] = field(default_factory=dict)
     base: Tensor | None = None
+    plain: dict[int, Tensor] = field(default_factory=dict)
 
 
 class VisionTower(nn.Module):
@@ -149,10 +156,12 @@ class VisionTower(nn.Module):
         local: Tensor | None = None
         taps: dict[int, Tensor] = {}
         heads: dict[int, Tensor] = {}
+        plain: dict[int, Tensor] = {}
         base: Tensor | None = None
         for layer, block in enumerate(self.blocks, start=1):
             in_csa = first <= layer <= last
-            cls_only = layer == len(self.blocks) and not (layer in request.taps and local is None and not in_csa)
+            tapped = layer in request.plain or (layer in request.taps and local is None and not in_csa)
+            cls_only = layer == len(self.blocks) and not tapped
             q, k, v = block.attn.project(block.ln_1(x), cls_only and not in_csa)
             if in_csa:
                 weights = None if head_weights is None else head_weights[layer - first]
@@ -169,7 +178,9 @@ class VisionTower(nn.Module):
             x = block.add_mlp(x)
             if layer in request.taps:
                 taps[layer] = x if local is None else local
-        return VisionTokens(x[:, 0], taps, grid, heads, base)
+            if layer in request.plain:
+                plain[layer] = x
+        return VisionTokens(x[:, 0], taps, grid, heads, base, plain)
 
     def accumulate(
         self, kept: VisionTokens, request: VisionRequest, head_weights: Tensor | None = None
@@ -188,7 +199,7 @@ class VisionTower(nn.Module):
             local = local + folded_projection(self.blocks[layer - 1].attn, kept.heads[layer], weights)
             if layer in request.taps:
                 taps[layer] = local
-        return VisionTokens(kept.cls, taps, kept.grid)
+        return VisionTokens(kept.cls, taps, kept.grid, plain=kept.plain)
 
 
 def attended(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:

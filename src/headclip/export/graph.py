@@ -211,7 +211,7 @@ def exportable_methods() -> list[str]:
 def _without_text(method: SimilarityMethod, tower: GraphTower) -> SimilarityMethod:
     """A shallow copy that reads the graph's tower and carries no prompts; its temperature is a number."""
     bare = copy.copy(method)
-    bare._modules = {}
+    bare._modules = {name: part for name, part in method._modules.items() if name != "prompts"}
     bare._parameters = {} if method.needs_text else dict(method._parameters)  # else all is in text and head weights
     bare.config = replace(method.config, temperature=method.temperature)
     object.__setattr__(bare, "backbone", SimpleNamespace(vision=tower, config=method.backbone.config))

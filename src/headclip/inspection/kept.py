@@ -73,7 +73,8 @@ class KeptFeatures:
 
 @torch.no_grad()
 def keep_features(method: SimilarityMethod, pixels: Tensor) -> KeptFeatures:
-    """One pass over pixels (1, 3, H, W), in the method's settings, that keeps every layer.
+    """One pass over pixels (1, 3, H, W), in the method's settings, that keeps what enters every layer, and what leaves
+    the last one where the method reads that.
 
     Two tensors of the size of the tokens stay for each layer: 4 MB for the embedded model at its own size, 270 MB for
     ViT-L/14 at 518 px in float32.
@@ -87,14 +88,16 @@ def keep_features(method: SimilarityMethod, pixels: Tensor) -> KeptFeatures:
         inputs[layer] = x
         q, k, v = block.attn.project(block.ln_1(x))
         heads[layer] = consistent_heads(block.attn, q, k, v, request)
-        x = advance(block, x, q, k, v, cls_only=layer == len(tower.blocks))
+        x = advance(block, x, q, k, v, cls_only=layer == len(tower.blocks) and layer not in request.plain)
+    if len(tower.blocks) in request.plain:
+        inputs[len(tower.blocks) + 1] = x
     return KeptFeatures((pixels.shape[-2], pixels.shape[-1]), grid, x[:, 0], inputs, heads)
 
 
 def variant(method: SimilarityMethod, selection: Selection) -> SimilarityMethod:
     """The method with the layers of a selection as its `csa_layers`; taps above the last of them read that one.
 
-    What was learnt is not in it: give it the method's text vectors and `selected_weights`.
+    Of what was learnt it has linear heads alone: give it the method's text vectors and `selected_weights`.
 
     Raises:
         InputError: a layer or head that the tower does not have.
@@ -109,6 +112,8 @@ def variant(method: SimilarityMethod, selection: Selection) -> SimilarityMethod:
         changes["taps"] = tuple(dict.fromkeys(min(tap, last) for tap in method.taps))
     made = create_method(method.name, method.backbone, replace(method.config, **changes))
     assert isinstance(made, SimilarityMethod)
+    if (heads := getattr(method, "stream_heads", None)) is not None:
+        made.stream_heads = heads
     return made.to(method.backbone.device).eval()
 
 

@@ -14,7 +14,8 @@ held at the values that they have for the whole stream, the logit is linear in z
 where a part is the start or a layer's output (its head weights and its bias included) and the constant comes from
 the shift of the layer norm. A layer's output is in turn the sum of its heads' outputs and a bias, which splits the
 contribution by head. With several taps that each make a map, logits and contributions are means over the taps; a
-layer contributes nothing to the taps below it.
+layer contributes nothing to the taps below it. Where linear heads read the tower's own stream beside it, logits and
+contributions are of the local stream alone, map and scores of both.
 
 The contributions say what adds up, not what would happen: without a layer, s(z) and |f| change too. So the map
 without each part is computed as well, by the method itself, from the stream with that part subtracted.
@@ -47,7 +48,8 @@ class LayerMaps:
     parts: layers from 1; 0 stands for what the local stream starts from, and is missing where it starts from zero.
     taps: layers that make a map each.
     patch_map: (R, C) map values in [0, 1], before upsampling and smoothing. tap_maps: (taps, R, C) of each tap alone.
-    logits: (R, C) log odds of abnormal; equal to contributions summed over the parts, plus constant (R, C).
+    logits: (R, C) log odds of abnormal by the local stream; equal to contributions summed over the parts, plus
+        constant (R, C).
     contributions: (P, R, C).
     without: (P, R, C) patch map without each part. local_without: (P,) local score without it.
     hot: (R, C) bool, the HOT_SHARE of the patches with the highest map values.
@@ -164,7 +166,8 @@ class LocalStream:
                 local = local + self.outputs[layer]
             if layer in self.method.taps:
                 taps[layer] = local
-        self.tokens = VisionTokens(features.cls, taps, features.grid)
+        plain = {layer: features.inputs[layer + 1] for layer in self.method.request.plain}
+        self.tokens = VisionTokens(features.cls, taps, features.grid, plain=plain)
 
     def weights_of(self, layer: int) -> Tensor | None:
         return None if self.weights is None else self.weights[layer]
@@ -217,7 +220,7 @@ class LocalStream:
             tap: tokens - self.outputs[part] if self._reaches(part, tap) else tokens
             for tap, tokens in self.tokens.local.items()
         }
-        return VisionTokens(self.tokens.cls, local, self.tokens.grid)
+        return VisionTokens(self.tokens.cls, local, self.tokens.grid, plain=self.tokens.plain)
 
     def split(self, tap: int) -> _Split:
         """The logit at one tap as a sum; what a tap below the first CSA layer reads counts as constant."""

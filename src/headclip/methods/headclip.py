@@ -21,7 +21,8 @@ from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
 from headclip.methods.scoring import TopLevel
-from headclip.methods.similarity import SimilarityMethod
+from headclip.methods.similarity import SimilarityMethod, at_pixels, check_taps
+from headclip.methods.stream_heads import StreamHeads
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class HeadClipConfig:
     global_score: Literal["probability", "cosine"] = "probability"  # A14
     normalise_map: Literal["none", "image"] = "none"  # A15: before the joint score
     seed: int | None = 111  # A17: first values of the prompts
+    # beyond the paper: linear heads on the tower's own stream, in these layers, and their weight in map and score
+    stream_layers: tuple[int, ...] = ()
+    stream_share: float = 0.4
 
     def __post_init__(self) -> None:
         checks = [
@@ -67,6 +71,7 @@ class HeadClipConfig:
             (0.0 < self.top_share <= 1.0, "top_share must lie in (0, 1]"),
             (self.sigma >= 0.0, "sigma must not be negative"),
             (self.temperature > 0.0, "temperature must be positive"),
+            (0.0 <= self.stream_share <= 1.0, "stream_share must lie in [0, 1]"),
             (self.n_context >= 1 and self.n_deep >= 0, "n_context must be at least 1, n_deep at least 0"),
         ]
         for holds, message in checks:
@@ -90,7 +95,9 @@ def proportional_deep_layers(layers: int) -> tuple[int, ...]:
 class HeadClip(SimilarityMethod, TrainableMethod):
     """HeadCLIP on any backbone that has a text tower.
 
-    Learnt: the prompts' context and deep tokens, and `head_weight` (CSA layers, heads).
+    Learnt: the prompts' context and deep tokens, and `head_weight` (CSA layers, heads). With `stream_layers`, linear
+    heads on the tower's own stream too: map and logits are then means of what the prompts and they say,
+    weighted by `stream_share`. The paper has none; benchmarks/unseen_families.py says why one may want them.
     """
 
     config_class = HeadClipConfig
@@ -103,6 +110,8 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         super().__init__(backbone, config or HeadClipConfig())
         vision, text = backbone.config.vision, backbone.require_text().config
         self.csa = self.config.csa_layers or proportional_csa(vision.layers)
+        if self.config.stream_layers:
+            check_taps("HeadCLIP's stream_layers", self.config.stream_layers, vision.layers)
         self.request.check(vision.layers)
         deep = self.config.deep_layers
         generator = method_seed(self.config.seed)
@@ -123,6 +132,10 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             else:
                 first = torch.full(shape, float(self.config.head_init))
             self.head_weight = nn.Parameter(first.to(backbone.device))
+        self.stream_heads: StreamHeads | None = None
+        if self.config.stream_layers:
+            heads = StreamHeads(self.config.stream_layers, backbone.config.embed_dim, generator)
+            self.stream_heads = heads.to(backbone.device)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -142,6 +155,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             with_base=self.config.aggregation != "sum",
             scale=self.config.csa_scale,
             interpolation=self.config.position_interpolation,
+            plain=self.config.stream_layers,
         )
 
     @property
@@ -149,9 +163,13 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         return 4.0 if len(self.taps) == 1 else 1.0
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The prompts, and the head weights apart from them."""
-        heads = [] if self.head_weight is None else [self.head_weight]
-        return {"prompts": list(self.prompts.parameters()), **({"heads": heads} if heads else {})}
+        """The prompts, the head weights apart from them, and the linear heads."""
+        groups = {
+            "prompts": list(self.prompts.parameters()),
+            "heads": [] if self.head_weight is None else [self.head_weight],
+            "stream": [] if self.stream_heads is None else list(self.stream_heads.parameters()),
+        }
+        return {name: values for name, values in groups.items() if values}
 
     def effective_head_weights(self) -> Tensor | None:
         """The weights that multiply the heads, (CSA layers, heads), after the constraint; None where LHW is off."""
@@ -172,3 +190,29 @@ class HeadClip(SimilarityMethod, TrainableMethod):
 
     def stream(self) -> Stream:
         return Stream(self.request, self.effective_head_weights())
+
+    def pixel_maps(self, tokens: VisionTokens, text: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Those of the prompts, one a tap, then those of the linear heads, one a layer."""
+        return super().pixel_maps(tokens, text, size) + [at_pixels(p, size) for p in self._of_heads(tokens)]
+
+    def patch_map(self, tokens: VisionTokens, text: Tensor) -> Tensor:
+        prompts = super().patch_map(tokens, text)
+        if self.stream_heads is None:
+            return prompts
+        heads = torch.stack([p[:, 1] for p in self._of_heads(tokens)]).mean(dim=0) * self.map_maximum
+        return torch.lerp(prompts, heads, self.config.stream_share)
+
+    def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:
+        prompts = super().image_logits(tokens, text)
+        if self.stream_heads is None:
+            return prompts
+        vision, norm = self.backbone.vision, self.config.cls_norm
+        heads = self.stream_heads.image_logits(vision, tokens, self.temperature, norm)
+        return torch.lerp(prompts, heads, self.config.stream_share)
+
+    def _of_heads(self, tokens: VisionTokens) -> list[Tensor]:
+        """For each layer with linear heads, (B, 2, rows, columns) probabilities of normal and abnormal."""
+        if self.stream_heads is None:
+            return []
+        vision, norm = self.backbone.vision, self.config.patch_norm
+        return self.stream_heads.patch_probabilities(vision, tokens, self.temperature, norm)

@@ -17,7 +17,6 @@ from torch import Tensor
 from headclip.clip.backbone import Backbone
 from headclip.clip.vision import VisionRequest, VisionTokens
 from headclip.methods.base import TrainableMethod, register
-from headclip.methods.scoring import cosines
 from headclip.methods.similarity import (
     ScoreSettings,
     SimilarityMethod,
@@ -25,6 +24,7 @@ from headclip.methods.similarity import (
     first_values,
     proportional_taps,
 )
+from headclip.methods.stream_heads import head_logits, on_grid
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,10 @@ class LinearHeads(SimilarityMethod, TrainableMethod):
 
     def patch_probabilities(self, tokens: VisionTokens, text: Tensor) -> list[Tensor]:
         """For each tap, (B, 2, rows, columns) probabilities of normal and abnormal."""
-        maps = []
-        for tap, heads in zip(self.taps, self.patch_heads, strict=True):
-            features = self.features(tokens.local[tap][:, 1:], self.config.patch_norm)
-            logits = cosines(features, torch.nn.functional.normalize(heads, dim=-1)) / self.temperature
-            maps.append(logits.softmax(dim=-1).transpose(1, 2).unflatten(-1, tokens.grid))
-        return maps
+        features = [self.features(tokens.local[tap][:, 1:], self.config.patch_norm) for tap in self.taps]
+        return [on_grid(logits, tokens.grid) for logits in head_logits(features, self.patch_heads, self.temperature)]
 
     def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:
         """(B, 2), the mean over the taps of each one's logits for its CLS token."""
-        logits = [
-            cosines(
-                self.features(tokens.local[tap][:, 0], self.config.cls_norm),
-                torch.nn.functional.normalize(heads, dim=-1),
-            )
-            for tap, heads in zip(self.taps, self.image_heads, strict=True)
-        ]
-        return torch.stack(logits).mean(dim=0) / self.temperature
+        features = [self.features(tokens.local[tap][:, 0], self.config.cls_norm) for tap in self.taps]
+        return torch.stack(head_logits(features, self.image_heads, self.temperature)).mean(dim=0)

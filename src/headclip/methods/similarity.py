@@ -105,10 +105,7 @@ class SimilarityMethod(Method):
 
     def pixel_maps(self, tokens: VisionTokens, text: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """For each tap, (B, 2, *size) probabilities of normal and abnormal, upsampled and not smoothed."""
-        return [
-            torch.stack([grid_to_map(p[:, c], size) for c in range(2)], dim=1)
-            for p in self.patch_probabilities(tokens, text)
-        ]
+        return [at_pixels(p, size) for p in self.patch_probabilities(tokens, text)]
 
     def patch_map(self, tokens: VisionTokens, text: Tensor) -> Tensor:
         """(B, rows, columns) anomaly values fused over the taps, before upsampling."""
@@ -142,6 +139,11 @@ class SimilarityMethod(Method):
         else:
             values = values / self.map_maximum
         return top_share_mean(values, self.config.top_share)
+
+
+def at_pixels(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 2, rows, columns) -> (B, 2, *size), upsampled and not smoothed."""
+    return torch.stack([grid_to_map(probabilities[:, side], size) for side in range(2)], dim=1)
 
 
 def check_taps(name: str, taps: tuple[int, ...], layers: int) -> None:

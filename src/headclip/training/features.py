@@ -79,7 +79,7 @@ def tokens_from_kept(method: Method, kept: VisionTokens) -> VisionTokens:
 
 @dataclass(frozen=True)
 class Part:
-    """Where a tensor of a pass lies: kind "cls", "base", "local" or "heads", and its layer."""
+    """Where a tensor of a pass lies: kind "cls", "base", "local", "heads" or "plain", and its layer."""
 
     kind: str
     layer: int = 0
@@ -91,7 +91,11 @@ class Part:
         if self.kind == "base":
             assert tokens.base is not None
             return tokens.base
-        return (tokens.local if self.kind == "local" else tokens.heads)[self.layer]
+        return self.place(tokens)[self.layer]
+
+    def place(self, tokens: VisionTokens) -> dict[int, Tensor]:
+        """Where a kind with layers lies."""
+        return {"local": tokens.local, "heads": tokens.heads, "plain": tokens.plain}[self.kind]
 
 
 class FeatureStore:
@@ -189,7 +193,7 @@ class FeatureStore:
             elif part.kind == "base":
                 kept.base = values
             else:
-                (kept.local if part.kind == "local" else kept.heads)[part.layer] = values
+                part.place(kept)[part.layer] = values
         return tokens_from_kept(method, kept)
 
     # --- room
@@ -250,6 +254,7 @@ class FeatureStore:
         for tap in request.taps:
             local = f"local-{csa}-{first}-{tap}" + ("" if request.with_base else "-sum")
             found[Part("local", tap)] = plane(f"stream-{tap}" if tap < first else local)
+        found |= {Part("plain", layer): plane(f"stream-{layer}") for layer in request.plain}
         if request.keep_heads and request.csa:
             found[Part("base")] = plane(f"stream-{first - 1}")
             found |= {Part("heads", layer): plane(f"heads-{csa}-{layer}") for layer in range(first, request.csa[1] + 1)}

@@ -1,0 +1,205 @@
+"""Which readout of a tower carries over to families of pictures that it has never seen.
+
+    git worktree add runs/tenth 2fc07e9^
+    python benchmarks/unseen_families.py --backbone runs/tenth/src/headclip/clip/embedded \
+        --unseen bowel dermoscopy solid
+
+A version of the embedded model is asked about families that the renderer got later. Readouts (a direction for patches
+in each place of the tower, another for the class token) are fitted on pictures of the other families and judged on
+both, so that real sets need not be looked at to choose between readouts. The pictures are the same for every readout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from headclip.clip.backbone import Backbone
+from headclip.clip.preprocess import normalise
+from headclip.clip.vision import VisionRequest
+from headclip.clip.weights import load_backbone
+from headclip.data.synthetic.photographs import Photographs
+from headclip.data.synthetic.registry import FAMILIES
+from headclip.data.synthetic.renderer import item_seed, render
+from headclip.evaluation.metrics.image import image_metrics
+from headclip.methods.headclip import proportional_csa
+from headclip.training.pretrain_losses import patch_targets
+
+LOCAL = 0  # the place of the local stream; others are layers of the tower's own stream
+FIT_SEED, KNOWN_SEED, UNSEEN_SEED = 933_001, 934_001, 930_001
+STEPS, BATCH, RATE, DEFECT_WEIGHT = 500, 32, 8e-3, 4.0
+TOP_SHARE = 0.01
+PHOTOGRAPHS = 0.45  # of the pictures to fit on, where there are some
+
+
+@dataclass(frozen=True)
+class Readout:
+    """share: the weight of the own stream's `layers` beside the local stream's map and the last class token."""
+
+    name: str
+    layers: tuple[int, ...] = ()
+    share: float = 0.0
+
+
+class Pictures(Dataset[tuple[Tensor, Tensor, int]]):
+    """`count` pictures of some families by their weights; some show a photograph instead."""
+
+    def __init__(
+        self, seed: int, count: int, size: int, families: Sequence[str], photographs: Photographs | None = None
+    ) -> None:
+        self.seed, self.count, self.size, self.families, self.photographs = seed, count, size, families, photographs
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        """Picture (3, S, S) uint8, share of defect in each patch (N,), label."""
+        seed = item_seed(self.seed, index)
+        rng = random.Random(seed)
+        weights = [FAMILIES[name].weight for name in self.families]
+        family = rng.choices(self.families, weights)[0]
+        shown = self.photographs is not None and rng.random() < PHOTOGRAPHS
+        sample = render(seed, self.size, **({"photographs": self.photographs} if shown else {"family": family}))
+        return sample.image, patch_targets(sample.mask[None], (self.size // 16,) * 2)[0].flatten(), int(sample.label)
+
+
+@dataclass
+class Seen:
+    """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision;
+    targets (n, N), labels (n,)."""
+
+    patches: dict[int, Tensor]
+    cls: dict[int, Tensor]
+    targets: Tensor
+    labels: Tensor
+
+
+@torch.inference_mode()
+def see(backbone: Backbone, pictures: Pictures, layers: Sequence[int], name: str) -> Seen:
+    """One pass over all pictures."""
+    csa = proportional_csa(backbone.config.vision.layers)
+    request = VisionRequest(csa=csa, taps=(csa[1],), plain=tuple(layers))
+    found: list[tuple[dict[int, Tensor], dict[int, Tensor], Tensor, Tensor]] = []
+
+    def unit(tokens: Tensor) -> Tensor:
+        return F.normalize(backbone.vision.project(tokens), dim=-1).half()
+
+    for images, targets, labels in tqdm(DataLoader(pictures, 4, num_workers=2), desc=name, leave=False):
+        tokens = backbone.vision(normalise(images, backbone.config.mean, backbone.config.std, torch.float32), request)
+        places = {LOCAL: tokens.local[csa[1]], **tokens.plain}
+        patches = {place: unit(values[:, 1:]) for place, values in places.items()}
+        cls = {place: unit(values[:, 0]) for place, values in tokens.plain.items()} | {LOCAL: unit(tokens.cls)}
+        found.append((patches, cls, targets, labels))
+    every = [LOCAL, *layers]
+    return Seen(
+        {place: torch.cat([part[0][place] for part in found]) for place in every},
+        {place: torch.cat([part[1][place] for part in found]) for place in every},
+        torch.cat([part[2] for part in found]),
+        torch.cat([part[3] for part in found]).float(),
+    )
+
+
+class Direction:
+    """A logit learnt on top of unit vectors of one or several places: scale * mean of cosines + offset."""
+
+    def __init__(self, features: Sequence[Tensor], targets: Tensor, weight: float, seed: int = 0) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        width = features[0].shape[-1]
+        self.rows = (torch.randn(len(features), width, generator=draw) * width**-0.5).requires_grad_()
+        self.scale, self.offset = (torch.full((), value, requires_grad=True) for value in (2.3, -1.0))
+        optimiser = torch.optim.Adam([self.rows, self.scale, self.offset], lr=RATE)
+        for step in range(STEPS):
+            optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+            chosen = torch.randint(0, len(targets), (BATCH if targets.dim() > 1 else 4 * BATCH,), generator=draw)
+            logits = self([part[chosen] for part in features])
+            loss = F.binary_cross_entropy_with_logits(logits, targets[chosen], pos_weight=torch.tensor(weight))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    def __call__(self, features: Sequence[Tensor]) -> Tensor:
+        rows = F.normalize(self.rows, dim=-1)
+        cosines = [part.float() @ row for part, row in zip(features, rows, strict=True)]
+        return torch.stack(cosines).mean(dim=0) * self.scale.exp() + self.offset
+
+
+def judge(readouts: Sequence[Readout], fitted: Seen, sets: dict[str, Seen]) -> Iterator[tuple[Readout, list[float]]]:
+    """For each readout, patch AUROC, patch AP and image AUROC of each set, by rows of `sets`."""
+    places = sorted(fitted.patches)
+    maps = {place: Direction([fitted.patches[place]], fitted.targets, DEFECT_WEIGHT) for place in places}
+    cls = {
+        layers: Direction([fitted.cls[place] for place in layers], fitted.labels, 1.0)
+        for layers in {(LOCAL,), *(readout.layers for readout in readouts if readout.layers)}
+    }
+    for readout in readouts:
+        row: list[float] = []
+        for seen in sets.values():
+            with torch.no_grad():
+                patches = maps[LOCAL]([seen.patches[LOCAL]]).sigmoid()
+                logits = cls[(LOCAL,)]([seen.cls[LOCAL]])
+                if readout.layers:
+                    own = [maps[layer]([seen.patches[layer]]).sigmoid() for layer in readout.layers]
+                    patches = torch.lerp(patches, torch.stack(own).mean(dim=0), readout.share)
+                    heads = cls[readout.layers]([seen.cls[layer] for layer in readout.layers])
+                    logits = torch.lerp(logits, heads, readout.share)
+                top = patches.topk(max(1, round(TOP_SHARE * patches.shape[1])), dim=1).values.mean(dim=1)
+            of_patches = image_metrics(patches.flatten().numpy(), (seen.targets > 0.5).flatten().numpy())
+            of_images = image_metrics(((top + logits.sigmoid()) / 2).numpy(), seen.labels.bool().numpy())
+            row += [of_patches["auroc"], of_patches["ap"], of_images["auroc"]]
+        yield readout, [100 * value for value in row]
+
+
+def table(rows: Sequence[tuple[Readout, list[float]]], names: Sequence[str]) -> str:
+    """Markdown: patch AUROC / patch AP / image AUROC for the known families, the mean of the others, and each."""
+
+    def cell(values: Sequence[float]) -> str:
+        return " / ".join(f"{value:.1f}" for value in values)
+
+    heads = ["readout", names[0], "unseen, mean", *names[1:]]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for readout, row in rows:
+        by_set = np.array(row).reshape(-1, 3)
+        cells = [cell(by_set[0]), cell(by_set[1:].mean(axis=0)), *(cell(values) for values in by_set[1:])]
+        lines.append("| " + " | ".join([readout.name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", type=Path, required=True, help="folder of the version that is asked")
+    parser.add_argument("--unseen", nargs="+", required=True, choices=sorted(FAMILIES), help="families it never saw")
+    parser.add_argument("--photographs", type=Path, help="photographs under 45 %% of the pictures to fit on")
+    parser.add_argument("--layers", type=int, nargs="+", default=[3, 5, 7, 8], help="of the tower's own stream")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.4, 0.6, 1.0])
+    parser.add_argument("--fit", type=int, default=700, help="pictures to fit on")
+    parser.add_argument("--count", type=int, default=200, help="pictures of each set to judge on")
+    options = parser.parse_args()
+    backbone = load_backbone(options.backbone).freeze()
+    known = [name for name in FAMILIES if name not in options.unseen]
+    size, layers = backbone.config.default_image_size or 224, tuple(options.layers)
+    photographs = Photographs(options.photographs, 1.0) if options.photographs else None
+    fitted = see(backbone, Pictures(FIT_SEED, options.fit, size, known, photographs), layers, "to fit on")
+    sets = {"known": see(backbone, Pictures(KNOWN_SEED, options.count, size, known), layers, "known")}
+    for name in options.unseen:
+        sets[name] = see(backbone, Pictures(UNSEEN_SEED, options.count, size, [name]), layers, name)
+    every = ", ".join(map(str, layers))
+    readouts = [
+        Readout("local stream"),
+        *(Readout(f"and own stream {every}, {s:.0%}", layers, s) for s in options.shares),
+    ]
+    print("Patch AUROC / patch AP / image AUROC in percent.\n")
+    print(table(list(judge(readouts, fitted, sets)), list(sets)))
+
+
+if __name__ == "__main__":
+    main()
