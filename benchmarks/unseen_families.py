@@ -1,12 +1,12 @@
 """Which readout of a tower carries over to families of pictures that it has never seen.
 
-    git worktree add runs/tenth 2fc07e9^
-    python benchmarks/unseen_families.py --backbone runs/tenth/src/headclip/clip/embedded \
-        --unseen bowel dermoscopy solid
+    git worktree add runs/seventh 186d8cd    # the ninth is 1006d71, the tenth bf302a3
+    python benchmarks/unseen_families.py --backbone runs/seventh/src/headclip/clip/embedded \
+        --unseen bowel dermoscopy solid --photographs runs/photographs
 
-A version of the embedded model is asked about families that the renderer got later. Readouts (a direction for patches
+Versions of the embedded model are asked about families that the renderer got later. Readouts (a direction for patches
 in each place of the tower, another for the class token) are fitted on pictures of the other families and judged on
-both, so that real sets need not be looked at to choose between readouts. The pictures are the same for every readout.
+both, so that real sets need not be looked at to choose between readouts. All see the same pictures.
 """
 
 from __future__ import annotations
@@ -74,9 +74,23 @@ class Pictures(Dataset[tuple[Tensor, Tensor, int]]):
 
 
 @dataclass
+class Rendered:
+    """A set: images (n, 3, S, S) uint8, targets (n, N) share of defect in each patch, labels (n,)."""
+
+    images: Tensor
+    targets: Tensor
+    labels: Tensor
+
+
+def rendered(pictures: Pictures, name: str) -> Rendered:
+    batches = list(tqdm(DataLoader(pictures, 4, num_workers=2), desc=f"render {name}", leave=False))
+    images, targets, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+    return Rendered(images, targets, labels.float())
+
+
+@dataclass
 class Seen:
-    """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision;
-    targets (n, N), labels (n,)."""
+    """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision."""
 
     patches: dict[int, Tensor]
     cls: dict[int, Tensor]
@@ -85,28 +99,26 @@ class Seen:
 
 
 @torch.inference_mode()
-def see(backbone: Backbone, pictures: Pictures, layers: Sequence[int], name: str) -> Seen:
+def see(backbone: Backbone, pictures: Rendered, layers: Sequence[int], name: str) -> Seen:
     """One pass over all pictures."""
     csa = proportional_csa(backbone.config.vision.layers)
     request = VisionRequest(csa=csa, taps=(csa[1],), plain=tuple(layers))
-    found: list[tuple[dict[int, Tensor], dict[int, Tensor], Tensor, Tensor]] = []
+    found: list[tuple[dict[int, Tensor], dict[int, Tensor]]] = []
 
     def unit(tokens: Tensor) -> Tensor:
         return F.normalize(backbone.vision.project(tokens), dim=-1).half()
 
-    for images, targets, labels in tqdm(DataLoader(pictures, 4, num_workers=2), desc=name, leave=False):
+    for images in tqdm(pictures.images.split(4), desc=name, leave=False):
         tokens = backbone.vision(normalise(images, backbone.config.mean, backbone.config.std, torch.float32), request)
-        places = {LOCAL: tokens.local[csa[1]], **tokens.plain}
-        patches = {place: unit(values[:, 1:]) for place, values in places.items()}
-        cls = {place: unit(values[:, 0]) for place, values in tokens.plain.items()} | {LOCAL: unit(tokens.cls)}
-        found.append((patches, cls, targets, labels))
-    every = [LOCAL, *layers]
-    return Seen(
-        {place: torch.cat([part[0][place] for part in found]) for place in every},
-        {place: torch.cat([part[1][place] for part in found]) for place in every},
-        torch.cat([part[2] for part in found]),
-        torch.cat([part[3] for part in found]).float(),
+        patches = {
+            place: unit(values[:, 1:]) for place, values in {LOCAL: tokens.local[csa[1]], **tokens.plain}.items()
+        }
+        cls = {LOCAL: unit(tokens.cls)} | {place: unit(values[:, 0]) for place, values in tokens.plain.items()}
+        found.append((patches, cls))
+    patches, cls = (
+        {place: torch.cat([part[side][place] for part in found]) for place in (LOCAL, *layers)} for side in (0, 1)
     )
+    return Seen(patches, cls, pictures.targets, pictures.labels)
 
 
 class Direction:
@@ -155,7 +167,7 @@ def judge(readouts: Sequence[Readout], fitted: Seen, sets: dict[str, Seen]) -> I
                 top = patches.topk(max(1, round(TOP_SHARE * patches.shape[1])), dim=1).values.mean(dim=1)
             of_patches = image_metrics(patches.flatten().numpy(), (seen.targets > 0.5).flatten().numpy())
             of_images = image_metrics(((top + logits.sigmoid()) / 2).numpy(), seen.labels.bool().numpy())
-            row += [of_patches["auroc"], of_patches["ap"], of_images["auroc"]]
+            row += [of_patches["image_auroc"], of_patches["image_ap"], of_images["image_auroc"]]
         yield readout, [100 * value for value in row]
 
 
@@ -176,29 +188,33 @@ def table(rows: Sequence[tuple[Readout, list[float]]], names: Sequence[str]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", type=Path, required=True, help="folder of the version that is asked")
-    parser.add_argument("--unseen", nargs="+", required=True, choices=sorted(FAMILIES), help="families it never saw")
+    parser.add_argument(
+        "--backbone", type=Path, nargs="+", required=True, help="folders of the versions that are asked"
+    )
+    parser.add_argument("--unseen", nargs="+", required=True, choices=sorted(FAMILIES), help="families they never saw")
     parser.add_argument("--photographs", type=Path, help="photographs under 45 %% of the pictures to fit on")
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 5, 7, 8], help="of the tower's own stream")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.4, 0.6, 1.0])
     parser.add_argument("--fit", type=int, default=700, help="pictures to fit on")
     parser.add_argument("--count", type=int, default=200, help="pictures of each set to judge on")
     options = parser.parse_args()
-    backbone = load_backbone(options.backbone).freeze()
+    backbones = {folder: load_backbone(folder).freeze() for folder in options.backbone}
+    size, layers = next(iter(backbones.values())).config.default_image_size or 224, tuple(options.layers)
     known = [name for name in FAMILIES if name not in options.unseen]
-    size, layers = backbone.config.default_image_size or 224, tuple(options.layers)
     photographs = Photographs(options.photographs, 1.0) if options.photographs else None
-    fitted = see(backbone, Pictures(FIT_SEED, options.fit, size, known, photographs), layers, "to fit on")
-    sets = {"known": see(backbone, Pictures(KNOWN_SEED, options.count, size, known), layers, "known")}
+    fit = rendered(Pictures(FIT_SEED, options.fit, size, known, photographs), "to fit on")
+    sets = {"known": rendered(Pictures(KNOWN_SEED, options.count, size, known), "known")}
     for name in options.unseen:
-        sets[name] = see(backbone, Pictures(UNSEEN_SEED, options.count, size, [name]), layers, name)
+        sets[name] = rendered(Pictures(UNSEEN_SEED, options.count, size, [name]), name)
     every = ", ".join(map(str, layers))
-    readouts = [
-        Readout("local stream"),
-        *(Readout(f"and own stream {every}, {s:.0%}", layers, s) for s in options.shares),
-    ]
-    print("Patch AUROC / patch AP / image AUROC in percent.\n")
-    print(table(list(judge(readouts, fitted, sets)), list(sets)))
+    readouts = [Readout("local stream")]
+    readouts += [Readout(f"and own stream {every}, {share:.0%}", layers, share) for share in options.shares]
+    print("Patch AUROC / patch AP / image AUROC in percent.")
+    for folder, backbone in backbones.items():
+        fitted = see(backbone, fit, layers, "to fit on")
+        judged = {name: see(backbone, pictures, layers, name) for name, pictures in sets.items()}
+        print(f"\n{folder} ({backbone.hash[:12]})\n")
+        print(table(list(judge(readouts, fitted, judged)), list(judged)), flush=True)
 
 
 if __name__ == "__main__":
