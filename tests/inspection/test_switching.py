@@ -132,3 +132,16 @@ def test_selections_that_do_not_fit(detector_of, picture, selection, words):
     detector = detector_of("headclip")
     with pytest.raises(InputError, match=words):
         judge_kept(detector.method, kept_of(detector, picture), detector.text_of(), selection)
+
+
+def test_linear_heads_stay_whatever_layers_count(detector_of, picture):
+    """With all weight on the tower's own stream, no layer of the local one changes the map; the share is told."""
+    detector = detector_of("headclip", stream_layers=[1, 3], stream_share=1.0)
+    kept, text = kept_of(detector, picture), detector.text_of()
+    one, other = (judge_kept(detector.method, kept, text, Selection(layers)) for layers in ((1,), (2, 3)))
+    np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, atol=1e-6)
+    np.testing.assert_allclose(one.layers.without, np.broadcast_to(one.layers.patch_map, one.layers.without.shape))
+    assert one.layers.own_share == 1.0
+    assert np.abs(one.layers.logits - other.layers.logits).max() > 1e-3
+    plain = detector_of("headclip")
+    assert judge_kept(plain.method, kept_of(plain, picture), plain.text_of()).layers.own_share == 0.0

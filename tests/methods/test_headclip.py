@@ -238,7 +238,7 @@ def test_linear_heads_join_map_and_logits_by_their_share(backbone, pixels, fusio
     for index in range(2):
         close(some[index], 0.7 * none[index] + 0.3 * all_[index], atol=1e-6, rtol=1e-5)
         assert (all_[index] - none[index]).abs().max() > 1e-3
-    assert 0 <= all_[0].min()
+    assert all_[0].min() >= 0
     assert all_[0].max() <= all_[2]
 
 

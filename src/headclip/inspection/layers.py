@@ -55,6 +55,8 @@ class LayerMaps:
     hot: (R, C) bool, the HOT_SHARE of the patches with the highest map values.
     head_contrast: (layers, heads), contribution of each head, mean over the hot patches minus mean over the others:
         what a head does to tell them apart; its rows are the layers of `parts`.
+    own_share: the weight in map and global score, from 0 to 1, of linear heads on the tower's own stream, which no part
+        of the local stream changes; 0 without any.
     """
 
     parts: tuple[int, ...]
@@ -69,6 +71,7 @@ class LayerMaps:
     local_without: NDArray[np.float32]
     hot: NDArray[np.bool_]
     head_contrast: NDArray[np.float32]
+    own_share: float = 0.0
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -208,6 +211,7 @@ class LocalStream:
             local_without=np.array([local(values) for values in removed], np.float32),
             hot=hot.cpu().numpy(),
             head_contrast=_numpy(contrast),
+            own_share=method.config.stream_share if method.request.plain else 0.0,
         )
 
     def _reaches(self, part: int, tap: int) -> bool:

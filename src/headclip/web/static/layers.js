@@ -26,6 +26,7 @@ export class LayerList {
     this.nodes = [
       element("h4", "", "Layers"),
       element("p", "hint", "Choose which count; the map begins with what enters the lowest. Bars: what each adds to the log odds of “abnormal” where the map is highest, over the rest; press one to see where."),
+      ...(seen.layers.own_share ? [element("p", "hint", `Linear heads on the tower's own stream weigh ${Math.round(100 * seen.layers.own_share)} % in the map, whatever is chosen here.`)] : []),
       this.list, this.tools, this.hint,
     ];
     this.choose(seen.switch.chosen, false);
