@@ -10,6 +10,7 @@ import signal
 import time
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -238,7 +239,7 @@ def test_damage_is_found_and_mended(backbone, images, keys, tmp_path, monkeypatc
 def _write_for_ever(folder):
     rows = FileRows(folder / "a", 200_000)
     for number in range(10**6):
-        rows.write({f"{number}-{i}": torch.full((200_000,), number % 251, dtype=torch.uint8).numpy() for i in range(3)})
+        rows.write({f"{number}-{i}": np.full(200_000, number % 251, np.uint8) for i in range(3)})
 
 
 @pytest.mark.parametrize("attempt", range(3))
