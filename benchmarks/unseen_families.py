@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +33,15 @@ from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.renderer import item_seed, render
 from headclip.evaluation.metrics.image import image_metrics
 from headclip.methods.headclip import proportional_csa
+from headclip.methods.scoring import joint_score, top_share_mean
 from headclip.training.pretrain_losses import patch_targets
 
+Figures = tuple[float, float, float]
 LOCAL = 0  # the place of the local stream; others are layers of the tower's own stream
 FIT_SEED, KNOWN_SEED, UNSEEN_SEED = 933_001, 934_001, 930_001
 STEPS, BATCH, RATE, DEFECT_WEIGHT = 500, 32, 8e-3, 4.0
-TOP_SHARE = 0.01
+TOP_SHARE = 0.011  # three of 289 patches
 PHOTOGRAPHS = 0.45  # of the pictures to fit on, where there are some
-
-
-@dataclass(frozen=True)
-class Readout:
-    """share: the weight of the own stream's `layers` beside the local stream's map and the last class token."""
-
-    name: str
-    layers: tuple[int, ...] = ()
-    share: float = 0.0
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor, int]]):
@@ -92,10 +85,9 @@ def rendered(pictures: Pictures, name: str) -> Rendered:
 class Seen:
     """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision."""
 
+    pictures: Rendered
     patches: dict[int, Tensor]
     cls: dict[int, Tensor]
-    targets: Tensor
-    labels: Tensor
 
 
 @torch.inference_mode()
@@ -118,7 +110,7 @@ def see(backbone: Backbone, pictures: Rendered, layers: Sequence[int], name: str
     patches, cls = (
         {place: torch.cat([part[side][place] for part in found]) for place in (LOCAL, *layers)} for side in (0, 1)
     )
-    return Seen(patches, cls, pictures.targets, pictures.labels)
+    return Seen(pictures, patches, cls)
 
 
 class Direction:
@@ -145,33 +137,33 @@ class Direction:
         return torch.stack(cosines).mean(dim=0) * self.scale.exp() + self.offset
 
 
-def judge(readouts: Sequence[Readout], fitted: Seen, sets: dict[str, Seen]) -> Iterator[tuple[Readout, list[float]]]:
-    """For each readout, patch AUROC, patch AP and image AUROC of each set, by rows of `sets`."""
-    places = sorted(fitted.patches)
-    maps = {place: Direction([fitted.patches[place]], fitted.targets, DEFECT_WEIGHT) for place in places}
-    cls = {
-        layers: Direction([fitted.cls[place] for place in layers], fitted.labels, 1.0)
-        for layers in {(LOCAL,), *(readout.layers for readout in readouts if readout.layers)}
-    }
-    for readout in readouts:
-        row: list[float] = []
-        for seen in sets.values():
-            with torch.no_grad():
-                patches = maps[LOCAL]([seen.patches[LOCAL]]).sigmoid()
-                logits = cls[(LOCAL,)]([seen.cls[LOCAL]])
-                if readout.layers:
-                    own = [maps[layer]([seen.patches[layer]]).sigmoid() for layer in readout.layers]
-                    patches = torch.lerp(patches, torch.stack(own).mean(dim=0), readout.share)
-                    heads = cls[readout.layers]([seen.cls[layer] for layer in readout.layers])
-                    logits = torch.lerp(logits, heads, readout.share)
-                top = patches.topk(max(1, round(TOP_SHARE * patches.shape[1])), dim=1).values.mean(dim=1)
-            of_patches = image_metrics(patches.flatten().numpy(), (seen.targets > 0.5).flatten().numpy())
-            of_images = image_metrics(((top + logits.sigmoid()) / 2).numpy(), seen.labels.bool().numpy())
-            row += [of_patches["image_auroc"], of_patches["image_ap"], of_images["image_auroc"]]
-        yield readout, [100 * value for value in row]
+def judge(fitted: Seen, sets: Sequence[Seen], layers: Sequence[int], shares: Sequence[float]) -> list[list[Figures]]:
+    """Patch AUROC, patch AP and image AUROC in percent of each set, for each weight of the own stream's `layers`
+    beside the local stream's map and the last class token: (shares, sets, 3)."""
+    truth = fitted.pictures
+    maps = {place: Direction([patches], truth.targets, DEFECT_WEIGHT) for place, patches in fitted.patches.items()}
+    last = Direction([fitted.cls[LOCAL]], truth.labels, 1.0)
+    heads = Direction([fitted.cls[layer] for layer in layers], truth.labels, 1.0)
+    by_set: list[list[Figures]] = []
+    for seen in sets:
+        with torch.no_grad():
+            local, *own = (maps[place]([seen.patches[place]]).sigmoid() for place in (LOCAL, *layers))
+            own_map = torch.stack(own).mean(dim=0)
+            logits = last([seen.cls[LOCAL]]), heads([seen.cls[layer] for layer in layers])
+            joined = [(torch.lerp(local, own_map, share), torch.lerp(*logits, share)) for share in shares]
+        by_set.append([figures(patches, whole.sigmoid(), seen.pictures) for patches, whole in joined])
+    return [list(row) for row in zip(*by_set, strict=True)]
 
 
-def table(rows: Sequence[tuple[Readout, list[float]]], names: Sequence[str]) -> str:
+def figures(patches: Tensor, whole: Tensor, truth: Rendered) -> Figures:
+    scores = joint_score(whole, top_share_mean(patches, TOP_SHARE), 0.5)
+    of_patches = image_metrics(patches.flatten().numpy(), (truth.targets > 0.5).flatten().numpy())
+    of_images = image_metrics(scores.numpy(), truth.labels.bool().numpy())
+    found = of_patches["image_auroc"], of_patches["image_ap"], of_images["image_auroc"]
+    return 100 * found[0], 100 * found[1], 100 * found[2]
+
+
+def table(rows: Sequence[tuple[str, list[Figures]]], names: Sequence[str]) -> str:
     """Markdown: patch AUROC / patch AP / image AUROC for the known families, the mean of the others, and each."""
 
     def cell(values: Sequence[float]) -> str:
@@ -179,10 +171,9 @@ def table(rows: Sequence[tuple[Readout, list[float]]], names: Sequence[str]) -> 
 
     heads = ["readout", names[0], "unseen, mean", *names[1:]]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for readout, row in rows:
-        by_set = np.array(row).reshape(-1, 3)
-        cells = [cell(by_set[0]), cell(by_set[1:].mean(axis=0)), *(cell(values) for values in by_set[1:])]
-        lines.append("| " + " | ".join([readout.name, *cells]) + " |")
+    for name, (known, *unseen) in rows:
+        cells = [cell(known), cell(np.mean(unseen, axis=0)), *(cell(values) for values in unseen)]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -207,14 +198,14 @@ def main() -> None:
     for name in options.unseen:
         sets[name] = rendered(Pictures(UNSEEN_SEED, options.count, size, [name]), name)
     every = ", ".join(map(str, layers))
-    readouts = [Readout("local stream")]
-    readouts += [Readout(f"and own stream {every}, {share:.0%}", layers, share) for share in options.shares]
+    names = ["local stream", *(f"and own stream {every}, {share:.0%}" for share in options.shares)]
     print("Patch AUROC / patch AP / image AUROC in percent.")
     for folder, backbone in backbones.items():
         fitted = see(backbone, fit, layers, "to fit on")
-        judged = {name: see(backbone, pictures, layers, name) for name, pictures in sets.items()}
+        seen = [see(backbone, pictures, layers, name) for name, pictures in sets.items()]
+        rows = judge(fitted, seen, layers, [0.0, *options.shares])
         print(f"\n{folder} ({backbone.hash[:12]})\n")
-        print(table(list(judge(readouts, fitted, judged)), list(judged)), flush=True)
+        print(table(list(zip(names, rows, strict=True)), list(sets)), flush=True)
 
 
 if __name__ == "__main__":
