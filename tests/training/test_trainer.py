@@ -147,7 +147,7 @@ def test_a_row_that_is_damaged_meanwhile_is_computed_anew(rendered, tmp_path):
     again, seen = kept_trainer(rendered, epochs=1, keep_features=place)
     again.run(tmp_path / "b.safetensors")
     assert seen == [1]
-    assert last_loss(tmp_path / "b.safetensors") == pytest.approx(last_loss(tmp_path / "a.safetensors"), rel=1e-5)
+    assert last_loss(tmp_path / "b.safetensors") == last_loss(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
