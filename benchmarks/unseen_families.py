@@ -6,7 +6,9 @@
 
 Versions of the embedded model are asked about families that the renderer got later. Readouts (a direction for patches
 in each place of the tower, another for the class token) are fitted on pictures of the other families and judged on
-both, so that real sets need not be looked at to choose between readouts. All see the same pictures.
+both, so that real sets need not be looked at to choose between readouts. All see the same pictures. With neighbours,
+the odds of each patch are multiplied by its distance to the most similar ones of its picture, to a power
+(`headclip.clip.neighbours`), which nothing is fitted for.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.neighbours import TYPICAL
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionRequest
 from headclip.clip.weights import load_backbone
@@ -32,8 +35,8 @@ from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.renderer import item_seed, render
 from headclip.evaluation.metrics.image import image_metrics
-from headclip.methods.headclip import proportional_csa
-from headclip.methods.scoring import joint_score, top_share_mean
+from headclip.methods.headclip import LEAST_DISTANCE, HeadClipConfig, proportional_csa
+from headclip.methods.scoring import joint_score, scaled_odds, top_share_mean
 from headclip.training.pretrain_losses import patch_targets
 
 Figures = tuple[float, float, float]
@@ -83,19 +86,22 @@ def rendered(pictures: Pictures, name: str) -> Rendered:
 
 @dataclass
 class Seen:
-    """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision."""
+    """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision;
+    neighbours: (n, N), distance to the most similar patches, as a multiple of the usual one."""
 
     pictures: Rendered
     patches: dict[int, Tensor]
     cls: dict[int, Tensor]
+    neighbours: Tensor
 
 
 @torch.inference_mode()
 def see(backbone: Backbone, pictures: Rendered, layers: Sequence[int], name: str) -> Seen:
     """One pass over all pictures."""
     csa = proportional_csa(backbone.config.vision.layers)
-    request = VisionRequest(csa=csa, taps=(csa[1],), plain=tuple(layers))
+    request = VisionRequest(csa=csa, taps=(csa[1],), plain=tuple(layers), neighbours=True)
     found: list[tuple[dict[int, Tensor], dict[int, Tensor]]] = []
+    unlike: list[Tensor] = []
 
     def unit(tokens: Tensor) -> Tensor:
         return F.normalize(backbone.vision.project(tokens), dim=-1).half()
@@ -107,10 +113,12 @@ def see(backbone: Backbone, pictures: Rendered, layers: Sequence[int], name: str
         }
         cls = {LOCAL: unit(tokens.cls)} | {place: unit(values[:, 0]) for place, values in tokens.plain.items()}
         found.append((patches, cls))
+        assert tokens.neighbours is not None
+        unlike.append(tokens.neighbours.flatten(1).clamp(min=LEAST_DISTANCE) / TYPICAL)
     patches, cls = (
         {place: torch.cat([part[side][place] for part in found]) for place in (LOCAL, *layers)} for side in (0, 1)
     )
-    return Seen(pictures, patches, cls)
+    return Seen(pictures, patches, cls, torch.cat(unlike))
 
 
 class Direction:
@@ -137,9 +145,23 @@ class Direction:
         return torch.stack(cosines).mean(dim=0) * self.scale.exp() + self.offset
 
 
-def judge(fitted: Seen, sets: Sequence[Seen], layers: Sequence[int], shares: Sequence[float]) -> list[list[Figures]]:
-    """Patch AUROC, patch AP and image AUROC in percent of each set, for each weight of the own stream's `layers`
-    beside the local stream's map and the last class token: (shares, sets, 3)."""
+@dataclass(frozen=True)
+class Readout:
+    """share: weight of the own stream beside the local one; power: of the distance to neighbours."""
+
+    share: float
+    power: float = 0.0
+
+    def title(self, layers: Sequence[int]) -> str:
+        if self.power:
+            return f"{self.share:.0%} and neighbours to the power {self.power:g}"
+        return f"and own stream {', '.join(map(str, layers))}, {self.share:.0%}" if self.share else "local stream"
+
+
+def judge(
+    fitted: Seen, sets: Sequence[Seen], layers: Sequence[int], readouts: Sequence[Readout]
+) -> list[list[Figures]]:
+    """Patch AUROC, patch AP and image AUROC in percent of each set: (readouts, sets, 3)."""
     truth = fitted.pictures
     maps = {place: Direction([patches], truth.targets, DEFECT_WEIGHT) for place, patches in fitted.patches.items()}
     last = Direction([fitted.cls[LOCAL]], truth.labels, 1.0)
@@ -150,7 +172,13 @@ def judge(fitted: Seen, sets: Sequence[Seen], layers: Sequence[int], shares: Seq
             local, *own = (maps[place]([seen.patches[place]]).sigmoid() for place in (LOCAL, *layers))
             own_map = torch.stack(own).mean(dim=0)
             logits = last([seen.cls[LOCAL]]), heads([seen.cls[layer] for layer in layers])
-            joined = [(torch.lerp(local, own_map, share), torch.lerp(*logits, share)) for share in shares]
+            joined = [
+                (
+                    scaled_odds(torch.lerp(local, own_map, readout.share), seen.neighbours**readout.power),
+                    torch.lerp(*logits, readout.share),
+                )
+                for readout in readouts
+            ]
         by_set.append([figures(patches, whole.sigmoid(), seen.pictures) for patches, whole in joined])
     return [list(row) for row in zip(*by_set, strict=True)]
 
@@ -186,6 +214,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="photographs under 45 %% of the pictures to fit on")
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 5, 7, 8], help="of the tower's own stream")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.4, 0.6, 1.0])
+    parser.add_argument("--powers", type=float, nargs="*", default=[0.25, 0.5, 0.75], help="of the distance")
     parser.add_argument("--fit", type=int, default=700, help="pictures to fit on")
     parser.add_argument("--count", type=int, default=200, help="pictures of each set to judge on")
     options = parser.parse_args()
@@ -197,13 +226,14 @@ def main() -> None:
     sets = {"known": rendered(Pictures(KNOWN_SEED, options.count, size, known), "known")}
     for name in options.unseen:
         sets[name] = rendered(Pictures(UNSEEN_SEED, options.count, size, [name]), name)
-    every = ", ".join(map(str, layers))
-    names = ["local stream", *(f"and own stream {every}, {share:.0%}" for share in options.shares)]
+    readouts = [Readout(share) for share in (0.0, *options.shares)]
+    readouts += [Readout(HeadClipConfig().stream_share, power) for power in options.powers]
+    names = [readout.title(layers) for readout in readouts]
     print("Patch AUROC / patch AP / image AUROC in percent.")
     for folder, backbone in backbones.items():
         fitted = see(backbone, fit, layers, "to fit on")
         seen = [see(backbone, pictures, layers, name) for name, pictures in sets.items()]
-        rows = judge(fitted, seen, layers, [0.0, *options.shares])
+        rows = judge(fitted, seen, layers, readouts)
         print(f"\n{folder} ({backbone.hash[:12]})\n")
         print(table(list(zip(names, rows, strict=True)), list(sets)), flush=True)
 

@@ -54,6 +54,8 @@ def test_every_exportable_method(method, keep_aspect):
         {"normalise_map": "image", "alpha": 0.7},
         {"top_level": "patches", "top_share": 0.3},
         {"stream_layers": (1, 3), "stream_share": 0.5},
+        {"stream_layers": (2,), "neighbour_weight": 0.5},
+        {"neighbour_weight": 1.0, "aggregation": "layers", "tap_fusion": "sum"},
         {"stream_layers": (2,), "aggregation": "layers", "tap_fusion": "sum"},
         {"global_score": "cosine", "alpha": 0.1, "sigma": 0.0},
         {"head_weights": False, "aggregation": "sum", "similarity": "qq", "csa_scale": 0.2},

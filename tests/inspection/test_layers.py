@@ -18,6 +18,7 @@ SETTINGS = [
     ("headclip", {"aggregation": "layers", "csa_layers": [1, 3], "tap_fusion": "sum"}),
     ("headclip", {"patch_norm": False}),
     ("headclip", {"stream_layers": [2, 3]}),
+    ("headclip", {"neighbour_weight": 0.8}),
     ("headclip", {"head_constraint": "softmax", "similarity": "kk", "csa_layers": [2, 3]}),
     ("headclip", {"aggregation": "taps", "taps": [1, 3], "csa_layers": [2, 3]}),
     ("anomalyclip", {"preset": "multi"}),

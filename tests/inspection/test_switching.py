@@ -17,6 +17,7 @@ SWITCHES = [
     ("headclip", {}, (1,), {"csa_layers": [1, 1]}),
     ("headclip", {"csa_layers": [3, 3]}, (1, 2), {"csa_layers": [1, 2]}),
     ("headclip", {"csa_layers": [1, 2], "stream_layers": [1, 3], "stream_share": 0.6}, (2,), {"csa_layers": [2, 2]}),
+    ("headclip", {"neighbour_weight": 0.8}, (2, 3), {"csa_layers": [2, 3]}),
     ("headclip", {"aggregation": "layers", "tap_fusion": "sum"}, (2, 3), {"csa_layers": [2, 3]}),
     ("headclip", {"aggregation": "taps", "taps": [1, 3], "csa_layers": [1, 3]}, (1, 2), {"taps": [1, 2]}),
     ("headclip", {"top_level": "patches", "similarity": "kk", "patch_norm": False}, (3,), {"csa_layers": [3, 3]}),
@@ -145,3 +146,17 @@ def test_linear_heads_stay_whatever_layers_count(detector_of, picture):
     assert np.abs(one.layers.logits - other.layers.logits).max() > 1e-3
     plain = detector_of("headclip")
     assert judge_kept(plain.method, kept_of(plain, picture), plain.text_of()).layers.own_share == 0.0
+
+
+def test_neighbours_are_told_and_counted_once(detector_of, picture):
+    """The odds of every map, whole or without a part, are those of a detector without them, times one factor."""
+    found = []
+    for weight in (0.8, 0.0):
+        detector = detector_of("headclip", neighbour_weight=weight)
+        found.append(judge_kept(detector.method, kept_of(detector, picture), detector.text_of()).layers)
+    assert [layers.neighbour_weight for layers in found] == [0.8, 0.0]
+    whole, parts = ([getattr(layers, name).astype(float) for layers in found] for name in ("patch_map", "without"))
+    factor = whole[0] / (1 - whole[0]) / (whole[1] / (1 - whole[1]))
+    assert factor.std() > 0.1
+    np.testing.assert_allclose(parts[0] / (1 - parts[0]), parts[1] / (1 - parts[1]) * factor, rtol=1e-3)
+    np.testing.assert_allclose(found[0].logits, found[1].logits)

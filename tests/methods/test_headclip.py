@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from headclip.clip.neighbours import TYPICAL, neighbour_distance
 from headclip.clip.vision import VisionRequest
 from headclip.errors import BackboneError, InputError
 from headclip.methods import create_method, list_methods
@@ -264,3 +265,30 @@ def test_linear_heads_in_layers_that_are_not_there(backbone, wrong):
 def test_a_share_of_linear_heads_beyond_one(backbone):
     with pytest.raises(InputError, match="stream_share"):
         HeadClipConfig(stream_share=1.2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"stream_layers": (1,)}, {"aggregation": "layers", "tap_fusion": "sum"}])
+def test_neighbours_multiply_the_odds_of_the_map(backbone, pixels, settings):
+    plain = HeadClip(backbone, HeadClipConfig(**settings))
+    method = HeadClip(backbone, HeadClipConfig(**settings, neighbour_weight=0.7))
+    with torch.no_grad():
+        tokens, text = method.tokens(pixels), method.text_vectors()[0]
+        before, after = (m.patch_map(tokens, text).double() / m.map_maximum for m in (plain, method))
+        close(plain.image_logits(tokens, text), method.image_logits(tokens, text))
+    factor = (neighbour_distance(pixels, 14).double() / TYPICAL) ** 0.7
+    assert factor.std() > 0.1
+    close(after / (1 - after), before / (1 - before) * factor, atol=1e-5, rtol=1e-4)
+    assert plain.tokens(pixels).neighbours is None
+
+
+def test_an_even_picture_keeps_some_odds(backbone):
+    method = HeadClip(backbone, HeadClipConfig(neighbour_weight=1.0))
+    with torch.no_grad():
+        found = method.patch_map(method.tokens(torch.zeros(1, 3, *SIZE)), method.text_vectors()[0])
+    assert found.isfinite().all()
+    assert found.min() > 0
+
+
+def test_a_negative_weight_of_neighbours():
+    with pytest.raises(InputError, match="neighbour_weight"):
+        HeadClipConfig(neighbour_weight=-0.1)

@@ -37,6 +37,7 @@ METHODS = {
     "headclip without head weights": {"head_weights": False},
     "headclip with taps below": {"aggregation": "taps", "taps": [1, 2, 3], "csa_layers": [2, 3]},
     "headclip without base": {"aggregation": "sum"},
+    "headclip with neighbours": {"neighbour_weight": 0.5},
     "headclip with linear heads": {"stream_layers": [1, 3]},
     "headclip with linear heads alone": {"stream_layers": [2], "head_weights": False},
     "anomalyclip": {"preset": "multi"},

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headclip.clip.blocks import Block
+from headclip.clip.neighbours import neighbour_distance
 from headclip.clip.vision import (
     VisionRequest,
     VisionTokens,
@@ -67,6 +68,9 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
         x = block.add_mlp(x)
         if layer in plain_taps:
             plain[layer] = x
+    neighbours: Tensor | None = None
+    if any(stream.request.neighbours for stream in streams):
+        neighbours = neighbour_distance(pixels, tower.config.patch_size)
     found = []
     for stream, owner in zip(streams, owners, strict=True):
         taps = {
@@ -74,7 +78,8 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
             for tap in stream.request.taps
         }
         own = {layer: plain[layer] for layer in stream.request.plain}
-        found.append(VisionTokens(x[:, 0], taps, grid, plain=own))
+        unlike = neighbours if stream.request.neighbours else None
+        found.append(VisionTokens(x[:, 0], taps, grid, plain=own, neighbours=unlike))
     return found
 
 

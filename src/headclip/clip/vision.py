@@ -20,6 +20,7 @@ from headclip.clip.blocks import Attention, Block, Blocks
 from headclip.clip.config import VisionConfig
 from headclip.clip.detail import Detail
 from headclip.clip.mixed import mixed_linear
+from headclip.clip.neighbours import neighbour_distance
 from headclip.errors import InputError
 
 Similarity = Literal["vv", "qq", "kk"]
@@ -37,6 +38,7 @@ class VisionRequest:
     scale: factor inside the CSA softmax; None means 1/sqrt(head_dim) (A5).
     keep_heads: also return every CSA layer's head outputs, before head weights and output projection.
     plain: layers after which the tokens of the tower's own stream are wanted, beside those of the local one.
+    neighbours: also how unlike each patch is to the others of its image (`clip.neighbours`).
     """
 
     csa: tuple[int, int] | None = None
@@ -47,6 +49,7 @@ class VisionRequest:
     interpolation: Interpolation = "bilinear"
     keep_heads: bool = False
     plain: tuple[int, ...] = ()
+    neighbours: bool = False
 
     def check(self, layers: int) -> None:
         """Raise InputError where a layer does not exist in a tower of that many layers."""
@@ -73,6 +76,7 @@ class VisionTokens:
     grid: rows and columns of patches.
     heads: CSA layer -> (B, 1 + N, W), and base: (B, 1 + N, W), what enters the first CSA layer; if asked for.
     plain: layer -> (B, 1 + N, W) of the tower's own stream, if asked for.
+    neighbours: (B, rows, columns), distance to the most similar patches of the same image, if asked for.
     """
 
     cls: Tensor
@@ -81,6 +85,7 @@ class VisionTokens:
     heads: dict[int, Tensor] = field(default_factory=dict)
     base: Tensor | None = None
     plain: dict[int, Tensor] = field(default_factory=dict)
+    neighbours: Tensor | None = None
 
 
 class VisionTower(nn.Module):
@@ -180,7 +185,8 @@ class VisionTower(nn.Module):
                 taps[layer] = x if local is None else local
             if layer in request.plain:
                 plain[layer] = x
-        return VisionTokens(x[:, 0], taps, grid, heads, base, plain)
+        neighbours = neighbour_distance(pixels, self.config.patch_size) if request.neighbours else None
+        return VisionTokens(x[:, 0], taps, grid, heads, base, plain, neighbours)
 
     def accumulate(
         self, kept: VisionTokens, request: VisionRequest, head_weights: Tensor | None = None
@@ -199,7 +205,7 @@ class VisionTower(nn.Module):
             local = local + folded_projection(self.blocks[layer - 1].attn, kept.heads[layer], weights)
             if layer in request.taps:
                 taps[layer] = local
-        return VisionTokens(kept.cls, taps, kept.grid, plain=kept.plain)
+        return VisionTokens(kept.cls, taps, kept.grid, plain=kept.plain, neighbours=kept.neighbours)
 
 
 def attended(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from headclip.clip.neighbours import neighbour_distance
 from headclip.clip.vision import VisionTower, advance, consistent_heads
 from headclip.errors import InputError
 from headclip.methods.base import Method, create_method
@@ -56,7 +57,8 @@ class KeptFeatures:
 
     size: (H, W) of the pixels that entered the tower; grid: rows and columns of patches; cls: (1, W) at the end.
     inputs: layer from 1 -> (1, 1 + N, W), what enters it, CLS slot first; heads: layer -> (1, 1 + N, W), its heads'
-    outputs in consistent self-attention, before head weights and projection.
+    outputs in consistent self-attention, before head weights and projection; neighbours: (1, rows, columns) where the
+    method reads it.
     """
 
     size: tuple[int, int]
@@ -64,11 +66,13 @@ class KeptFeatures:
     cls: Tensor
     inputs: dict[int, Tensor]
     heads: dict[int, Tensor]
+    neighbours: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory in bytes that the features take."""
-        return sum(value.nbytes for value in (self.cls, *self.inputs.values(), *self.heads.values()))
+        kept = [self.cls, *self.inputs.values(), *self.heads.values()]
+        return sum(value.nbytes for value in kept) + (0 if self.neighbours is None else self.neighbours.nbytes)
 
 
 @torch.no_grad()
@@ -91,7 +95,8 @@ def keep_features(method: SimilarityMethod, pixels: Tensor) -> KeptFeatures:
         x = advance(block, x, q, k, v, cls_only=layer == len(tower.blocks) and layer not in request.plain)
     if len(tower.blocks) in request.plain:
         inputs[len(tower.blocks) + 1] = x
-    return KeptFeatures((pixels.shape[-2], pixels.shape[-1]), grid, x[:, 0], inputs, heads)
+    neighbours = neighbour_distance(pixels, tower.config.patch_size) if request.neighbours else None
+    return KeptFeatures((pixels.shape[-2], pixels.shape[-1]), grid, x[:, 0], inputs, heads, neighbours)
 
 
 def variant(method: SimilarityMethod, selection: Selection) -> SimilarityMethod:

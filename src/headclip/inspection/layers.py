@@ -23,7 +23,7 @@ without each part is computed as well, by the method itself, from the stream wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class LayerMaps:
         what a head does to tell them apart; its rows are the layers of `parts`.
     own_share: the weight in map and global score, from 0 to 1, of linear heads on the tower's own stream, which no part
         of the local stream changes; 0 without any.
+    neighbour_weight: the power of the distance to the most similar patches that multiplies the odds of the map, which
+        no part changes either; 0 where the method does not read it.
     """
 
     parts: tuple[int, ...]
@@ -72,6 +74,7 @@ class LayerMaps:
     hot: NDArray[np.bool_]
     head_contrast: NDArray[np.float32]
     own_share: float = 0.0
+    neighbour_weight: float = 0.0
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -170,7 +173,7 @@ class LocalStream:
             if layer in self.method.taps:
                 taps[layer] = local
         plain = {layer: features.inputs[layer + 1] for layer in self.method.request.plain}
-        self.tokens = VisionTokens(features.cls, taps, features.grid, plain=plain)
+        self.tokens = VisionTokens(features.cls, taps, features.grid, plain=plain, neighbours=features.neighbours)
 
     def weights_of(self, layer: int) -> Tensor | None:
         return None if self.weights is None else self.weights[layer]
@@ -212,6 +215,7 @@ class LocalStream:
             hot=hot.cpu().numpy(),
             head_contrast=_numpy(contrast),
             own_share=method.config.stream_share if method.request.plain else 0.0,
+            neighbour_weight=method.config.neighbour_weight if method.request.neighbours else 0.0,
         )
 
     def _reaches(self, part: int, tap: int) -> bool:
@@ -224,7 +228,7 @@ class LocalStream:
             tap: tokens - self.outputs[part] if self._reaches(part, tap) else tokens
             for tap, tokens in self.tokens.local.items()
         }
-        return VisionTokens(self.tokens.cls, local, self.tokens.grid, plain=self.tokens.plain)
+        return replace(self.tokens, local=local)
 
     def split(self, tap: int) -> _Split:
         """The logit at one tap as a sum; what a tap below the first CSA layer reads counts as constant."""

@@ -15,14 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.neighbours import TYPICAL
 from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, Similarity, VisionRequest, VisionTokens
 from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
-from headclip.methods.scoring import TopLevel
+from headclip.methods.scoring import TopLevel, scaled_odds
 from headclip.methods.similarity import SimilarityMethod, at_pixels, check_taps
 from headclip.methods.stream_heads import StreamHeads
+
+LEAST_DISTANCE = 0.01  # between patches, as a factor of odds: an even picture is not certain to be normal
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class HeadClipConfig:
     # beyond the paper: linear heads on the tower's own stream, in these layers, and their weight in map and score
     stream_layers: tuple[int, ...] = ()
     stream_share: float = 0.4
+    # and how much a patch's unlikeness to the others of its image counts: an exponent on the odds of the map
+    neighbour_weight: float = 0.0
 
     def __post_init__(self) -> None:
         checks = [
@@ -72,6 +77,7 @@ class HeadClipConfig:
             (self.sigma >= 0.0, "sigma must not be negative"),
             (self.temperature > 0.0, "temperature must be positive"),
             (0.0 <= self.stream_share <= 1.0, "stream_share must lie in [0, 1]"),
+            (self.neighbour_weight >= 0.0, "neighbour_weight must not be negative"),
             (self.n_context >= 1 and self.n_deep >= 0, "n_context must be at least 1, n_deep at least 0"),
         ]
         for holds, message in checks:
@@ -97,7 +103,9 @@ class HeadClip(SimilarityMethod, TrainableMethod):
 
     Learnt: the prompts' context and deep tokens, and `head_weight` (CSA layers, heads). With `stream_layers`, linear
     heads on the tower's own stream too: map and logits are then means of what the prompts and they say,
-    weighted by `stream_share`. The paper has none; benchmarks/unseen_families.py says why one may want them.
+    weighted by `stream_share`. With `neighbour_weight`, the odds of each patch are multiplied by its distance to the
+    most similar patches of its image (`clip.neighbours`), to that power. The paper has neither;
+    benchmarks/unseen_families.py says why one may want them.
     """
 
     config_class = HeadClipConfig
@@ -156,6 +164,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             scale=self.config.csa_scale,
             interpolation=self.config.position_interpolation,
             plain=self.config.stream_layers,
+            neighbours=self.config.neighbour_weight > 0.0,
         )
 
     @property
@@ -196,11 +205,15 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         return super().pixel_maps(tokens, text, size) + [at_pixels(p, size) for p in self._of_heads(tokens)]
 
     def patch_map(self, tokens: VisionTokens, text: Tensor) -> Tensor:
-        prompts = super().patch_map(tokens, text)
-        if self.stream_heads is None:
-            return prompts
-        heads = torch.stack([p[:, 1] for p in self._of_heads(tokens)]).mean(dim=0) * self.map_maximum
-        return torch.lerp(prompts, heads, self.config.stream_share)
+        learnt = super().patch_map(tokens, text)
+        if self.stream_heads is not None:
+            heads = torch.stack([p[:, 1] for p in self._of_heads(tokens)]).mean(dim=0) * self.map_maximum
+            learnt = torch.lerp(learnt, heads, self.config.stream_share)
+        if not self.config.neighbour_weight:
+            return learnt
+        assert tokens.neighbours is not None
+        factor = (tokens.neighbours.clamp(min=LEAST_DISTANCE) / TYPICAL) ** self.config.neighbour_weight
+        return scaled_odds(learnt / self.map_maximum, factor) * self.map_maximum
 
     def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:
         prompts = super().image_logits(tokens, text)

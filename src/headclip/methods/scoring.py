@@ -43,6 +43,12 @@ def similarity(features: Tensor, text: Tensor, temperature: float = 0.07) -> Ten
     return (cosines(features, text) / temperature).softmax(dim=-1)
 
 
+def scaled_odds(probability: Tensor, factor: Tensor) -> Tensor:
+    """Probabilities in [0, 1] whose odds p / (1 - p) are multiplied by a factor greater than 0."""
+    raised = probability * factor
+    return raised / (raised + 1 - probability)
+
+
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def upsampling_operator(size: int, grid: int) -> Tensor:

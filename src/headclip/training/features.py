@@ -54,7 +54,7 @@ def kept_request(method: Method) -> VisionRequest:
             f"{method.name} needs the tower anew in every step, because what it learns works inside the tower; "
             "train it without kept features"
         )
-    request = stream.request
+    request = replace(stream.request, neighbours=False)  # learning reads what each part says, not the map of all
     if isinstance(method, TrainableMethod) and not method.learns_maps:
         return replace(request, csa=None, taps=())
     if request.csa is None or stream.head_weights is None:

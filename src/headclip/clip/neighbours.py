@@ -1,0 +1,76 @@
+"""How unlike each patch of a picture is to those of the same picture that are most like it; nothing is learnt.
+
+What has no likeness anywhere in its picture stands out, whatever the picture shows: the oldest idea of visual
+saliency (Goferman, Zelnik-Manor and Tal, CVPR 2010; Boiman and Irani, ICCV 2005). It reads pixels rather than
+tokens, and so it errs where a tower does not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NEAREST = 3
+TYPICAL = 0.4
+"""The usual distance, about its geometric mean over patches of rendered pictures."""
+
+SCALES = (1, 2)  # pixels a side of the cells between which differences are taken
+FLOOR = 0.04  # of a number's spread, in normalised pixels: what differs by less is noise
+MOST = 6.0  # spreads from the mean: what lies beyond counts as this far
+SPREAD = 1.25  # standard deviations a mean absolute deviation, of a normal distribution
+
+
+@torch.no_grad()
+def neighbour_distance(pixels: Tensor, patch: int) -> Tensor:
+    """Mean distance of each patch's description to the NEAREST ones among those of the other patches.
+
+    Args:
+        pixels: (B, 3, H, W), normalised; both sides multiples of `patch`.
+
+    Returns:
+        (B, rows, columns) float32, at least 0. Where there are fewer others than NEAREST, TYPICAL stands for the rest.
+    """
+    grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
+    with torch.autocast(pixels.device.type, enabled=False):
+        found = _standardised(describe(pixels.float(), patch))
+        square = found.square().sum(dim=-1)
+        distance = (square[:, :, None] + square[:, None, :] - 2 * found @ found.mT).clamp(min=0)
+        distance = F.pad(distance, (0, NEAREST), value=torch.inf)  # no branch for few patches: a graph has none
+        nearest = distance.topk(NEAREST + 1, dim=-1, largest=False).values[..., 1:]  # the first is the patch itself
+        nearest = torch.where(nearest.isinf(), TYPICAL**2, nearest)
+        return nearest.sqrt().mean(dim=-1).unflatten(1, grid)
+
+
+def describe(pixels: Tensor, patch: int) -> Tensor:
+    """Mean and deviation over each patch of brightness, two colour differences, and gradient and Laplacian between
+    cells of each of SCALES: (B, 3, H, W) -> (B, N, numbers), patches by rows."""
+    rows, columns = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+    cut = pixels.unflatten(-1, (columns, patch)).unflatten(-3, (rows, patch))  # (B, 3, rows, p, columns, p)
+    red, green, blue = cut.permute(1, 0, 2, 4, 3, 5).flatten(2, 3)  # (B, N, p, p) each
+    grey = (red + green + blue) / 3
+    signals = [grey, red - green, blue - green]
+    for scale in SCALES:
+        if patch % scale == 0 and patch // scale >= 3:
+            cells = grey.unflatten(-1, (-1, scale)).unflatten(-3, (-1, scale)).mean(dim=(-3, -1))
+            signals += [_gradient(cells), _laplacian(cells)]
+    flat = [signal.flatten(2) for signal in signals]
+    return torch.stack([part for x in flat for part in (x.mean(dim=-1), x.std(dim=-1, correction=0))], dim=-1)
+
+
+def _standardised(found: Tensor) -> Tensor:
+    """Each number of (B, N, numbers) in spreads from its mean over the picture, at most MOST."""
+    found = found - found.mean(dim=1, keepdim=True)
+    return (found / (SPREAD * found.abs().mean(dim=1, keepdim=True) + FLOOR)).clamp(-MOST, MOST)
+
+
+def _gradient(cells: Tensor) -> Tensor:
+    """Magnitude of the differences to the next cell below and to the right."""
+    here = cells[..., :-1, :-1]
+    return ((cells[..., 1:, :-1] - here).square() + (cells[..., :-1, 1:] - here).square()).sqrt()
+
+
+def _laplacian(cells: Tensor) -> Tensor:
+    """Four times each inner cell less its four neighbours."""
+    beside = cells[..., :-2, 1:-1] + cells[..., 2:, 1:-1] + cells[..., 1:-1, :-2] + cells[..., 1:-1, 2:]
+    return 4 * cells[..., 1:-1, 1:-1] - beside
