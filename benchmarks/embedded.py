@@ -3,8 +3,9 @@
     python benchmarks/embedded.py --data sdd=data/SDD --data elpv=data-pypi/elpv_dataset --out runs/yardsticks
 
 Yardsticks: the same architecture with random weights, and `yardsticks.PatchNeighbours`, which learns nothing. Prints
-image AUROC, AP, F1-max and pixel AUROC, AUPRO, AP in percent with bootstrap intervals, and on which sets the intervals
-of the embedded model lie above those of both yardsticks. Each detector's tables and curves are in the folder as well.
+image AUROC, AP, F1-max and pixel AUROC, AUPRO, AP in percent with bootstrap intervals, on which sets the intervals
+of the embedded model lie above those of both yardsticks, and the differences, paired over the images. Each detector's
+tables and curves are in the folder as well.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from headclip.clip.initialise import initialise
 from headclip.clip.weights import load_backbone
 from headclip.data.datasets import open_spec
 from headclip.evaluation.bootstrap import Interval
+from headclip.evaluation.comparison import compare_results
 from headclip.evaluation.evaluate import Evaluation, Options, evaluate
 from headclip.files import write_atomically
 from headclip.inference.detector import Detector
@@ -84,7 +86,7 @@ def cell(interval: Interval | None) -> str:
 
 
 def verdicts(evaluations: dict[str, Evaluation]) -> list[str]:
-    """For each set and decisive figure: whether our interval lies above both yardsticks'."""
+    """For each set and decisive figure: whether our interval lies above both yardsticks', and the paired differences."""
     lines = []
     others = [name for name in evaluations if name != OURS]
     for number, ours in enumerate(evaluations[OURS].results):
@@ -97,8 +99,19 @@ def verdicts(evaluations: dict[str, Evaluation]) -> list[str]:
             word = (
                 "above both" if len(beaten) == len(rivals) else f"not above {', '.join(lost)}" if lost else "touching"
             )
-            lines.append(f"{ours.dataset.info.title}, {FIGURES[figure]}: {word}")
+            paired = ", ".join(difference(evaluations, number, name, figure) for name in others)
+            lines.append(f"{ours.dataset.info.title}, {FIGURES[figure]}: {word}; paired difference {paired}")
     return lines
+
+
+def difference(evaluations: dict[str, Evaluation], number: int, rival: str, figure: str) -> str:
+    """Ours less a yardstick's in percentage points, with its interval over the same draws of images."""
+    pair = [evaluations[name].results[number] for name in (rival, OURS)]
+    found = compare_results(pair)[0]
+    if figure not in found.metrics:
+        return f"to {rival} unknown ({found.reason})"
+    value = found.metrics[figure]
+    return f"to {rival} {100 * value.difference:+.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def main() -> None:

@@ -154,7 +154,7 @@ class Readout:
 
     def title(self, layers: Sequence[int]) -> str:
         if self.power:
-            return f"{self.share:.0%} and neighbours to the power {self.power:g}"
+            return f"and own stream {self.share:.0%}, and neighbours to the power {self.power:g}"
         return f"and own stream {', '.join(map(str, layers))}, {self.share:.0%}" if self.share else "local stream"
 
 

@@ -61,6 +61,17 @@ def test_losses_fall(backbone, rendered, tmp_path):
     assert log[-1]["total"] < log[0]["total"]
 
 
+@pytest.mark.parametrize("kept", [{}, {"keep_features": True}], ids=["passes", "kept"])
+def test_neighbours_leave_what_is_learnt_alone(backbone, rendered, tmp_path, kept):
+    learnt = []
+    for weight in (0.0, 0.5):
+        method = HeadClip(backbone, HeadClipConfig(sigma=1.0, neighbour_weight=weight))
+        Trainer(method, rendered, TrainConfig(epochs=1, **kept)).run(tmp_path / f"{weight}.safetensors")
+        learnt.append(method.state_dict())
+        assert read_info(tmp_path / f"{weight}.safetensors").config["neighbour_weight"] == weight
+    assert all(torch.equal(value, learnt[1][name]) for name, value in learnt[0].items())
+
+
 class StopError(Exception):
     pass
 
