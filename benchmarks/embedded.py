@@ -86,7 +86,7 @@ def cell(interval: Interval | None) -> str:
 
 
 def verdicts(evaluations: dict[str, Evaluation]) -> list[str]:
-    """For each set and decisive figure: whether our interval lies above those of both yardsticks; paired differences."""
+    """For each set and decisive figure: whether our interval lies above both yardsticks'; then paired differences."""
     lines = []
     others = [name for name in evaluations if name != OURS]
     for number, ours in enumerate(evaluations[OURS].results):
