@@ -124,6 +124,12 @@ def test_tokens_equal_those_of_the_tower(
     for tap, value in whole.local.items():
         assert (kept.local[tap] - value).norm() < error * value.norm()
     assert kept.grid == whole.grid
+    assert (kept.neighbours is None) == ("neighbour_weight" not in config)
+    if kept.neighbours is not None:
+        assert torch.equal(kept.neighbours, whole.neighbours)
+    with torch.no_grad():  # and so whatever the method makes of them works
+        scores = [method.score(tokens, method.text_vectors()[0], SIZE).score for tokens in (kept, whole)]
+    close(scores[0], scores[1], atol=0.02, rtol=0)
     assert store.bytes == len(keys) * store.bytes_per_image(method)
 
 

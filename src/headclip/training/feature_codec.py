@@ -25,8 +25,8 @@ ROUND_UP = 1.001  # more than half precision can lose, so that a kept scale is n
 class Plane:
     """One tensor that is kept of each image: (tokens, width).
 
-    name: what it is, unique among all that are kept at one image size. code: how it is written; "fp32" for the class
-    token, which is small and decides the image score. group: channels with a common scale, those of one head.
+    name: what it is, unique among all that are kept at one image size. code: how it is written; "fp32" for what is
+    small and decides a score by itself, as the class token does. group: channels with a common scale, those of one head.
     """
 
     name: str

@@ -54,7 +54,7 @@ def kept_request(method: Method) -> VisionRequest:
             f"{method.name} needs the tower anew in every step, because what it learns works inside the tower; "
             "train it without kept features"
         )
-    request = replace(stream.request, neighbours=False)  # learning reads what each part says, not the map of all
+    request = stream.request
     if isinstance(method, TrainableMethod) and not method.learns_maps:
         return replace(request, csa=None, taps=())
     if request.csa is None or stream.head_weights is None:
@@ -79,18 +79,21 @@ def tokens_from_kept(method: Method, kept: VisionTokens) -> VisionTokens:
 
 @dataclass(frozen=True)
 class Part:
-    """Where a tensor of a pass lies: kind "cls", "base", "local", "heads" or "plain", and its layer."""
+    """Where a tensor of a pass lies: kind "cls", "base", "neighbours", "local", "heads" or "plain", and its layer."""
 
     kind: str
     layer: int = 0
 
     def of(self, tokens: VisionTokens) -> Tensor:
-        """(B, tokens, width)."""
+        """(B, tokens, width); neighbours as one row for all patches."""
         if self.kind == "cls":
             return tokens.cls[:, None]
         if self.kind == "base":
             assert tokens.base is not None
             return tokens.base
+        if self.kind == "neighbours":
+            assert tokens.neighbours is not None
+            return tokens.neighbours.flatten(1)[:, None]
         return self.place(tokens)[self.layer]
 
     def place(self, tokens: VisionTokens) -> dict[int, Tensor]:
@@ -187,11 +190,15 @@ class FeatureStore:
             rows, dtype = self._open(plane), self.backbone.dtype
             if part.kind == "heads":  # as exact as they are kept, where `mixed_linear` takes over
                 dtype = torch.float16 if self.arithmetic == torch.bfloat16 != dtype else self.arithmetic
+            elif part.kind == "neighbours":  # float32 whatever the tower computes in
+                dtype = torch.float32
             values = plane.decode([rows.read(key) for key in keys], self.backbone.device, dtype)
             if part.kind == "cls":
                 kept.cls = values[:, 0]
             elif part.kind == "base":
                 kept.base = values
+            elif part.kind == "neighbours":
+                kept.neighbours = values[:, 0].unflatten(-1, self.grid)
             else:
                 part.place(kept)[part.layer] = values
         return tokens_from_kept(method, kept)
@@ -255,6 +262,9 @@ class FeatureStore:
             local = f"local-{csa}-{first}-{tap}" + ("" if request.with_base else "-sum")
             found[Part("local", tap)] = plane(f"stream-{tap}" if tap < first else local)
         found |= {Part("plain", layer): plane(f"stream-{layer}") for layer in request.plain}
+        if request.neighbours:
+            patches = self.grid[0] * self.grid[1]
+            found[Part("neighbours")] = Plane("neighbours", 1, patches, patches, "fp32")
         if request.keep_heads and request.csa:
             found[Part("base")] = plane(f"stream-{first - 1}")
             found |= {Part("heads", layer): plane(f"heads-{csa}-{layer}") for layer in range(first, request.csa[1] + 1)}
