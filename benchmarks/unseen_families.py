@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from headclip.clip.backbone import Backbone
-from headclip.clip.neighbours import TYPICAL
+from headclip.clip.neighbours import odds_factor
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionRequest
 from headclip.clip.weights import load_backbone
@@ -35,7 +35,7 @@ from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.renderer import item_seed, render
 from headclip.evaluation.metrics.image import image_metrics
-from headclip.methods.headclip import LEAST_DISTANCE, HeadClipConfig, proportional_csa
+from headclip.methods.headclip import HeadClipConfig, proportional_csa
 from headclip.methods.scoring import joint_score, scaled_odds, top_share_mean
 from headclip.training.pretrain_losses import patch_targets
 
@@ -87,7 +87,7 @@ def rendered(pictures: Pictures, name: str) -> Rendered:
 @dataclass
 class Seen:
     """What a tower makes of a set. patches, cls: place -> (n, N, E) and (n, E), unit vectors in half precision;
-    neighbours: (n, N), distance to the most similar patches, as a multiple of the usual one."""
+    neighbours: (n, N), distance to the most similar patches."""
 
     pictures: Rendered
     patches: dict[int, Tensor]
@@ -114,7 +114,7 @@ def see(backbone: Backbone, pictures: Rendered, layers: Sequence[int], name: str
         cls = {LOCAL: unit(tokens.cls)} | {place: unit(values[:, 0]) for place, values in tokens.plain.items()}
         found.append((patches, cls))
         assert tokens.neighbours is not None
-        unlike.append(tokens.neighbours.flatten(1).clamp(min=LEAST_DISTANCE) / TYPICAL)
+        unlike.append(tokens.neighbours.flatten(1))
     patches, cls = (
         {place: torch.cat([part[side][place] for part in found]) for place in (LOCAL, *layers)} for side in (0, 1)
     )
@@ -174,7 +174,7 @@ def judge(
             logits = last([seen.cls[LOCAL]]), heads([seen.cls[layer] for layer in layers])
             joined = [
                 (
-                    scaled_odds(torch.lerp(local, own_map, readout.share), seen.neighbours**readout.power),
+                    scaled_odds(torch.lerp(local, own_map, readout.share), odds_factor(seen.neighbours, readout.power)),
                     torch.lerp(*logits, readout.share),
                 )
                 for readout in readouts

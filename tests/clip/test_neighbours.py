@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headclip.clip.neighbours import FLOOR, MOST, NEAREST, SPREAD, TYPICAL, describe, neighbour_distance
+from headclip.clip.neighbours import FLOOR, NEAREST, TYPICAL, describe, neighbour_distance
+from headclip.clip.rarity import MOST, SPREAD
 from headclip.clip.streams import Stream, run_streams
 from headclip.clip.vision import VisionRequest
 from tiny_clip import make_backbone, make_config

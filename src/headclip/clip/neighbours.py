@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headclip.clip.rarity import mean_and_deviation, mean_squared_distances, standardised
+
 NEAREST = 3
 TYPICAL = 0.4
 """The usual distance, about its geometric mean over patches of rendered pictures."""
 
 SCALES = (1, 2)  # pixels a side of the cells between which differences are taken
 FLOOR = 0.04  # of a number's spread, in normalised pixels: what differs by less is noise
-MOST = 6.0  # spreads from the mean: what lies beyond counts as this far
-SPREAD = 1.25  # standard deviations a mean absolute deviation, of a normal distribution
+LEAST = 0.01  # a distance, where it multiplies odds: an even picture is not certain to be normal
 
 
 @torch.no_grad()
@@ -33,13 +34,17 @@ def neighbour_distance(pixels: Tensor, patch: int) -> Tensor:
     """
     grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
     with torch.autocast(pixels.device.type, enabled=False):
-        found = _standardised(describe(pixels.float(), patch))
-        square = found.square().sum(dim=-1)
-        distance = (square[:, :, None] + square[:, None, :] - 2 * found @ found.mT).clamp(min=0)
+        found = standardised(describe(pixels.float(), patch), FLOOR)
+        distance = found.shape[-1] * mean_squared_distances(found)
         distance = F.pad(distance, (0, NEAREST), value=torch.inf)  # no branch for few patches: a graph has none
         nearest = distance.topk(NEAREST + 1, dim=-1, largest=False).values[..., 1:]  # the first is the patch itself
         nearest = torch.where(nearest.isinf(), TYPICAL**2, nearest)
         return nearest.sqrt().mean(dim=-1).unflatten(1, grid)
+
+
+def odds_factor(distance: Tensor, power: float) -> Tensor:
+    """What a distance multiplies the odds of a patch by: its ratio to the usual one, to a power."""
+    return (distance.clamp(min=LEAST) / TYPICAL) ** power
 
 
 def describe(pixels: Tensor, patch: int) -> Tensor:
@@ -54,19 +59,7 @@ def describe(pixels: Tensor, patch: int) -> Tensor:
         if patch % scale == 0 and patch // scale >= 3:
             cells = _cells(grey, scale)
             signals += [_gradient(cells), _laplacian(cells)]
-    return torch.stack([part for signal in signals for part in _mean_and_deviation(signal.flatten(2))], dim=-1)
-
-
-def _mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, cells) -> (B, N) each; `Tensor.std` takes three times as long."""
-    mean = values.mean(dim=-1, keepdim=True)
-    return mean[..., 0], (values - mean).square().mean(dim=-1).sqrt()
-
-
-def _standardised(found: Tensor) -> Tensor:
-    """Each number of (B, N, numbers) in spreads from its mean over the picture, at most MOST."""
-    found = found - found.mean(dim=1, keepdim=True)
-    return (found / (SPREAD * found.abs().mean(dim=1, keepdim=True) + FLOOR)).clamp(-MOST, MOST)
+    return torch.stack([part for signal in signals for part in mean_and_deviation(signal.flatten(2))], dim=-1)
 
 
 def _cells(grey: Tensor, side: int) -> Tensor:

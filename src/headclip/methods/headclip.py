@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from headclip.clip.backbone import Backbone
-from headclip.clip.neighbours import TYPICAL
+from headclip.clip.neighbours import odds_factor
 from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, Similarity, VisionRequest, VisionTokens
 from headclip.errors import InputError
@@ -24,8 +24,6 @@ from headclip.methods.prompts import PromptLearner
 from headclip.methods.scoring import TopLevel, scaled_odds
 from headclip.methods.similarity import SimilarityMethod, at_pixels, check_taps
 from headclip.methods.stream_heads import StreamHeads
-
-LEAST_DISTANCE = 0.01  # between patches, as a factor of odds: an even picture is not certain to be normal
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         if not self.config.neighbour_weight:
             return learnt
         assert tokens.neighbours is not None
-        factor = (tokens.neighbours.clamp(min=LEAST_DISTANCE) / TYPICAL) ** self.config.neighbour_weight
+        factor = odds_factor(tokens.neighbours, self.config.neighbour_weight)
         return scaled_odds(learnt / self.map_maximum, factor) * self.map_maximum
 
     def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Plane:
     """One tensor that is kept of each image: (tokens, width).
 
     name: what it is, unique among all that are kept at one image size. code: how it is written; "fp32" for what is
-    small and decides a score by itself, as the class token does. group: channels with a common scale, those of one head.
+    small and decides a score by itself, as the class token does. group: channels with a common scale, of one head.
     """
 
     name: str
