@@ -25,7 +25,7 @@ from headclip.clip.initialise import initialise
 from headclip.clip.weights import load_backbone
 from headclip.data.datasets import open_spec
 from headclip.evaluation.bootstrap import Interval
-from headclip.evaluation.comparison import compare_results
+from headclip.evaluation.comparison import MethodComparison, compare_results
 from headclip.evaluation.evaluate import Evaluation, Options, evaluate
 from headclip.files import write_atomically
 from headclip.inference.detector import Detector
@@ -90,6 +90,7 @@ def verdicts(evaluations: dict[str, Evaluation]) -> list[str]:
     lines = []
     others = [name for name in evaluations if name != OURS]
     for number, ours in enumerate(evaluations[OURS].results):
+        paired = {name: compare_results([evaluations[name].results[number], ours])[0] for name in others}
         for figure in DECISIVE:
             if (mine := ours.intervals.get(figure)) is None:
                 continue
@@ -99,19 +100,17 @@ def verdicts(evaluations: dict[str, Evaluation]) -> list[str]:
             word = (
                 "above both" if len(beaten) == len(rivals) else f"not above {', '.join(lost)}" if lost else "touching"
             )
-            paired = ", ".join(difference(evaluations, number, name, figure) for name in others)
-            lines.append(f"{ours.dataset.info.title}, {FIGURES[figure]}: {word}; paired difference {paired}")
+            differences = ", ".join(f"to {name} {difference(found, figure)}" for name, found in paired.items())
+            lines.append(f"{ours.dataset.info.title}, {FIGURES[figure]}: {word}; paired difference {differences}")
     return lines
 
 
-def difference(evaluations: dict[str, Evaluation], number: int, rival: str, figure: str) -> str:
+def difference(found: MethodComparison, figure: str) -> str:
     """Ours less a yardstick's in percentage points, with its interval over the same draws of images."""
-    pair = [evaluations[name].results[number] for name in (rival, OURS)]
-    found = compare_results(pair)[0]
     if figure not in found.metrics:
-        return f"to {rival} unknown ({found.reason})"
+        return f"unknown ({found.reason})"
     value = found.metrics[figure]
-    return f"to {rival} {100 * value.difference:+.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return f"{100 * value.difference:+.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--checkpoint")
-    parser.add_argument("--beside", metavar="CHECKPOINT", help="another one, timed in turn with the first")
+    parser.add_argument("--beside", metavar="CHECKPOINT", help="another one, timed in turn; memory is then of both")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=40)
