@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headclip.data.synthetic import (
     tissue_bowel,
+    tissue_brain,
     tissue_dermoscopy,
     tissue_endoscopy,
     tissue_organ,
@@ -11,4 +12,12 @@ from headclip.data.synthetic import (
     tissue_view,
 )
 
-__all__ = ["tissue_bowel", "tissue_dermoscopy", "tissue_endoscopy", "tissue_organ", "tissue_scan", "tissue_view"]
+__all__ = [
+    "tissue_bowel",
+    "tissue_brain",
+    "tissue_dermoscopy",
+    "tissue_endoscopy",
+    "tissue_organ",
+    "tissue_scan",
+    "tissue_view",
+]

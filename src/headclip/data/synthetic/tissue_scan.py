@@ -21,7 +21,7 @@ from headclip.data.synthetic.shapes import (
 from headclip.data.synthetic.tissue_base import random_hue, tissue_scene
 
 
-@scene("head", weight=1.6)
+@scene("head", weight=0.6)
 def head(rng: Rng, height: int, width: int) -> Scene:
     """Axial slice of a head: skull, folded cortex, ventricles, left-right symmetric but for slow noise."""
     side = min(height, width)
