@@ -5,18 +5,19 @@
 
 The package holds Colin27, the average of 27 scans of one head, and the brain alone. What is kept: T1 in steps of 2 of
 255, and for each cubic millimetre whether it is air, soft tissue, bone or inside the skull. Where the skull ends is
-found by closing the brain's furrows; bone is what is dark between there and the scalp. Needs dpkg-deb.
+found by closing the brain's furrows; bone is what is dark between there and the scalp. Needs dpkg-deb and
+nibabel.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import subprocess
-import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,7 @@ from torch import Tensor
 from headclip.data.synthetic.head_volume import AIR, BONE, INSIDE, SOFT
 from headclip.files import write_atomically
 
-HEAD, BRAIN = "templates/ch2.nii.gz", "templates/ch2bet.nii.gz"
-SHAPE, HEADER = (181, 217, 181), 352  # from below, behind and the left in mm; bytes before the voxels
+HEAD, BRAIN = "ch2.nii.gz", "ch2bet.nii.gz"
 TISSUE, DARK, HALF = 28, 42, 0.5  # T1 levels above which something is, and below which bone is
 
 
@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument("package", type=Path, help="mricron-data as .deb")
     parser.add_argument("out", type=Path, help=".npz")
     options = parser.parse_args()
-    head, brain = (torch.from_numpy(voxels(options.package, name)).float()[None, None] for name in (HEAD, BRAIN))
+    with TemporaryDirectory() as folder:
+        subprocess.run(["dpkg-deb", "--extract", options.package, folder], check=True)
+        head, brain = (torch.from_numpy(voxels(Path(folder), name)).float()[None, None] for name in (HEAD, BRAIN))
     kinds = regions(head, brain > 0)
     level = np.where(kinds == AIR, 0, head[0, 0].numpy().astype(np.uint8))
     halved = (level.astype(np.int64) + 1) // 2 * 2
@@ -45,23 +47,15 @@ def main() -> None:
     write_atomically(options.out, packed.getvalue())
 
 
-def voxels(package: Path, name: str) -> np.ndarray:
-    """One volume of the package, SHAPE uint8."""
-    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as unpacking,
-        tarfile.open(fileobj=unpacking.stdout, mode="r|") as members,
-    ):
-        for member in members:
-            if member.name.endswith(name) and (stream := members.extractfile(member)):
-                content = gzip.decompress(stream.read())
-                unpacking.kill()
-                return np.frombuffer(content, np.uint8, int(np.prod(SHAPE)), HEADER).reshape(SHAPE).copy()
-    raise SystemExit(f"{package} has no {name}: give mricron-data as Debian packs it.")
+def voxels(folder: Path, name: str) -> np.ndarray:
+    """One volume below a folder, (D, H, W) uint8 from below, behind and the left."""
+    if not (found := next(folder.rglob(name), None)):
+        raise SystemExit(f"the package has no {name}: give mricron-data as Debian packs it.")
+    return np.asarray(nibabel.load(found).dataobj).T.copy()
 
 
 def regions(head: Tensor, brain: Tensor) -> np.ndarray:
-    """What each place is, SHAPE uint8."""
+    """What each place is: (1, 1, D, H, W) float T1 and bool brain -> (D, H, W) uint8."""
     inside = smooth(closed(brain.float(), 9, 8, room=12)) > HALF
     hull = closed((smooth((head > TISSUE).float()) > HALF).float(), 14, 14, room=20).bool() | inside
     near = grown(inside.float(), 11) > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,7 @@ class Contrast:
 
 
 def _contrast(rng: Rng) -> Contrast:
-    """A random one of T1, T2, FLAIR, proton density, CT or none that exists."""
+    """A random one of T1, T2, FLAIR, CT or none that exists."""
     kind = rng.choice(("t1", "t2", "flair", "ct", "any"), (0.36, 0.22, 0.18, 0.1, 0.14))
     draw = rng.uniform
     soft = (draw(0.02, 0.2), draw(0.2, 0.45), draw(0.3, 0.6), draw(0.6, 1.0))
@@ -57,9 +59,8 @@ def _contrast(rng: Rng) -> Contrast:
 
 def _tones(level: Tensor, levels: tuple[float, ...], tones: tuple[float, ...]) -> Tensor:
     """T1 levels, piecewise linearly turned into others."""
-    shown = (tones[0], *tones)
-    value = torch.full_like(level, shown[0])
-    for low, high, before, after in zip(levels, levels[1:], shown, shown[1:], strict=False):
+    value = torch.full_like(level, tones[0])
+    for (low, high), (before, after) in zip(pairwise(levels), pairwise((tones[0], *tones)), strict=True):
         value = value + (after - before) * ((level - low) / (high - low)).clamp(0.0, 1.0)
     return value
 
@@ -111,6 +112,11 @@ class Slice:
     stripped: bool  # of all outside the brain
     printed: Tensor  # (H, W) in [0, 1]
     back: float  # brightness of nothing
+
+    @cached_property
+    def sound(self) -> Tensor:
+        """(H, W): the own tissue, before scanner and print."""
+        return self.plain(self.tissue)
 
     def moved(self, shift: Tensor) -> Tissue:
         """What the pixels show once all was moved by (2, H, W) pixels down and across."""

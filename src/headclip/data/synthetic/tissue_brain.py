@@ -72,15 +72,15 @@ def _mass(rng: Rng, drawn: Slice, size: float) -> _Lesion:
         swelling = smoothstep(wide + 0.2, wide - 0.2, reach + 0.25 * lumps) * (0.15 + 0.85 * white) * inside
     around = torch.exp(-2.0 * (reach - 1.0).clamp(min=0.0)) * rng.uniform(0.0, 0.5)
     shift = around * torch.maximum(swelling, body)
-    away = torch.stack([y[:, None] - row + 0.0 * x[None, :], x[None, :] - column + 0.0 * y[:, None]])
+    away = torch.stack(torch.broadcast_tensors(y[:, None] - row, x[None, :] - column))
     return _Lesion(body, core, swelling, away * shift)
 
 
 def _with(rng: Rng, drawn: Slice, lesion: _Lesion) -> Tensor:
     """(1, H, W): the slice with a lesion in a random tone."""
     height, width = lesion.body.shape
-    value, own, inner = drawn.plain(drawn.moved(lesion.push)), drawn.plain(drawn.tissue), drawn.contrast.inner
-    usual = float((own * lesion.body).sum() / lesion.body.sum().clamp(min=1e-3))
+    value, inner = drawn.plain(drawn.moved(lesion.push)), drawn.contrast.inner
+    usual = float((drawn.sound * lesion.body).sum() / lesion.body.sum().clamp(min=1e-3))
     change = (1.0 if rng.chance(drawn.contrast.brighter) else -1.0) * rng.log_uniform(0.08, 0.6)
     tone = usual + (change if 0.03 < usual + change < 1.1 else -change)
     uneven = fractal_noise(rng, height, width, max(2.0, min(height, width) * rng.uniform(0.02, 0.08)), 3, 0.6)
@@ -110,10 +110,10 @@ def _rim(rng: Rng, drawn: Slice, side: int) -> _Lesion:
 
 @scene("brain", weight=4.0)
 def brain(rng: Rng, height: int, width: int) -> Scene:
-    """A cut through a head with what may grow, bleed or be missing in it as its own defects."""
+    """A cut through a head with what may grow or bleed in it as its own defects."""
     drawn = draw_slice(rng, height, width)
     side = min(height, width)
-    bare = drawn.scanned(drawn.plain(drawn.tissue))
+    bare = drawn.scanned(drawn.sound)
     foreground = drawn.tissue.inside > 0.5
     shown = tissue_scene(rng, bare, "brain", rng.choice(NOUNS), foreground)
 
