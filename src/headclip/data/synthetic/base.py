@@ -60,7 +60,8 @@ class Scene:
 
     image: (3, H, W) float32 in [0, 1]; foreground: (H, W) bool, where a defect may lie (everywhere for surfaces).
     variants: defects that only the scene itself can draw (a missing, bent or swapped part), by name; each call
-    returns the changed image and the (H, W) bool mask of what changed.
+    returns the changed image and the (H, W) bool mask of what changed. casts: whether these also change what lies
+    beyond them (the shadow behind a stone), which the mask leaves out; otherwise nothing changes outside it.
     """
 
     image: Tensor
@@ -69,6 +70,7 @@ class Scene:
     noun: str
     kind: str = "surface"  # surface, part, grid or tissue
     variants: dict[str, Callable[[], tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    casts: bool = False
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Scene:
         """The scene and all its variants with their pixels changed alike."""

@@ -43,7 +43,7 @@ UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2, "missing label": 0
 """Variants that hardly anybody can see without knowing how the part should look: drawn less often (others
 weigh 1)."""
 
-VARIANTS = {"bowel": 0.75, "brain": 0.75, "dermoscopy": 0.8, "solid": 0.6, "photograph": 0.15}
+VARIANTS = {"bowel": 0.75, "brain": 0.75, "dermoscopy": 0.8, "solid": 0.6, "ultrasound": 0.8, "photograph": 0.15}
 """How often a family's defect is one of its own variants; 0.5 otherwise, and 0.2 on surfaces, whose variants are few
 and specific: cracks and stains would hardly occur on them beside these."""
 
@@ -61,7 +61,7 @@ def apply_defect(scene: Scene, rng: Rng, name: str | None = None) -> tuple[Tenso
 
     Parts and grids that bring variants (a missing or bent part) use one of them half of the time. `name`
     forces a kind. Returns the image (C, H, W) in [0, 1], equal to the scene's outside the mask to the last
-    bit; the (H, W) bool mask, never empty; and the defect's name.
+    bit, but for what a scene's own defects cast; the (H, W) bool mask, never empty; and the defect's name.
     """
     contrast = rng.log_uniform(LOW_CONTRAST, HIGH_CONTRAST)
     share = VARIANTS.get(scene.family, 0.2 if scene.kind == "surface" else 0.5)
@@ -143,8 +143,9 @@ class _Session:
 
 
 def _apply_variant(scene: Scene, name: str) -> tuple[Tensor, Tensor] | None:
-    """A variant drawn by the scene, held to the same contract: nothing changes outside the mask."""
+    """A variant drawn by the scene, held to the same contract: nothing changes outside the mask but what it casts."""
     image, mask = scene.variants[name]()
+    whole = image
     difference = (image - scene.image).abs().amax(0)
     changed = ((difference > THRESHOLD) & mask).float()[None, None]
     image = torch.where(mask, image, scene.image)
@@ -153,7 +154,7 @@ def _apply_variant(scene: Scene, name: str) -> tuple[Tensor, Tensor] | None:
         return None
     if int(mask.sum()) > min(WHOLE * int(scene.foreground.sum()), LARGEST * mask.numel()):
         return None
-    return torch.where(mask, image, scene.image), mask
+    return whole if scene.casts else torch.where(mask, image, scene.image), mask
 
 
 def _closed(spots: Tensor, gap: int) -> Tensor:

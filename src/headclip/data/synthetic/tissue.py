@@ -9,6 +9,7 @@ from headclip.data.synthetic import (
     tissue_endoscopy,
     tissue_organ,
     tissue_scan,
+    tissue_ultrasound,
     tissue_view,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "tissue_endoscopy",
     "tissue_organ",
     "tissue_scan",
+    "tissue_ultrasound",
     "tissue_view",
 ]

@@ -1,4 +1,4 @@
-"""Grey medical scans: axial head slices, ultrasound, X-ray, layered cross-sections."""
+"""Grey medical scans: axial head slices, X-ray, layered cross-sections."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.noise import fractal_noise, smooth_noise, spectral_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import (
-    colour_of,
     coverage,
     pixel_grid,
-    ramp,
     smoothstep,
     turned,
 )  # fmt: skip
-from headclip.data.synthetic.tissue_base import random_hue, tissue_scene
+from headclip.data.synthetic.tissue_base import tissue_scene
 
 
 @scene("head", weight=0.6)
@@ -79,43 +77,6 @@ def head(rng: Rng, height: int, width: int) -> Scene:
     value = value * rng.uniform(0.6, 1.1) + (blur + 0.005) * rng.randn(height, width) * (0.3 + inside)
     noun = rng.choice(["brain", "brain MRI", "head scan", "brain slice", "brain CT"])
     return tissue_scene(rng, value.clamp(min=0.0)[None], "head", noun, radius < skull - thick)
-
-
-@scene("ultrasound", weight=0.9)
-def ultrasound(rng: Rng, height: int, width: int) -> Scene:
-    side = min(height, width)
-    x, y = pixel_grid(rng, height, width)
-    bend = side * rng.uniform(0.01, 0.08) * smooth_noise(rng, height, width, side * rng.uniform(0.3, 0.8))
-    depth = y + bend + rng.normal(0.0, 0.2) * x
-    value = torch.full_like(depth, rng.uniform(0.2, 0.5))
-    for _ in range(rng.integer(2, 7)):
-        at, soft = rng.uniform(-0.5, 0.5) * height, side * rng.log_uniform(0.005, 0.05)
-        value = value + rng.normal(0.0, 0.15) * smoothstep(-soft, soft, depth - at)
-        if rng.chance(0.5):
-            value = value + rng.uniform(0.1, 0.5) * torch.exp(
-                -((depth - at) / (side * rng.log_uniform(0.004, 0.02))).square()
-            )
-    if rng.chance(0.5):  # a vessel or organ: dark oval with a bright rear wall
-        u, v = turned(x, y, rng.normal(0.0, 0.4), rng.normal(0.0, 0.2) * width, rng.normal(0.0, 0.2) * height)
-        oval = ((u / (side * rng.uniform(0.1, 0.4))).square() + (v / (side * rng.uniform(0.06, 0.2))).square()).sqrt()
-        value = value * (1.0 - rng.uniform(0.4, 0.9) * smoothstep(1.1, 0.9, oval + bend / side))
-    size = max(1.6, side * rng.log_uniform(0.006, 0.02))
-    real, imaginary = (smooth_noise(rng, height, width, size, size * rng.uniform(1.5, 3.0)) for _ in range(2))
-    speckle = (real.square() + imaginary.square()).sqrt()  # Rayleigh amplitude, as from many scatterers
-    value = value.clamp(min=0.07) * (1.0 + rng.uniform(0.3, 0.9) * (speckle - 1.25))
-    value = value * (1.0 - rng.uniform(-0.3, 0.5) * y / height)
-    fan = torch.ones_like(value, dtype=torch.bool)
-    if rng.chance(0.4):
-        apex = y + height * rng.uniform(0.55, 0.8)
-        fan = (torch.atan2(x, apex).abs() < rng.uniform(0.5, 0.8)) & (
-            (x.square() + apex.square()).sqrt() > 0.12 * height
-        )
-        value = value * fan
-    if rng.chance(0.25):
-        dark, bright = colour_of(rng, (0.0, 0.0, 0.0)), random_hue(rng, 0.05, 0.65, (0.1, 0.4), (0.9, 1.0))
-        return tissue_scene(rng, ramp(value, dark, bright), "ultrasound", "ultrasound image", fan)
-    noun = rng.choice(["ultrasound image", "ultrasound scan", "breast ultrasound", "thyroid ultrasound"])
-    return tissue_scene(rng, value[None], "ultrasound", noun, fan)
 
 
 @scene("xray", weight=0.9)
