@@ -34,7 +34,8 @@ def folder(tmp_path: Path, backbone: Backbone) -> Path:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    config = dataclasses.replace(make_config("gelu"), default_image_size=70, keep_aspect=True, mean=(0.1, 0.2, 0.3))
+    wishes = {"default_image_size": 70, "keep_aspect": True, "least_side": 0.8, "mean": (0.1, 0.2, 0.3)}
+    config = dataclasses.replace(make_config("gelu"), **wishes)
     original = make_backbone(config)
     save_backbone(original, tmp_path, torch.float32)
     again = load_backbone(str(tmp_path))

@@ -33,7 +33,7 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs
 
 
 def build(**options):
-    backbone = make_backbone(replace(make_config(), keep_aspect=True))
+    backbone = make_backbone(replace(make_config(), keep_aspect=True, least_side=0.9))
     return Detector(backbone, device="cpu", precision="fp32", image_size=42, batch_size=2, **options)
 
 
@@ -123,6 +123,7 @@ def test_the_interface_is_the_detectors(torch_export, exported, folder):
     assert described.pop("export")["file"] == str(path)
     assert described == json.loads(json.dumps(detector.describe()))
     assert exported.input_size(60, 80) == detector.input_size(60, 80)
+    assert exported.input_size(20, 300) == detector.input_size(20, 300) == (42, 168)
     large = np.zeros((90, 100, 3), np.uint8)
     tiled, eager = (TiledDetector(item, tile=64).predict_arrays([large])[0] for item in (exported, detector))
     np.testing.assert_allclose(tiled.anomaly_map, eager.anomaly_map, atol=1e-4)

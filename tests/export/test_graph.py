@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
 SIZES = [(60, 80), (33, 50), (130, 40), (42, 42), (20, 300), (1, 1)]
 
 
-def build(method="headclip", keep_aspect=False, image_size=56, **settings):
-    backbone = make_backbone(replace(make_config(), keep_aspect=keep_aspect))
+def build(method="headclip", keep_aspect=False, image_size=56, least_side=0.0, **settings):
+    backbone = make_backbone(replace(make_config(), keep_aspect=keep_aspect, least_side=least_side))
     return Detector(backbone, device="cpu", precision="fp32", image_size=image_size, method=method, settings=settings)
 
 
@@ -98,15 +98,20 @@ def test_the_text_tower_is_gone():
     assert {id(value) for value in detector.backbone.vision.parameters()} == kept
 
 
-@pytest.mark.parametrize("image_size", [42, 56, 518])
-def test_input_sizes_are_the_eager_ones(image_size):
-    graph = ExportGraph(build(keep_aspect=True, image_size=image_size))
+def test_long_pictures_with_a_least_short_side():
+    assert differences(build(keep_aspect=True, least_side=0.76)) < 2e-5
+
+
+@pytest.mark.parametrize(("image_size", "least_side"), [(42, 0.0), (56, 0.76), (518, 0.0), (518, 0.8), (56, 1.0)])
+def test_input_sizes_are_the_eager_ones(image_size, least_side):
+    graph = ExportGraph(build(keep_aspect=True, image_size=image_size, least_side=least_side))
     rng = np.random.default_rng(2)
     sides = [tuple(pair) for pair in rng.integers(1, 3000, (60, 2)).tolist()]
     patches = round(image_size / 14)
     sides += [((2 * k - 1) ** 2, 4 * patches**2) for k in range(1, 2 * patches)]  # where rounding is a tie
+    sides += [(2 * patches, 2 * patches + k) for k in range(1, 6 * patches)]  # and where the least short side's may be
     for height, width in sides + [pair[::-1] for pair in sides]:
-        expected = input_size(height, width, image_size=image_size, patch=14, keep_aspect=True)
+        expected = input_size(height, width, image_size=image_size, patch=14, keep_aspect=True, least_side=least_side)
         assert tuple(count * 14 for count in graph.grid(height, width)) == expected, (height, width)
 
 

@@ -59,8 +59,9 @@ class TextConfig:
 class ClipConfig:
     """Both towers, the width they share, and the pixel statistics they were trained with.
 
-    `text` is None for a backbone that has a vision tower only. `default_image_size` and `keep_aspect` say how
-    images are prepared unless the user asks otherwise; None means the method decides.
+    `text` is None for a backbone that has a vision tower only. `default_image_size`, `keep_aspect` and
+    `least_side` (see `headclip.clip.preprocess.input_size`) say how images are prepared unless the user asks otherwise;
+    None means the method decides.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ClipConfig:
     std: tuple[float, float, float] = CLIP_STD
     default_image_size: int | None = None
     keep_aspect: bool = False
+    least_side: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,6 +124,8 @@ class ClipConfig:
                     raise BackboneError(f"{which} {name} {str(value)[:40]}: a whole number up to {most:,} is needed")
             if tower.width % tower.heads:
                 raise BackboneError(f"{which} width {tower.width} is not a multiple of its {tower.heads} heads")
+        if not isinstance(self.least_side, int | float) or not 0 <= self.least_side <= 1:
+            raise BackboneError(f"least_side {str(self.least_side)[:40]}: a share from 0 to 1 is needed")
         detail = self.vision.detail
         if not isinstance(detail, int) or not 0 <= detail <= _MOST["width"]:
             raise BackboneError(f"vision detail {str(detail)[:40]}: a whole number from 0 is needed")

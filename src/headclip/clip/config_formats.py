@@ -100,6 +100,7 @@ def _from_huggingface(config: dict[str, Any], preprocessor: dict[str, Any] | Non
         std=_triple(preprocessor.get("image_std", CLIP_STD)),
         default_image_size=extra.get("default_image_size"),
         keep_aspect=bool(extra.get("keep_aspect", False)),
+        least_side=extra.get("least_side", 0.0),
     )
     result.check()
     return result
@@ -161,6 +162,8 @@ def to_huggingface(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         "default_image_size": config.default_image_size,
         "keep_aspect": config.keep_aspect,
     }
+    if config.least_side:
+        ours["least_side"] = config.least_side
     if config.vision.detail:
         ours["detail"] = config.vision.detail
     if config.vision.rarity:

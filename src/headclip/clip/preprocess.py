@@ -14,19 +14,26 @@ from headclip.errors import InputError
 
 Resampler = Literal["torch", "pil"]
 
+MOST_STRETCH = 4
+"""Aspects beyond this : 1 are cut to it where the aspect is kept."""
+
 
 def input_size(
-    height: int, width: int, *, image_size: int, patch: int, keep_aspect: bool = False, most_stretch: float = 4.0
+    height: int, width: int, *, image_size: int, patch: int, keep_aspect: bool = False, least_side: float = 0.0
 ) -> tuple[int, int]:
     """Size in pixels at which an image enters the tower; both sides are multiples of `patch`.
 
     Args:
         image_size: side of the square, or with `keep_aspect` the side of a square of the same area.
         keep_aspect: keep height : width (rounded to whole patches) rather than squeezing into a square; aspects
-            beyond `most_stretch` : 1 are cut to it.
+            beyond MOST_STRETCH : 1 are cut to it.
+        least_side: with `keep_aspect`, what share of `image_size` the short side has at least, in [0, 1]; longer
+            pictures get more patches for it, and so more time.
 
     >>> input_size(500, 1260, image_size=256, patch=16, keep_aspect=True)
     (160, 400)
+    >>> input_size(500, 1260, image_size=256, patch=16, keep_aspect=True, least_side=0.75)
+    (192, 480)
     >>> input_size(500, 1260, image_size=518, patch=14)
     (518, 518)
 
@@ -38,10 +45,20 @@ def input_size(
     side = max(patch, round(image_size / patch) * patch)
     if not keep_aspect:
         return side, side
-    aspect = min(max(width / height, 1 / most_stretch), most_stretch)
+    aspect = min(max(width / height, 1 / MOST_STRETCH), MOST_STRETCH)
     rows = max(1, round(side / patch / aspect**0.5))
     columns = max(1, round(side / patch * aspect**0.5))
+    least = least_patches(image_size, patch, least_side)
+    if min(rows, columns) < least:
+        short, long = min(height, width), max(height, width)
+        more = (2 * least * min(long, MOST_STRETCH * short) + short) // (2 * short)
+        rows, columns = (least, more) if height < width else (more, least)
     return rows * patch, columns * patch
+
+
+def least_patches(image_size: int, patch: int, least_side: float) -> int:
+    """How many patches the short side has at least; see `input_size`."""
+    return round(least_side * image_size / patch)
 
 
 def resize(image: np.ndarray | Tensor, size: tuple[int, int], resampler: Resampler = "torch") -> Tensor:

@@ -258,4 +258,5 @@ def _output_size(run: Run, image: Size, kept: Size, scale: Resolution) -> Size:
     if scale == "image" or kept != image:
         return kept
     side = int(run.settings["image_size"])
-    return input_size(*image, image_size=side, patch=1, keep_aspect=bool(run.settings.get("keep_aspect")))
+    keep, least = bool(run.settings.get("keep_aspect")), float(run.settings.get("least_side") or 0.0)
+    return input_size(*image, image_size=side, patch=1, keep_aspect=keep, least_side=least)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headclip.clip.packed import unpack_tower
-from headclip.clip.preprocess import input_size
+from headclip.clip.preprocess import MOST_STRETCH, input_size, least_patches
 from headclip.clip.vision import Interpolation, VisionTokens, VisionTower
 from headclip.errors import InputError
 from headclip.export.operators import SizeLike, as_tensor, bilinear_operator, resample_levels, smoothed
@@ -22,7 +22,6 @@ from headclip.methods.scoring import joint_score, map_operator
 from headclip.methods.similarity import SimilarityMethod
 
 OUTPUTS = ("anomaly_map", "score", "global_score", "local_score")
-_MOST_STRETCH = 4  # as `headclip.clip.preprocess.input_size` has it
 
 
 class GraphTower(VisionTower):
@@ -97,6 +96,7 @@ class ExportGraph(nn.Module):
         fixed = map_operator(self.side, self.side * self.patch, self.method.config.sigma, None)
         self.register_buffer("operator", None if self.keep_aspect else fixed.clone())
         self.rounding = _rounding(self.image_size, self.patch, self.side) if self.keep_aspect else None
+        self.least = least_patches(self.image_size, self.patch, detector.least_side)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, H, W, 3) uint8, any B, H and W -> map (B, H, W) and three scores (B,) in [0, 1], in OUTPUTS' order."""
@@ -111,13 +111,34 @@ class ExportGraph(nn.Module):
         if self.rounding is None:
             return self.side, self.side
         h, w = as_tensor(height), as_tensor(width)
-        tall, wide = torch.minimum(h, _MOST_STRETCH * w), torch.minimum(w, _MOST_STRETCH * h)
+        tall, wide = torch.minimum(h, MOST_STRETCH * w), torch.minimum(w, MOST_STRETCH * h)
         most = len(self.rounding[0])
-        counts: list[SizeLike] = []
+        counts: list[Tensor] = []
         for ups, over, under in zip(self.rounding, (tall, wide), (wide, tall), strict=True):
             halves = (2 * torch.arange(1, most + 1) - 1) ** 2 * under  # the k-th: side * sqrt(over / under) = k - 1/2
             value = 4 * self.side**2 * over + torch.tensor(ups)
-            count = (halves < value).sum().clamp(min=1).item()
+            counts.append((halves < value).sum().clamp(min=1))
+        return self.numbers(*self.at_least(counts[0], counts[1], tall, wide), max(most, MOST_STRETCH * self.least))
+
+    def at_least(self, rows: Tensor, columns: Tensor, tall: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
+        """More rows and columns where the short side would have fewer than `least` patches."""
+        if self.least <= 1:
+            return rows, columns
+        short, long = torch.minimum(tall, wide), torch.maximum(tall, wide)
+        numbers = 2 * torch.arange(1, MOST_STRETCH * self.least + 1)
+        more = (numbers * short <= 2 * self.least * long + short).sum()
+        few, least = torch.minimum(rows, columns) < self.least, torch.full_like(more, self.least)
+        lying = tall < wide
+        return (
+            torch.where(few, torch.where(lying, least, more), rows),
+            torch.where(few, torch.where(lying, more, least), columns),
+        )
+
+    @staticmethod
+    def numbers(rows: Tensor, columns: Tensor, most: int) -> tuple[SizeLike, SizeLike]:
+        """As sizes of what comes after, each from 1 to `most`."""
+        counts = []
+        for count in (rows.item(), columns.item()):
             torch._check(count >= 1)
             torch._check(count <= most)
             counts.append(cast(int, count))
@@ -224,7 +245,7 @@ def _rounding(image_size: int, patch: int, side: int) -> tuple[list[int], list[i
     Half steps are reached by images whose sides are as (2k - 1)^2 to (2 * side)^2 alone; there, what counts is how
     Python's floating point numbers fall.
     """
-    most = _MOST_STRETCH**0.5 * side
+    most = MOST_STRETCH**0.5 * side
     ups: tuple[list[int], list[int]] = ([], [])
     for k in range(1, math.ceil(most) + 2):
         short, long = (2 * k - 1) ** 2, 4 * side**2

@@ -105,6 +105,7 @@ class Detector:
         self.patch = self.backbone.config.vision.patch_size
         self.image_size = self._check_size(image_size or self.method.image_size)
         self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
+        self.least_side = self.backbone.config.least_side
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size {batch_size}: at least 1 is needed")
         patches = (self.image_size // self.patch) ** 2
@@ -153,7 +154,14 @@ class Detector:
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower."""
-        return input_size(height, width, image_size=self.image_size, patch=self.patch, keep_aspect=self.keep_aspect)
+        return input_size(
+            height,
+            width,
+            image_size=self.image_size,
+            patch=self.patch,
+            keep_aspect=self.keep_aspect,
+            least_side=self.least_side,
+        )
 
     def _check_size(self, image_size: int) -> int:
         if not self.patch <= image_size <= 4096:
@@ -262,6 +270,7 @@ class Detector:
             "calibration": self.info.calibration if self.info else None,
             "image_size": self.image_size,
             "keep_aspect": self.keep_aspect,
+            "least_side": self.least_side,
             "precision": self.precision,
         }
 

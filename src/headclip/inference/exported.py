@@ -138,6 +138,7 @@ class ExportedDetector:
         self.method: type[Method] = method_class(model["method"])
         self.category: str | None = model["category"]
         self.image_size, self.keep_aspect = int(model["image_size"]), bool(model["keep_aspect"])
+        self.least_side = float(model.get("least_side", 0.0))  # models of before have none
         patches = (self.image_size // self.facts.patch) ** 2
         self.batch_size = batch_size or max(1, min(64, PASS_PATCHES // max(1, patches)))
         self._run = open_runner(self.path, self.engine, self.device, self.precision, threads)
@@ -145,7 +146,12 @@ class ExportedDetector:
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower, inside the graph."""
         return input_size(
-            height, width, image_size=self.image_size, patch=self.facts.patch, keep_aspect=self.keep_aspect
+            height,
+            width,
+            image_size=self.image_size,
+            patch=self.facts.patch,
+            keep_aspect=self.keep_aspect,
+            least_side=self.least_side,
         )
 
     def predict(self, images: Sequence[ImageLike] | ImageLike) -> list[Prediction]:
