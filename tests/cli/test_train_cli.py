@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from headclip.clip.weights import save_backbone
@@ -120,3 +121,21 @@ def test_pretrain_resume_and_use(tmp_path):
     assert rest.returncode == 0, rest.stderr
     trained = run(*options(tmp_path / "p" / "model", tmp_path / "a.safetensors", epochs=1, images=8))
     assert trained.returncode == 0, trained.stderr
+
+
+def test_a_scheduler_that_ends_a_pretraining_loses_no_step(tmp_path):
+    shape = tmp_path / "tiny.json"
+    shape.write_text(json.dumps(make_config("gelu").to_dict()))
+    words = ["pretrain", "--out", tmp_path / "p", "--architecture", shape, "--images", 40_000, "--batch-size", 4]
+    command = [sys.executable, "-m", "headclip", *map(str, words), "--workers", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    log = tmp_path / "p" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err
+    logged = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert torch.load(tmp_path / "p" / "state.pt", weights_only=False)["step"] >= logged

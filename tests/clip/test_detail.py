@@ -100,3 +100,11 @@ def test_impossible_ones_are_refused(patch: int, filters: object):
     values["vision"] |= {"patch_size": patch, "image_size": 3 * patch, "detail": filters}
     with pytest.raises(BackboneError, match="detail"):
         ClipConfig.from_dict(values)
+
+
+def test_a_grown_tower_takes_over_how_images_are_prepared():
+    plain = make_backbone(make_config("gelu"))
+    wished = replace(plain.config, keep_aspect=True, least_side=0.7, default_image_size=70)
+    grown = grow(plain, wished)
+    assert grown.config == wished
+    assert_same(grown, plain)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -74,7 +76,10 @@ app.command("doctor")(doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments` (those of the process by default) and exit.
 
-    Exit status: 0 done, 1 nothing could be done, 2 wrong usage or input, 130 interrupted.
+    Exit status: 0 done, 1 nothing could be done, 2 wrong usage or input, 130 interrupted. SIGTERM, by which schedulers
+    end a job, interrupts as Ctrl-C does: what is done is kept, and can be gone on with.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with readable_errors():
         app(args=None if arguments is None else list(arguments), prog_name="headclip")

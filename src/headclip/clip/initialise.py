@@ -39,12 +39,15 @@ def grow(backbone: Backbone, config: ClipConfig, seed: int = 0) -> Backbone:
     has, and what is new changes nothing at first: the output projections of its layers and the mixes start from zero.
 
     Raises:
-        InputError: the two differ in more than vision layers, detail filters and rarity, or `config` has fewer layers.
+        InputError: the two differ in more than vision layers, detail filters, rarity and how images are prepared, or
+            `config` has fewer layers.
     """
     ours = backbone.config
     detail = ours.vision.detail or config.vision.detail
     rarity = ours.vision.rarity or config.vision.rarity
-    if config != replace(ours, vision=replace(ours.vision, layers=config.vision.layers, detail=detail, rarity=rarity)):
+    vision = replace(ours.vision, layers=config.vision.layers, detail=detail, rarity=rarity)
+    prepared = {name: getattr(config, name) for name in ("default_image_size", "keep_aspect", "least_side")}
+    if config != replace(ours, vision=vision, **prepared):
         raise InputError(
             f"{backbone.name} differs from the architecture in more than the number of vision layers, detail filters "
             "and rarity"
