@@ -24,6 +24,7 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.initialise import initialise
 from headclip.clip.weights import load_backbone
 from headclip.data.datasets import open_spec
+from headclip.errors import HeadclipError
 from headclip.evaluation.bootstrap import Interval
 from headclip.evaluation.comparison import MethodComparison, compare_results
 from headclip.evaluation.evaluate import Evaluation, Options, evaluate
@@ -123,7 +124,10 @@ def main() -> None:
     chosen = parser.parse_args()
     options = Options(bootstrap=chosen.bootstrap, limit=chosen.limit, figures=False, worst=0, resume=chosen.resume)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    evaluations = measure(detectors(), chosen.data, chosen.out, options)
+    try:
+        evaluations = measure(detectors(), chosen.data, chosen.out, options)
+    except HeadclipError as error:
+        raise SystemExit(f"error: {error}") from None
     head, *rows = table(evaluations)
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *("| " + " | ".join(r) + " |" for r in rows)]
     command = shlex.join(["python", *sys.argv])

@@ -256,7 +256,7 @@ class Detector:
         return normalise(stacked, config.mean, config.std, self.backbone.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """Facts that tell one run from another, for `run.json`."""
+        """Facts that tell one run from another, for `run.json`; a least short side only where there is one."""
         return {
             "method": self.method.name,
             "config": self.method.config_dict(),
@@ -270,7 +270,7 @@ class Detector:
             "calibration": self.info.calibration if self.info else None,
             "image_size": self.image_size,
             "keep_aspect": self.keep_aspect,
-            "least_side": self.least_side,
+            **({"least_side": self.least_side} if self.least_side else {}),
             "precision": self.precision,
         }
 
