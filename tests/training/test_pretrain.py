@@ -17,6 +17,7 @@ from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone, save_backbone
 from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import InputError
+from headclip.training.files import load_torch, save_torch
 from headclip.training.pretrain import Pretrainer
 from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import RenderStream
@@ -92,6 +93,16 @@ def test_other_settings_are_not_resumed(tmp_path):
     pretrainer().run(tmp_path, workers=0, stop_seconds=0)
     with pytest.raises(InputError, match="other settings"):
         pretrainer(rate=1.0).restore(tmp_path / "state.pt")
+
+
+def test_a_state_of_before_an_architecture_could_say_more_is_resumed(tmp_path):
+    pretrainer().run(tmp_path, workers=0, stop_seconds=0)
+    state = load_torch(tmp_path / "state.pt", torch.device("cpu"))
+    del state["architecture"]["least_side"]
+    save_torch(state, tmp_path / "state.pt")
+    again = pretrainer()
+    again.restore(tmp_path / "state.pt")
+    assert again.step == 1
 
 
 def test_a_stopped_run_can_be_made_longer_or_shorter(tmp_path):

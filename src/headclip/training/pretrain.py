@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.config import ClipConfig
 from headclip.clip.initialise import initialise
 from headclip.clip.vision import VisionRequest
 from headclip.data.synthetic import render_batch
@@ -211,7 +212,8 @@ class Pretrainer:
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
         ours = [asdict(self.config), self.backbone.config.to_dict()]
-        theirs = [state["config"] | {"images": self.config.images}, state["architecture"]]  # the length may change
+        architecture = ClipConfig.from_dict(state["architecture"]).to_dict()  # with what was added to it since
+        theirs = [state["config"] | {"images": self.config.images}, architecture]  # the length may change
         if json.loads(json.dumps(theirs)) != json.loads(json.dumps(ours)):
             raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")
         if state.get("photographs") != (None if self.photographs is None else self.photographs.fingerprint()):

@@ -43,7 +43,15 @@ UNSEEN_VARIANTS = {"missing print": 0.2, "wrong colour": 0.2, "missing label": 0
 """Variants that hardly anybody can see without knowing how the part should look: drawn less often (others
 weigh 1)."""
 
-VARIANTS = {"bowel": 0.75, "brain": 0.75, "dermoscopy": 0.8, "solid": 0.6, "ultrasound": 0.8, "photograph": 0.15}
+VARIANTS = {
+    "bowel": 0.75,
+    "brain": 0.75,
+    "dermoscopy": 0.8,
+    "solid": 0.6,
+    "ultrasound": 0.8,
+    "oct": 0.8,
+    "photograph": 0.15,
+}
 """How often a family's defect is one of its own variants; 0.5 otherwise, and 0.2 on surfaces, whose variants are few
 and specific: cracks and stains would hardly occur on them beside these."""
 

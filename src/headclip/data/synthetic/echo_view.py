@@ -101,8 +101,8 @@ class Probe:
 
     def _beam(self, values: Tensor) -> Tensor:
         """(N, R, C) as beams of finite width see it: narrow at the focus, wider above and below, unit power."""
-        narrow = _blurred(_blurred(values, self.axial, 1), self.lateral, 2)
-        wide = _blurred(narrow, self.lateral * self.spread, 2)
+        narrow = blurred(blurred(values, self.axial, 1), self.lateral, 2)
+        wide = blurred(narrow, self.lateral * self.spread, 2)
         off = (torch.arange(self.rows, device=values.device) - self.focus).abs()[:, None] / self.rows
         share = (1.5 * off).clamp(max=1.0)
         first, last = self.lateral, self.lateral * math.hypot(1.0, self.spread)
@@ -112,7 +112,7 @@ class Probe:
     def seen(self, body: Echoes) -> Tensor:
         """(R, C) in [0, 1]: the brightness that the machine shows."""
         waves = self._beam(self.scatterers * 10.0 ** (body.echo / 20.0))
-        shine = _blurred(body.shine[None], self.axial, 1)[0]
+        shine = blurred(body.shine[None], self.axial, 1)[0]
         lost = 10.0 ** (-body.loss.cumsum(0) / 20.0)
         depth = torch.linspace(0.0, 1.0, self.rows, device=waves.device)[:, None]
         noise = self.noise * 10.0 ** ((self.floor + 14.0 * depth) / 20.0)
@@ -135,7 +135,7 @@ def _power(sigma: float) -> float:
     return float(_kernel(sigma).square().sum().sqrt())
 
 
-def _blurred(values: Tensor, sigma: float, dim: int) -> Tensor:
+def blurred(values: Tensor, sigma: float, dim: int) -> Tensor:
     """(N, R, C) smoothed by a Gaussian along one axis; beyond the border lies nothing."""
     kernel = _kernel(sigma).to(values.device)
     reach = len(kernel) // 2

@@ -1,4 +1,4 @@
-"""Grey medical scans: axial head slices, X-ray, layered cross-sections."""
+"""Grey medical scans: axial head slices and X-ray."""
 
 from __future__ import annotations
 
@@ -112,31 +112,3 @@ def xray(rng: Rng, height: int, width: int) -> Scene:
         value = 1.0 - value
     value = value + rng.log_uniform(0.004, 0.03) * rng.randn(height, width)
     return tissue_scene(rng, value[None], "xray", noun)
-
-
-@scene("layered_scan", weight=0.8)
-def layered_scan(rng: Rng, height: int, width: int) -> Scene:
-    """Retina-like cross-section: thin bright and dark layers in a dark, speckled picture."""
-    side = min(height, width)
-    x, y = pixel_grid(rng, height, width)
-    curve = y + rng.normal(0.0, 0.5) * x.square() / width * 0.6 + rng.normal(0.0, 0.08) * x
-    curve = curve + 0.015 * side * smooth_noise(rng, height, width, side * 0.5)
-    pit = side * rng.uniform(0.0, 0.12) * torch.exp(-((x - rng.normal(0.0, 0.1) * width) / (0.12 * width)).square())
-    top, total = rng.uniform(-0.3, 0.0) * height, height * rng.uniform(0.25, 0.5)
-    count = rng.integer(4, 10)
-    position = (curve - top) / total
-    shrunk = (position - pit / total) / (1.0 - pit / total)  # the pit pulls the upper layers down
-    levels = rng.rand(count + 2) * rng.uniform(0.3, 0.8) + 0.1
-    levels[0], levels[-1] = rng.uniform(0.0, 0.12), rng.uniform(0.05, 0.3)
-    value = levels[0] + torch.zeros_like(y)
-    edges = torch.linspace(0.0, 1.0, count + 1, device=rng.device) + 0.25 / count * rng.randn(count + 1)
-    for k in range(count + 1):
-        value = value + (levels[k + 1] - levels[k]) * smoothstep(
-            -0.01, 0.01 + rng.uniform(0.0, 0.02), shrunk - edges[k]
-        )
-    value = value * (1.0 - 0.5 * smoothstep(1.0, 2.2, shrunk))
-    size = max(1.5, side * 0.008)
-    value = value * (1.0 + rng.uniform(0.1, 0.35) * smooth_noise(rng, height, width, size, size * 2.0))
-    value = value + rng.uniform(0.01, 0.06) * rng.randn(height, width)
-    noun = rng.choice(["retinal scan", "retina OCT", "OCT image", "layered tissue"])
-    return tissue_scene(rng, value[None], "layered_scan", noun, (shrunk > -0.1) & (shrunk < 1.3))
