@@ -22,7 +22,7 @@ from headclip.data.synthetic.shapes import smoothstep
 
 TISSUE = ("tissue",)
 INNER = ("mucosa", "skin", "stained_tissue")
-SCANS = ("head", "brain", "body_slice", "xray", "ultrasound", "oct", "stained_tissue")
+SCANS = ("head", "brain", "body_slice", "xray", "chest", "ultrasound", "oct", "stained_tissue")
 
 
 def _size(canvas: Canvas, rng: Rng, low: float = 8, share: float = 0.5) -> float:

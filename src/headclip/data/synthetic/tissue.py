@@ -5,6 +5,7 @@ from __future__ import annotations
 from headclip.data.synthetic import (
     tissue_bowel,
     tissue_brain,
+    tissue_chest,
     tissue_dermoscopy,
     tissue_endoscopy,
     tissue_organ,
@@ -17,6 +18,7 @@ from headclip.data.synthetic import (
 __all__ = [
     "tissue_bowel",
     "tissue_brain",
+    "tissue_chest",
     "tissue_dermoscopy",
     "tissue_endoscopy",
     "tissue_organ",

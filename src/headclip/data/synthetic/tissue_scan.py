@@ -1,4 +1,4 @@
-"""Grey medical scans: axial head slices and X-ray."""
+"""Grey medical scans: axial head slices and bones by X-ray."""
 
 from __future__ import annotations
 
@@ -79,35 +79,21 @@ def head(rng: Rng, height: int, width: int) -> Scene:
     return tissue_scene(rng, value.clamp(min=0.0)[None], "head", noun, radius < skull - thick)
 
 
-@scene("xray", weight=0.9)
+@scene("xray", weight=0.6)
 def xray(rng: Rng, height: int, width: int) -> Scene:
-    """Smooth absorption fields: a body outline, lungs and ribs, or a single bone."""
+    """A bone in its flesh, as a smooth field of what absorbs."""
     side = min(height, width)
     x, y = pixel_grid(rng, height, width)
     wander = smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.5))
     value = 0.5 + rng.uniform(0.02, 0.1) * fractal_noise(rng, height, width, side * 0.3, 4, 0.6)
-    if rng.chance(0.5):
-        spread, lung = rng.uniform(0.16, 0.25), rng.uniform(0.2, 0.45)
-        inner = ((x.abs() - spread * width) / (0.17 * width)).square() + (
-            (y + 0.02 * height) / (0.36 * height)
-        ).square()
-        lungs = smoothstep(1.4, 0.6, inner + 0.12 * wander)
-        value = value - lung * lungs
-        rib = (y + 0.25 * x.abs() + 0.35 * x.square() / width) / (height * rng.uniform(0.08, 0.13))
-        value = value + rng.uniform(0.02, 0.12) * (0.5 + 0.5 * torch.sin(rib * 2.0 * math.pi)).square() * (
-            0.3 + 0.7 * lungs
-        )
-        value = value + rng.uniform(0.1, 0.3) * torch.exp(-((x / (0.06 * width)).square()))
-        noun = rng.choice(["chest x-ray", "x-ray image", "radiograph"])
-    else:
-        u, v = turned(x, y, rng.uniform(0.0, 3.2), rng.normal(0.0, 0.1) * width, rng.normal(0.0, 0.1) * height)
-        half = side * rng.uniform(0.06, 0.2) * (1.0 + 0.8 * (v / side).square() * rng.uniform(0.0, 4.0))
-        across = ((u + 0.02 * side * wander) / half).abs()
-        wall = smoothstep(1.05, 0.95, across) * (0.5 + 0.5 * smoothstep(0.5, 0.85, across))
-        flesh = smoothstep(1.1, 0.8, (u.abs() / (side * rng.uniform(0.3, 0.7))))
-        value = rng.uniform(0.02, 0.15) + 0.3 * flesh * value + rng.uniform(0.3, 0.6) * wall
-        value = value + 0.04 * wall * spectral_noise(rng, height, width, rng.uniform(0.5, 1.2))
-        noun = rng.choice(["bone x-ray", "x-ray image", "radiograph"])
+    u, v = turned(x, y, rng.uniform(0.0, 3.2), rng.normal(0.0, 0.1) * width, rng.normal(0.0, 0.1) * height)
+    half = side * rng.uniform(0.06, 0.2) * (1.0 + 0.8 * (v / side).square() * rng.uniform(0.0, 4.0))
+    across = ((u + 0.02 * side * wander) / half).abs()
+    wall = smoothstep(1.05, 0.95, across) * (0.5 + 0.5 * smoothstep(0.5, 0.85, across))
+    flesh = smoothstep(1.1, 0.8, (u.abs() / (side * rng.uniform(0.3, 0.7))))
+    value = rng.uniform(0.02, 0.15) + 0.3 * flesh * value + rng.uniform(0.3, 0.6) * wall
+    value = value + 0.04 * wall * spectral_noise(rng, height, width, rng.uniform(0.5, 1.2))
+    noun = rng.choice(["bone x-ray", "x-ray image", "radiograph"])
     if rng.chance(0.3):
         value = 1.0 - value
     value = value + rng.log_uniform(0.004, 0.03) * rng.randn(height, width)
