@@ -8,7 +8,7 @@ through a beam that is wider than they are apart (Goodman, Speckle Phenomena in 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -78,17 +78,11 @@ def draw_fan(rng: Rng, height: int, width: int) -> Fan:
     return Fan(at_x, at_y, (r - start)[:, None].expand(rows, width), where[None], seen)
 
 
-@dataclass
 class Probe:
     """One machine with its settings, and the randomness of one picture: every picture of it has the same speckle."""
 
-    rng: Rng
-    rows: int
-    beams: int
-    looks: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        rng, rows = self.rng, self.rows
+    def __init__(self, rng: Rng, rows: int, beams: int) -> None:
+        self.rows = rows
         self.looks = rng.choice((1, 2, 3, 5), (0.35, 0.3, 0.2, 0.15))
         self.axial = rng.log_uniform(0.5, 1.3)
         self.lateral = self.axial * rng.uniform(1.2, 3.0)
@@ -96,8 +90,8 @@ class Probe:
         self.range, self.gain = rng.uniform(42.0, 75.0), rng.uniform(-16.0, 4.0)
         self.floor = rng.uniform(-70.0, -38.0)  # dB of the electronics' own noise, at the lower end
         self.gamma = rng.uniform(0.8, 1.3)
-        self.scatterers = rng.randn(2 * self.looks, rows, self.beams)
-        self.noise = rng.randn(2, rows, self.beams)
+        self.scatterers = rng.randn(2 * self.looks, rows, beams)
+        self.noise = rng.randn(2, rows, beams)
 
     def _beam(self, values: Tensor) -> Tensor:
         """(N, R, C) as beams of finite width see it: narrow at the focus, wider above and below, unit power."""
