@@ -157,7 +157,7 @@ def to_huggingface(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         "patch_size": config.vision.patch_size,
         "num_channels": 3,
     }
-    ours = {
+    ours: dict[str, Any] = {
         "name": config.name,
         "default_image_size": config.default_image_size,
         "keep_aspect": config.keep_aspect,

@@ -58,7 +58,8 @@ def coverage(distance: Tensor, softness: float = 1.0) -> Tensor:
     return (0.5 - distance / softness).clamp(0.0, 1.0)
 
 
-def smoothstep(low: float, high: float, value: Tensor) -> Tensor:
+def smoothstep(low: float | Tensor, high: float | Tensor, value: Tensor) -> Tensor:
+    """0 below `low`, 1 above `high`, and smooth between."""
     t = ((value - low) / (high - low)).clamp(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 

@@ -33,11 +33,11 @@ def _place(rng: Rng, chest: Chest) -> tuple[float, float]:
 def _nodules(rng: Rng, chest: Chest) -> Ill:
     """Round spots, one or several."""
     added, there = torch.zeros_like(chest.x), torch.zeros_like(chest.x)
-    size = chest.side * rng.log_uniform(0.025, 0.12)
+    size, (height, width) = chest.side * rng.log_uniform(0.025, 0.12), chest.x.shape
     for _ in range(rng.choice((1, 2, rng.integer(3, 8)), (0.65, 0.2, 0.15))):
         at_x, at_y = _place(rng, chest)
         u, v = turned(chest.x - at_x, chest.y - at_y, rng.uniform(0.0, math.pi))
-        lumps = 0.15 * fractal_noise(rng, *chest.x.shape, max(2.0, 0.5 * size), 2, 0.6)
+        lumps = 0.15 * fractal_noise(rng, height, width, max(2.0, 0.5 * size), 2, 0.6)
         half = 0.5 * size * rng.uniform(0.7, 1.3)
         body = chord(u * (1.0 + lumps), v * (1.0 + lumps), half * rng.uniform(0.8, 1.25), half)
         added = torch.maximum(added, body * rng.uniform(0.12, 0.4))
@@ -48,10 +48,10 @@ def _nodules(rng: Rng, chest: Chest) -> Ill:
 def _cloud(rng: Rng, chest: Chest) -> Ill:
     """Part of a lung is full of fluid: a cloud with soft borders."""
     at_x, at_y = _place(rng, chest)
-    size = chest.side * rng.uniform(0.1, 0.4)
+    size, (height, width) = chest.side * rng.uniform(0.1, 0.4), chest.x.shape
     u, v = turned(chest.x - at_x, chest.y - at_y, rng.uniform(0.0, math.pi))
     reach = ((u / rng.uniform(0.8, 1.4)).square() + v.square()).sqrt() / (0.5 * size)
-    fluffy = fractal_noise(rng, *chest.x.shape, size * rng.uniform(0.15, 0.4), 4, 0.65)
+    fluffy = fractal_noise(rng, height, width, size * rng.uniform(0.15, 0.4), 4, 0.65)
     cloud = smoothstep(1.25, 0.5, reach + rng.uniform(0.1, 0.35) * fluffy) * chest.lungs
     return cloud * rng.uniform(0.12, 0.5) * (0.4 + 0.6 * chest.air) * (1.0 + 0.2 * fluffy), cloud
 
