@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -36,16 +37,34 @@ def data(tmp_path):
     return [open_spec(f"folder={write_dataset(tmp_path / 'data')}")]
 
 
-def tables(out):
-    return [(out / name).read_bytes() for name in ("tables.csv", "scores.csv", "tables.tex")]
+def same_figures(one, many):
+    """All alike, figures but for how a processor rounds: its kernels may depend on where in memory an image lies."""
+    assert len(one.rows) == len(many.rows)
+    for ours, theirs in zip(one.rows, many.rows, strict=True):
+        assert replace(ours, values={}, intervals={}) == replace(theirs, values={}, intervals={})
+        assert theirs.values == pytest.approx(ours.values, abs=0.01)
+        assert theirs.intervals.keys() == ours.intervals.keys()
+        for figure, ends in ours.intervals.items():
+            assert theirs.intervals[figure] == pytest.approx(ends, abs=0.01), figure
+
+
+def same_tables(one, many):
+    """The same words and, to the digits that are promised, the same numbers."""
+    for name in ("tables.csv", "scores.csv", "tables.tex"):
+        ours, theirs = (re.split(r"(\d+\.\d+)", (out / name).read_text()) for out in (one, many))
+        assert theirs[::2] == ours[::2], name
+        close = 0.11 if name.endswith(".tex") else 1e-4  # one digit after the point, and six or more
+        assert [float(number) for number in theirs[1::2]] == pytest.approx(
+            [float(number) for number in ours[1::2]], abs=close
+        ), name
 
 
 def test_figures_are_those_of_one_machine(inline, tiny, data, tmp_path):
     arguments = {"backbone": tiny, "batch_size": 3, "precision": "fp32"}
     one = evaluate(load_tiny_labelled(arguments)[""], data, tmp_path / "one", OPTIONS)
     many = evaluate_on_ray(Model(load_tiny_labelled, arguments), data, tmp_path / "many", OPTIONS, ONE)
-    assert one.rows == many.rows
-    assert tables(tmp_path / "one") == tables(tmp_path / "many")
+    same_figures(one, many)
+    same_tables(tmp_path / "one", tmp_path / "many")
     assert (tmp_path / "many" / "worst.html").is_file()
     assert any(image.reason for image in many.results[0].not_scored())
 
@@ -55,13 +74,13 @@ def test_several_methods_share_the_work(inline, tiny, data, tmp_path):
     options = replace(OPTIONS, keep_maps=True)
     one = evaluate_together(load_two(arguments), data, tmp_path / "one", options)
     many = evaluate_on_ray(Model(load_two, arguments), data, tmp_path / "many", options, ONE, together=True)
-    assert one.rows == many.rows
-    assert tables(tmp_path / "one") == tables(tmp_path / "many")
+    same_figures(one, many)
+    same_tables(tmp_path / "one", tmp_path / "many")
     for folder in (tmp_path / "one" / "runs").glob("*/*"):
         first, second = Run.open(folder), Run.open(tmp_path / "many" / folder.relative_to(tmp_path / "one"))
         assert first.ok
         for row in first.ok:
-            assert np.array_equal(first.load_map(row), second.load_map(row))
+            assert np.abs(first.load_map(row) - second.load_map(row)).max() < 2.5 / 65535
 
 
 def test_what_is_judged_is_not_judged_again(inline, tiny, data, tmp_path):
@@ -83,7 +102,7 @@ def test_what_is_judged_is_not_judged_again(inline, tiny, data, tmp_path):
     again = {ref.name for chunk in inline.chunks for ref in chunk.files}
     assert first.isdisjoint(again - {"test/good/broken.png"})
     one = evaluate(load_tiny_labelled(arguments)[""], data, tmp_path / "one", OPTIONS)
-    assert one.rows == many.rows
+    same_figures(one, many)
 
 
 def test_lost_images_are_rows(inline, tiny, data, tmp_path):
@@ -133,7 +152,7 @@ def test_evaluate_from_the_command_line(inline, tiny, tmp_path, capsys, monkeypa
     assert command(*words, "-o", tmp_path / "one", capsys=capsys)[0] == 0
     code, _ = command(*words, "-o", tmp_path / "many", "--engine", "ray", "--actors", "2", capsys=capsys)
     assert code == 0
-    assert tables(tmp_path / "one") == tables(tmp_path / "many")
+    same_tables(tmp_path / "one", tmp_path / "many")
     code, said = command(*words[:3], "-o", tmp_path / "x", tmp_path, "--engine", "ray", capsys=capsys)
     assert (code, "finished runs are scored here" in said.err) == (2, True)
 

@@ -81,7 +81,8 @@ def test_with_and_without_defect_differ_exactly_in_the_mask():
     for seed in range(120):
         stages = build(seed, (SIZE, SIZE), defect_rate=1.0)
         changed = (stages.drawn != stages.clean).any(0)
-        assert not (changed & ~stages.mask).any(), (seed, stages.defect)
+        casts = stages.scene.casts and stages.defect in stages.scene.variants
+        assert casts or not (changed & ~stages.mask).any(), (seed, stages.defect)
         assert int((changed & stages.mask).sum()) >= MIN_PIXELS
         assert int(changed.sum()) > 0.3 * int(stages.mask.sum()), (seed, stages.defect)
         normal = build(seed, (SIZE, SIZE), defect_rate=0.0)
@@ -94,6 +95,8 @@ def test_the_camera_treats_both_labels_alike():
     """Far from the defect the finished pictures agree, too: light, noise and orientation know no label."""
     compared = 0
     for seed in range(40):
+        if build(seed, (SIZE, SIZE)).scene.casts:  # what lies behind a stone is darker, and that is no camera's doing
+            continue
         harmed, intact = (render(seed, SIZE, defect_rate=rate) for rate in (1.0, 0.0))
         grown = torch.nn.functional.max_pool2d(harmed.mask.float()[None, None], 25, 1, 12)[0, 0] > 0
         difference = (harmed.image.int() - intact.image.int()).abs().amax(0)

@@ -154,7 +154,7 @@ def oct_section(rng: Rng, height: int, width: int) -> Scene:
     def ill(kind: Callable[[Rng, Retina], Ill]) -> Callable[[], tuple[Tensor, Tensor]]:
         def draw() -> tuple[Tensor, Tensor]:
             sick, there = kind(rng, retina)
-            return (drawn.image + seen(sick) - before).clamp(0.0, 1.0), there > 0.35
+            return (drawn.image + (seen(sick) - before)).clamp(0.0, 1.0), there > 0.35
 
         return draw
 

@@ -146,7 +146,7 @@ def ultrasound(rng: Rng, height: int, width: int) -> Scene:
                 if rng.chance(0.3):
                     changed = _specks(rng, changed, grown.inside, grown.size)
                 there = torch.maximum(there, grown.inside)
-            return (drawn.image + seen(changed) - before).clamp(0.0, 1.0), fan.picture(there) > 0.5
+            return (drawn.image + (seen(changed) - before)).clamp(0.0, 1.0), fan.picture(there) > 0.5
 
         return draw
 
@@ -154,7 +154,7 @@ def ultrasound(rng: Rng, height: int, width: int) -> Scene:
         grown = _growth(rng, fan, body.organ, side * rng.log_uniform(0.05, 0.25))
         changed = _specks(rng, body.echoes, grown.inside, grown.size)
         there = (changed.shine > body.echoes.shine + 0.3).float()
-        return (drawn.image + seen(changed) - before).clamp(0.0, 1.0), fan.picture(there) > 0.3
+        return (drawn.image + (seen(changed) - before)).clamp(0.0, 1.0), fan.picture(there) > 0.3
 
     every = tuple(KINDS)
     drawn.variants = {
