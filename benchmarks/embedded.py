@@ -51,7 +51,9 @@ def random_model() -> Detector:
 
 
 def detectors() -> dict[str, Any]:
-    return {OURS: Detector(), "random weights": random_model(), "patch neighbours": PatchNeighbours()}
+    ours = Detector()
+    patches = PatchNeighbours(least_side=ours.least_side)  # long pictures are larger for it, too
+    return {OURS: ours, "random weights": random_model(), "patch neighbours": patches}
 
 
 def measure(found: dict[str, Any], specs: list[str], out: Path, options: Options) -> dict[str, Evaluation]:

@@ -61,14 +61,16 @@ class PatchNeighbours:
     method = SimpleNamespace(uses_category=False)
     batch_size = 4
 
-    def __init__(self, image_size: int = 256) -> None:
-        self.image_size = image_size
+    def __init__(self, image_size: int = 256, least_side: float = 0.0) -> None:
+        self.image_size, self.least_side = image_size, least_side
 
     def describe(self) -> dict[str, Any]:
         return {"method": "patch neighbours", "backbone": "none", "image_size": self.image_size, "checkpoint": None}
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        return input_size(height, width, image_size=self.image_size, patch=PATCH, keep_aspect=True)
+        return input_size(
+            height, width, image_size=self.image_size, patch=PATCH, keep_aspect=True, least_side=self.least_side
+        )
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: object = None) -> list[Prediction]:
         return [self._predict(image) for image in images]
