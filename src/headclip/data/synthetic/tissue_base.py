@@ -1,4 +1,4 @@
-"""What every medical-like picture shares: finishing and a random colour in a range of hues."""
+"""What every medical-like picture shares: finishing, a random colour in a range of hues, a random place in an organ."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def tissue_scene(rng: Rng, image: Tensor, family: str, noun: str, foreground: Te
     if foreground is None or not bool(foreground.any()):
         foreground = torch.ones_like(image[0], dtype=torch.bool)
     return Scene(image.clamp(0.0, 1.0).expand(3, -1, -1).contiguous(), foreground, family, noun, "tissue")
+
+
+def random_place(rng: Rng, where: Tensor) -> tuple[int, int] | None:
+    """Row and column of a random place at which `where` (H, W) is true; None if it is so nowhere."""
+    places = where.nonzero()
+    if not len(places):
+        return None
+    row, column = places[rng.integer(0, len(places) - 1)].tolist()
+    return row, column
 
 
 def random_hue(

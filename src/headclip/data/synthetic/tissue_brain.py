@@ -15,7 +15,7 @@ from headclip.data.synthetic.brain_slice import Slice, draw_slice
 from headclip.data.synthetic.noise import fractal_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import smoothstep, turned
-from headclip.data.synthetic.tissue_base import tissue_scene
+from headclip.data.synthetic.tissue_base import random_place, tissue_scene
 
 NOUNS = ("brain MRI", "brain scan", "head scan", "brain slice", "brain")
 
@@ -44,10 +44,8 @@ class _Lesion:
 
 def _spot(rng: Rng, inside: Tensor) -> tuple[float, float]:
     """Row and column of a random place inside the skull."""
-    places = (inside > 0.9).nonzero()
-    if not len(places):
-        return 0.5 * inside.shape[0], 0.5 * inside.shape[1]
-    row, column = places[rng.integer(0, len(places) - 1)].tolist()
+    height, width = inside.shape
+    row, column = random_place(rng, inside > 0.9) or (0.5 * height, 0.5 * width)
     return float(row), float(column)
 
 

@@ -14,7 +14,7 @@ from headclip.data.synthetic.lettering import glyph_rows
 from headclip.data.synthetic.noise import fractal_noise, spectral_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import coverage, pixel_grid, smoothstep, turned
-from headclip.data.synthetic.tissue_base import tissue_scene
+from headclip.data.synthetic.tissue_base import random_place, tissue_scene
 
 NOUNS = ("chest x-ray", "chest radiograph", "x-ray image", "x-ray of a chest", "radiograph")
 Ill = tuple[Tensor, Tensor]
@@ -23,11 +23,8 @@ Ill = tuple[Tensor, Tensor]
 
 def _place(rng: Rng, chest: Chest) -> tuple[float, float]:
     """x and y of a random place in a lung."""
-    places = (chest.lungs > 0.7).nonzero()
-    if not len(places):
-        return 0.0, 0.0
-    row, column = places[rng.integer(0, len(places) - 1)].tolist()
-    return float(chest.x[row, column]), float(chest.y[row, column])
+    place = random_place(rng, chest.lungs > 0.7)
+    return (0.0, 0.0) if place is None else (float(chest.x[place]), float(chest.y[place]))
 
 
 def _nodules(rng: Rng, chest: Chest) -> Ill:
@@ -116,12 +113,13 @@ def chest(rng: Rng, height: int, width: int) -> Scene:
         value = ((shadow + extra - low) / (high - low)).clamp(0.0, 1.0) ** gamma
         return ((1.0 - value if negative else value) + noise)[None]
 
-    drawn = tissue_scene(rng, seen(body.shadow), "chest", rng.choice(NOUNS), body.lungs > 0.5)
+    before = seen(body.shadow)
+    drawn = tissue_scene(rng, before, "chest", rng.choice(NOUNS), body.lungs > 0.5)
 
     def ill(kind: Callable[[Rng, Chest], Ill]) -> Callable[[], tuple[Tensor, Tensor]]:
         def draw() -> tuple[Tensor, Tensor]:
             added, there = kind(rng, body)
-            changed = drawn.image + seen(body.shadow + added) - seen(body.shadow)
+            changed = drawn.image + seen(body.shadow + added) - before
             mask = there > 0.3
             return torch.where(mask, changed, drawn.image).clamp(0.0, 1.0), mask
 

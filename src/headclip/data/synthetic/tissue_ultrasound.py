@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
-from headclip.data.synthetic.echo_body import Body, draw_body
+from headclip.data.synthetic.echo_body import draw_body
 from headclip.data.synthetic.echo_view import Echoes, Fan, Probe, draw_fan
 from headclip.data.synthetic.lettering import glyph_rows
 from headclip.data.synthetic.noise import fractal_noise
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import colour_of, coverage, pixel_grid, ramp, segment, smoothstep, turned
-from headclip.data.synthetic.tissue_base import random_hue, tissue_scene
+from headclip.data.synthetic.tissue_base import random_hue, random_place, tissue_scene
 
 KINDS = {"dark": 0.4, "bright": 0.12, "haloed": 0.13, "cyst": 0.15, "mixed": 0.2}
 
@@ -37,8 +37,7 @@ class _Growth:
 def _growth(rng: Rng, fan: Fan, organ: Tensor, size: float) -> _Growth:
     """An outline of about `size` pixels across, its middle in the organ, wider than tall more often than not."""
     rows, beams = organ.shape
-    places = (organ > 0.6).nonzero()
-    row, beam = places[rng.integer(0, len(places) - 1)].tolist() if len(places) else (rows // 2, beams // 2)
+    row, beam = random_place(rng, organ > 0.6) or (rows // 2, beams // 2)
     u, v = turned(fan.x - float(fan.x[row, beam]), fan.y - float(fan.y[row, beam]), rng.normal(0.0, 0.3))
     flat = rng.uniform(0.75, 1.9)
     reach = ((u / flat**0.5).square() + (v * flat**0.5).square()).sqrt() / (0.5 * size)
@@ -120,7 +119,7 @@ def _marks(rng: Rng, height: int, width: int) -> Tensor:
 def ultrasound(rng: Rng, height: int, width: int) -> Scene:
     """Tissue under a probe, with what may grow in it as its own defects; their shadows are not marked."""
     fan = draw_fan(rng, height, width)
-    body: Body = draw_body(rng, fan, height, width)
+    body = draw_body(rng, fan, height, width)
     probe, side = Probe(rng, *body.organ.shape), min(height, width)
     marks = _marks(rng, height, width)
     dark, bright = colour_of(rng, (0.0, 0.0, 0.0)), colour_of(rng, (1.0, 1.0, 1.0))
