@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from headclip.clip import attention
-from headclip.clip.attention import attend, attend_in_blocks, attend_in_products
+from headclip.clip.attention import attend, attend_in_blocks, attend_learning
 
 
 def heads(batch: int, tokens: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -40,9 +40,10 @@ def test_value_value_attention_in_bf16_is_as_near_as_the_rounding_of_its_scores(
 
 def test_each_way_has_its_place(monkeypatch):
     taken = []
-    for name in ("attend_in_blocks", "attend_in_products"):
+    for name in ("attend_in_blocks", "attend_learning"):
         way = getattr(attention, name)
         monkeypatch.setattr(attention, name, lambda *args, name=name, way=way: taken.append(name) or way(*args))
+    monkeypatch.setattr(attention, "has_fast_bf16", lambda device: True)
     monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: True)
     q, k, v = heads(1, 300, torch.bfloat16)
     learning = v.clone().requires_grad_()
@@ -55,31 +56,57 @@ def test_each_way_has_its_place(monkeypatch):
     assert way(q, k, v) == ["attend_in_blocks"]
     assert way(q, k[:, :, :64], v[:, :, :64]) == []  # few keys
     assert way(q.float(), k.float(), v.float()) == []
-    assert way(q, k, learning) == ["attend_in_products"]
+    assert way(q, k, learning) == ["attend_learning", "attend_in_blocks"]
     with torch.no_grad():
         assert way(q, k, learning) == ["attend_in_blocks"]
     monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: False)
+    assert way(q, k, v) == []
+    assert way(q, k, learning) == ["attend_learning"]
+    monkeypatch.setattr(attention, "has_fast_bf16", lambda device: False)
     assert way(q, k, v) == way(q, k, learning) == []
 
 
-def test_products_agree_with_the_fused_kernel_in_values_and_gradients():
-    fused = [x.clone().requires_grad_() for x in heads(2, 40, torch.float32)]
-    plain = [x.detach().clone().requires_grad_() for x in fused]
-    expected, found = F.scaled_dot_product_attention(*fused, scale=0.3), attend_in_products(*plain, 0.3)
-    torch.testing.assert_close(found, expected)
-    for result in (expected, found):
-        result.square().sum().backward()
-    for one, other in zip(fused, plain, strict=True):
-        torch.testing.assert_close(other.grad, one.grad)
+def gradients(way, scale, dtype, *tensors):
+    """The result of a way to attend, and what each tensor gets of a loss that weighs every entry differently."""
+    leaves = [x.detach().to(dtype).requires_grad_() for x in tensors]
+    result = way(*leaves, scale=scale)
+    (result.float() * torch.linspace(-1, 2, result.numel()).view(result.shape)).sum().backward()
+    return [result, *(leaf.grad for leaf in leaves)]
 
 
-def test_gradients_pass(monkeypatch):
-    monkeypatch.setattr(attention, "fused_bf16_is_slow", lambda: True)
-    q, k, v = heads(1, 300, torch.bfloat16)
-    v = v.clone().requires_grad_()
-    attend(q, k, v).sum().backward()
-    assert v.grad is not None
-    assert torch.isfinite(v.grad).all()
+@pytest.mark.parametrize("block", [10**7, 3 * 40 * 40, 40 * 40, 1])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_gradients_by_blocks_are_those_of_the_fused_kernel(monkeypatch, block, scale):
+    monkeypatch.setattr(attention, "LEARNING_SCORES", block)
+    tensors = heads(2, 40, torch.float32)
+    expected = gradients(F.scaled_dot_product_attention, scale, torch.float32, *tensors)
+    for one, other in zip(gradients(attend_learning, scale, torch.float32, *tensors), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_gradients_where_queries_and_keys_differ_in_number_and_values_in_width():
+    q, k, v = heads(2, 40, torch.float32)
+    tensors = q[:, :, :7], k, torch.cat([v, v[..., :5]], dim=-1)
+    expected = gradients(F.scaled_dot_product_attention, None, torch.float32, *tensors)
+    for one, other in zip(gradients(attend_learning, None, torch.float32, *tensors), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_values_that_are_queries_and_keys_too_get_the_gradients_of_all_three():
+    _, _, v = heads(2, 40, torch.float32)
+    expected = gradients(lambda v, scale: F.scaled_dot_product_attention(v, v, v, scale=scale), 0.25, torch.float32, v)
+    found = gradients(lambda v, scale: attend_learning(v, v, v, scale), 0.25, torch.float32, v)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_gradients_in_bf16_are_about_as_near_as_those_of_the_fused_kernel():
+    tensors = heads(2, 145, torch.float32)
+    exact = gradients(F.scaled_dot_product_attention, None, torch.float32, *tensors)
+    fused = gradients(F.scaled_dot_product_attention, None, torch.bfloat16, *tensors)
+    for one, other, right in zip(gradients(attend_learning, None, torch.bfloat16, *tensors), fused, exact, strict=True):
+        assert (one - right).norm() < 1.5 * (other - right).norm()
+        assert (one - right).norm() < 0.02 * right.norm()
 
 
 def test_causal_attention_stays_causal(monkeypatch):
