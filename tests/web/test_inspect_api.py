@@ -13,6 +13,7 @@ from headclip.clip.vision import VisionTower
 from headclip.inference.detector import Detector
 from headclip.inference.predict import predict_run
 from headclip.inspection import KeptFeatures
+from headclip.web.inspect_api import different
 from headclip.web.kept import KeptImages
 from headclip.web.runs import image_id
 from inference.fake_detector import FakeDetector
@@ -171,6 +172,13 @@ def test_another_model_explains_nothing(client, detector, run):
     answer = site.get(f"/runs/first-run/inspect/{image_id(NAME)}")
     assert answer.status_code == 409
     assert "another model" in answer.json()["detail"]
+
+
+def test_images_prepared_in_another_way_come_from_another_model(detector):
+    facts = detector.describe()
+    assert different(facts, facts) == []
+    assert different(facts, {**facts, "keep_aspect": not facts["keep_aspect"]}) == ["keep aspect"]
+    assert different(facts, {**facts, "least_side": 0.5}) == ["least side"]
 
 
 def test_without_the_model_or_the_file(client, detector, tiny_run, tmp_path):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headclip.web.kept import KeptImages
 
 router = APIRouter(include_in_schema=False)
-_SAME = ("method", "backbone_hash", "checkpoint_hash", "image_size")
+_SAME = ("method", "backbone_hash", "checkpoint_hash", "image_size", "keep_aspect", "least_side")
 # Not shown, and large.
 _LEFT_OUT = frozenset({"image", "anomaly_map", "logits", "constant", "without", "tap_maps", "patch_map", "hot"})
 SWITCHED_SIDE = 192  # longest side of the map that switched layers make: it is smooth, and stretched by the browser
