@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.shapes import Light, pixel_grid
-from headclip.data.synthetic.signed_distance import extruded, joined, without
+from headclip.data.synthetic.signed_distance import extruded, followed, joined, length, unit, without
 from headclip.data.synthetic.solid_shapes import BODIES, Waves, ball, beyond, bore, slit
 from headclip.data.synthetic.solid_view import Camera, Lamp, Seen, hollows, march
 
@@ -29,6 +29,31 @@ def from_above(height: float, across: float, pixels: int = 41) -> Camera:
     rays = torch.stack([x, y, torch.zeros_like(x)]).reshape(3, -1) * (across / pixels / height) - UP[:, None]
     axes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return Camera(torch.tensor([0.0, 0.0, height]), F.normalize(rays, dim=0), axes)
+
+
+def test_rays_that_have_arrived_are_left_alone_and_end_where_all_steps_would_bring_them():
+    whole, camera = ball(torch.tensor([0.0, 0.0, 0.5]), 0.5), from_above(4.0, 3.0)
+    start, end = torch.full((41 * 41,), 0.5), 4.0 / -camera.rays[2]
+    asked = []
+
+    def step(at):
+        asked.append(at.shape[1])
+        return whole(at)
+
+    found = followed(step, camera.origin, camera.rays, start, (0.0, end), 60)
+    far = start
+    for _ in range(60):
+        far = torch.minimum(far + whole(camera.origin[:, None] + camera.rays * far), end)
+    torch.testing.assert_close(found, far, atol=2e-3, rtol=0)
+    assert asked[0] == 41 * 41
+    assert asked == sorted(asked, reverse=True)
+    assert len(asked) < 60 or asked[-1] < 0.2 * asked[0]
+
+
+def test_lengths_and_units():
+    some = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(length(some), some.norm(dim=0))
+    torch.testing.assert_close(unit(some), F.normalize(some, dim=0))
 
 
 @pytest.mark.parametrize("kind", sorted(BODIES))

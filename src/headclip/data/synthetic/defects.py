@@ -168,8 +168,14 @@ def _apply_variant(scene: Scene, name: str) -> tuple[Tensor, Tensor] | None:
 def _closed(spots: Tensor, gap: int) -> Tensor:
     """Morphological closing of (1, 1, H, W) zeros and ones: gaps up to `gap` pixels wide are filled."""
     reach = max(2, gap // 2)
-    grown = F.max_pool2d(F.pad(spots, [reach] * 4), 2 * reach + 1, stride=1)  # same size, nothing beyond the border
-    return -F.max_pool2d(-F.pad(grown, [reach] * 4, value=1.0), 2 * reach + 1, stride=1)
+    return -_largest(-_largest(spots, reach, 0.0), reach, -1.0)
+
+
+def _largest(field: Tensor, reach: int, beyond: float) -> Tensor:
+    """The largest value within `reach` pixels each way, rows and columns in turn; `beyond` stands past the border."""
+    for sides, kernel in (((0, 0, reach, reach), (2 * reach + 1, 1)), ((reach, reach, 0, 0), (1, 2 * reach + 1))):
+        field = F.max_pool2d(F.pad(field, sides, value=beyond), kernel, stride=1)
+    return field
 
 
 __all__ = ["DEFECTS", "apply_defect", "defect"]

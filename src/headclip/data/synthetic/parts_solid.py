@@ -14,7 +14,7 @@ from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.lettering import glyph_rows
 from headclip.data.synthetic.registry import scene
 from headclip.data.synthetic.shapes import difference, pixel_grid, smoothstep
-from headclip.data.synthetic.signed_distance import Distance, joined, without
+from headclip.data.synthetic.signed_distance import Distance, joined, length, without
 from headclip.data.synthetic.solid_shapes import BODIES, Waves, ball, beyond, bore, slit
 from headclip.data.synthetic.solid_view import Camera, Lamp, Seen, Skin, hollows, march
 from headclip.data.synthetic.staging import Stage
@@ -41,15 +41,21 @@ class _Table:
 
     def placed(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Points of the world in the frame of the body of their cell, (3, N), and the cell's number, (N,)."""
+        if self.rows == 1:
+            cell = torch.zeros_like(points[0], dtype=torch.long)
+            return self.pose @ self._turned(points[0], points[1], points[2], 0), cell
         middle = 0.5 * (self.rows - 1)
         row = torch.round(points[0] / self.pitch + middle).clamp(0, self.rows - 1)
         column = torch.round(points[1] / self.pitch + middle).clamp(0, self.rows - 1)
         cell = (row * self.rows + column).long()
-        x = points[0] - (row - middle) * self.pitch - self.shifts[0][cell]
-        y = points[1] - (column - middle) * self.pitch - self.shifts[1][cell]
+        x, y = points[0] - (row - middle) * self.pitch, points[1] - (column - middle) * self.pitch
+        return self.pose @ self._turned(x, y, points[2], cell), cell
+
+    def _turned(self, x: Tensor, y: Tensor, z: Tensor, cell: Tensor | int) -> Tensor:
+        """(3, N): places from the middle of their cell, or the one cell, in the frame of a body that stands there."""
+        x, y = x - self.shifts[0][cell], y - self.shifts[1][cell]
         cos, sin = self.turns.cos()[cell], self.turns.sin()[cell]
-        local = torch.stack([x * cos + y * sin, y * cos - x * sin, points[2] - self.lift])
-        return self.pose @ local, cell
+        return torch.stack([x * cos + y * sin, y * cos - x * sin, z - self.lift])
 
     def distance(self, points: Tensor) -> Tensor:
         """(3, N) points of the world -> (N,)."""
@@ -202,7 +208,7 @@ def _stained(rng: Rng, stage: Stage, table: _Table, at: _Place) -> tuple[Colours
     edge = rng.log_uniform(0.03, 0.5)
 
     def amount(points: Tensor) -> Tensor:
-        away = (points - at.foot[:, None]).norm(dim=0) / radius + 0.25 * ripple(points)
+        away = length(points - at.foot[:, None]) / radius + 0.25 * ripple(points)
         return smoothstep(1.0 + edge, 1.0 - edge, away)
 
     def colours(points: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.noise import smooth_noise
 from headclip.data.synthetic.shapes import box, disc, polygon
-from headclip.data.synthetic.signed_distance import Distance, extruded, smooth_union
+from headclip.data.synthetic.signed_distance import Distance, extruded, length, smooth_union
 
 
 @dataclass
@@ -144,7 +144,7 @@ def ball(centre: Tensor, radius: float, ripple: Waves | None = None, height: flo
     """A ball at `centre`, (3,), with waves of its surface."""
 
     def distance(points: Tensor) -> Tensor:
-        away = (points - centre[:, None]).norm(dim=0) - radius
+        away = length(points - centre[:, None]) - radius
         return away if ripple is None else away + height * ripple(points)
 
     return distance
@@ -156,7 +156,7 @@ def slit(foot: Tensor, across: Tensor, half: float, reach: float, ripple: Waves,
     def distance(points: Tensor) -> Tensor:
         away = points - foot[:, None]
         off = (away * across[:, None]).sum(0) + height * ripple(points)
-        return torch.maximum(off.abs() - half, away.norm(dim=0) - reach)
+        return torch.maximum(off.abs() - half, length(away) - reach)
 
     return distance
 
@@ -172,6 +172,6 @@ def bore(foot: Tensor, axis: Tensor, radius: float) -> Distance:
     def distance(points: Tensor) -> Tensor:
         away = points - foot[:, None]
         along = (away * axis[:, None]).sum(0)
-        return (away - axis[:, None] * along).norm(dim=0) - radius
+        return length(away - axis[:, None] * along) - radius
 
     return distance

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.shapes import Light, smoothstep
-from headclip.data.synthetic.signed_distance import Distance, normals
+from headclip.data.synthetic.signed_distance import Distance, followed, normals, unit
 
 STEPS, SHADOW_STEPS = 36, 10
 
@@ -39,7 +39,7 @@ class Camera:
         flat = torch.stack([x, y]) * (across / min(x.shape) / far)
         rays = torch.einsum("kn,kc->cn", torch.cat([flat, -torch.ones_like(flat[:1])]).reshape(3, -1), axes)
         aim = torch.tensor([rng.normal(0.0, 0.06) * across, rng.normal(0.0, 0.06) * across, 0.2], device=x.device)
-        return cls(aim + far * axes[2], F.normalize(rays, dim=0), axes)
+        return cls(aim + far * axes[2], unit(rays), axes)
 
 
 @dataclass
@@ -56,10 +56,7 @@ def march(distance: Distance, camera: Camera, top: float, stride: float) -> Seen
     """Follow the rays from the height `top` down to the table; no step is longer than `stride`."""
     down = -camera.rays[2].clamp(max=-0.02)
     start, end = ((camera.origin[2] - top) / down).clamp(min=0.0), camera.origin[2] / down
-    far = start.clone()
-    for _ in range(STEPS):
-        step = distance(camera.origin[:, None] + camera.rays * far)
-        far = torch.minimum(far + step.clamp(max=stride), end)
+    far = followed(lambda at: distance(at).clamp(max=stride), camera.origin, camera.rays, start, (0.0, end), STEPS)
     points = camera.origin[:, None] + camera.rays * far
     body = (far < end - 1e-4) & (distance(points) < 0.03)
     return Seen(far, points, _normals(distance, points, body), body)

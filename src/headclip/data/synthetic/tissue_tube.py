@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.shapes import smoothstep
-from headclip.data.synthetic.signed_distance import normals, smooth_union
+from headclip.data.synthetic.signed_distance import followed, normals, smooth_union, unit
 
 STEPS, STRIDE, FAR = 40, 0.65, 14.0  # of the march; a step goes so far along the distance, as folds bend it
 
@@ -114,10 +114,8 @@ def joined(tube: Tube, lumps: list[Lump], soft: float, points: Tensor) -> tuple[
 
 def march(tube: Tube, lumps: list[Lump], soft: float, origin: Tensor, rays: Tensor) -> View:
     """Follow (3, N) rays of length 1 from the lens at `origin`, (3,), to the wall or into the dark."""
-    far = torch.full_like(rays[0], 0.05)
-    for _ in range(STEPS):
-        found, _, _ = joined(tube, lumps, soft, origin[:, None] + rays * far)
-        far = (far + STRIDE * found).clamp(0.02, FAR)
+    start, end = torch.full_like(rays[0], 0.05), torch.full_like(rays[0], FAR)
+    far = followed(lambda at: STRIDE * joined(tube, lumps, soft, at)[0], origin, rays, start, (0.02, end), STEPS)
     points = origin[:, None] + rays * far
     here, wall, lump = joined(tube, lumps, soft, points)
     normal = normals(lambda place: joined(tube, lumps, soft, place)[0], points, here, 0.004 + 0.003 * far)
@@ -136,7 +134,7 @@ def looking(rng: Rng, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     tilt = torch.tensor([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]], device=x.device)
     away, at = rng.uniform(0.0, 0.45), rng.uniform(0.0, 2.0 * math.pi)
     origin = torch.tensor([away * math.cos(at), away * math.sin(at), 0.0], device=x.device)
-    return origin, F.normalize(turn @ tilt @ flat, dim=0)
+    return origin, unit(turn @ tilt @ flat)
 
 
 def grown(rng: Rng, wall: View, room: Tensor, apparent: tuple[float, float]) -> tuple[list[Lump], float]:
