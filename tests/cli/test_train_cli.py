@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,16 +124,30 @@ def test_pretrain_resume_and_use(tmp_path):
     assert trained.returncode == 0, trained.stderr
 
 
-def test_a_scheduler_that_ends_a_pretraining_loses_no_step(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_scheduler_that_ends_a_pretraining_loses_no_step(tmp_path, workers):
+    """It may tell all processes of the job, in any order."""
     shape = tmp_path / "tiny.json"
     shape.write_text(json.dumps(make_config("gelu").to_dict()))
     words = ["pretrain", "--out", tmp_path / "p", "--architecture", shape, "--images", 40_000, "--batch-size", 4]
-    command = [sys.executable, "-m", "headclip", *map(str, words), "--workers", "0", "--device", "cpu"]
+    command = [sys.executable, "-m", "headclip", *map(str, words), "--workers", str(workers), "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     log = tmp_path / "p" / "log.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and log.read_text()) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+
+    def until(lines):
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) >= lines:
+                return
+            time.sleep(0.05)
+
+    until(1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == workers
+    for child in children:
+        os.kill(int(child), signal.SIGTERM)
+    until(len(log.read_text().splitlines()) + 2)  # it goes on
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -14,6 +14,7 @@ from headclip.data.synthetic import caption_pair, render_batch
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.photographs import Photographs
 from headclip.training.teacher import Teacher, TeacherTokens
+from headclip.training.workers import end_with_parent
 
 Sizes = tuple[tuple[int, int], ...]
 PAIRS = 4
@@ -92,5 +93,6 @@ def stream(dataset: RenderStream, workers: int) -> Iterator[PretrainBatch]:
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=end_with_parent,
     )
     return iter(loader)

@@ -28,6 +28,7 @@ from headclip.training.features import FeatureStore, image_key, kept_or_computed
 from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
 from headclip.training.losses import LossParts, PixelLoss, joint_loss
 from headclip.training.sets import TrainingSet
+from headclip.training.workers import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class Trainer:
             collate_fn=collate,
             num_workers=workers,
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=end_with_parent,
         )
         for numbers, batch in zip(chunks, loader, strict=True):
             yield replace(batch, numbers=numbers)

@@ -1,0 +1,14 @@
+"""Processes that make batches beside a training."""
+
+from __future__ import annotations
+
+import signal
+
+
+def end_with_parent(number: int) -> None:
+    """For a worker's start: leave Ctrl-C and SIGTERM, which schedulers send to all processes of a job, to the parent.
+
+    It saves what it has, and then ends its workers; one that died on its own would make the parent fail meanwhile.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
