@@ -71,6 +71,18 @@ def test_ap_never_exceeds_what_f1_max_allows(case) -> None:
         assert figures["pixel_ap"] <= ap_bound(figures["pixel_f1"]) + 1e-12
 
 
+@pytest.mark.parametrize("protocol", ["exact", "ader"])
+@pytest.mark.parametrize("above", [7, 11, 22, 86, 100])
+def test_aupro_of_maps_that_miss_nothing_is_not_above_one(protocol: str, above: int) -> None:
+    """Sums of many thin slices round to just above it."""
+    random = np.random.default_rng(above)
+    for _ in range(20):
+        mask = np.zeros((above, 9), np.uint8)
+        mask[above // 2, 3] = mask[above // 3, 6] = 1
+        anomaly_map = np.where(mask, 7157.5, np.exp(random.uniform(0, 9, mask.shape))).astype(np.float32)
+        assert stream([anomaly_map], [mask], protocol=protocol).compute()["pixel_aupro"] <= 1.0
+
+
 @settings(max_examples=60, deadline=None)
 @given(cases(most_pixels=12), st.sampled_from(["exact", "ader"]))
 def test_every_figure_lies_between_0_and_1(case, protocol: str) -> None:

@@ -158,7 +158,8 @@ def test_a_row_that_is_damaged_meanwhile_is_computed_anew(rendered, tmp_path):
     again, seen = kept_trainer(rendered, epochs=1, keep_features=place)
     again.run(tmp_path / "b.safetensors")
     assert seen == [1]
-    assert last_loss(tmp_path / "b.safetensors") == last_loss(tmp_path / "a.safetensors")
+    # a pass over other images together rounds in another way
+    assert last_loss(tmp_path / "b.safetensors") == pytest.approx(last_loss(tmp_path / "a.safetensors"), rel=1e-6)
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])

@@ -70,4 +70,5 @@ def aupro(weights: Counts, negatives: Counts, cuts: NDArray[np.int64]) -> Counts
         steps = fpr[..., :-1] - fpr[..., 1:]
         heights = 0.5 * (overlap[..., :-1] + overlap[..., 1:])
         area = np.where(kept[..., :-1] & kept[..., 1:], steps * heights, 0.0).sum(axis=-1)
-        return np.where(high > low, area / (high - low), np.nan)
+        share = area / (high - low)
+        return np.where(high > low, np.clip(share, 0.0, 1.0), np.nan)  # the clip removes rounding of 1e-16 or so
