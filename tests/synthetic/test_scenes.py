@@ -82,7 +82,8 @@ def test_large_polyps_are_larger_and_polyps_lie_in_the_endoscope_s_window() -> N
 
 
 def test_a_cell_that_fails_is_darker_where_it_fails() -> None:
-    for name in ("dead area", "cell crack", "shattered cell", "finger interruption", "dark edge"):
+    faults = ("dead area", "cell crack", "shattered cell", "finger interruption", "dark edge")
+    for name in (*faults, "poor contact", "shunt", "corroded contact"):
         darker = []
         for seed in range(20):
             scene = drawn("electroluminescence", seed)

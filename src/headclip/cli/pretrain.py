@@ -46,7 +46,7 @@ def pretrain(
     seed: Annotated[int | None, typer.Option(help="First values and rendered images. [1]")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that render.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that render, at the lowest priority.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:

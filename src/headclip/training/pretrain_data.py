@@ -14,7 +14,7 @@ from headclip.data.synthetic import caption_pair, render_batch
 from headclip.data.synthetic.base import Rng
 from headclip.data.synthetic.photographs import Photographs
 from headclip.training.teacher import Teacher, TeacherTokens
-from headclip.training.workers import end_with_parent
+from headclip.training.workers import start_in_gaps
 
 Sizes = tuple[tuple[int, int], ...]
 PAIRS = 4
@@ -86,13 +86,13 @@ class RenderStream(IterableDataset[PretrainBatch]):
 
 
 def stream(dataset: RenderStream, workers: int) -> Iterator[PretrainBatch]:
-    """Batches in order, rendered by `workers` processes beside the training (0 renders in this one)."""
+    """Batches in order, rendered by `workers` processes in the gaps of the training (0 renders in this one)."""
     loader = DataLoader(
         dataset,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=end_with_parent,
+        worker_init_fn=start_in_gaps,
     )
     return iter(loader)

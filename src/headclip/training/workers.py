@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 
@@ -12,3 +13,10 @@ def end_with_parent(number: int) -> None:
     """
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
+
+
+def start_in_gaps(number: int) -> None:
+    """As above, at the lowest priority: rendering takes what time the training's own threads leave, and no more."""
+    end_with_parent(number)
+    if hasattr(os, "nice"):
+        os.nice(19)

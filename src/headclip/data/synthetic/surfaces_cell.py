@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.cell_crystals import crystals
+from headclip.data.synthetic.cell_currents import corroded, poor_contact, rings, shunts, uneven_lanes
 from headclip.data.synthetic.cell_faults import (
     Cell,
     cracks,
@@ -75,7 +76,9 @@ def _silicon(cell: Cell, poly: bool) -> Tensor:
         by_physics = rng.chance(0.7)
         value = value * (crystals(cell) if by_physics else 1.0 - rng.log_uniform(0.05, 0.75) * _clouds(cell))
         value = value + rng.log_uniform(0.005, 0.06) * fractal_noise(rng, height, width, side * 0.02, 3, 0.8)
-    return value
+    elif rng.chance(0.5):
+        value = value * (1.0 + rings(cell))
+    return value * uneven_lanes(cell) if rng.chance(0.4) else value
 
 
 def _under_current(rng: Rng, height: int, width: int) -> Cell:
@@ -103,7 +106,7 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     side = min(height, width)
     cell = _under_current(rng, height, width)
     u, v, half = cell.u, cell.v, cell.half
-    poly = rng.chance(0.6)
+    poly = rng.chance(0.5)
     value = _silicon(cell, poly)
     rim = (half - torch.maximum(u.abs(), v.abs())).clamp(min=0.0)
     value = value * (1.0 - rng.uniform(0.0, 0.5) * torch.exp(-rim / (side * rng.log_uniform(0.01, 0.06))))
@@ -130,6 +133,9 @@ def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
         "shattered cell": lambda: compose(shattered(cell)),
         "finger interruption": lambda: compose(dim_fingers(cell)),
         "dark edge": lambda: compose(dark_edge(cell)),
+        "poor contact": lambda: compose(poor_contact(cell)),
+        "shunt": lambda: compose(shunts(cell)),
+        "corroded contact": lambda: compose(corroded(cell)),
     }
     noun = rng.choice(["solar cell", "solar cell", "photovoltaic cell", "silicon cell", "solar module"])
     made = grid_scene(rng, compose(1.0), "electroluminescence", noun, ink, changes)
