@@ -25,9 +25,12 @@ def main() -> None:
     parser.add_argument("scores", type=Path, help="scores.csv of an evaluation")
     parser.add_argument("labels", type=Path, help="labels.csv of the package elpv-dataset")
     args = parser.parse_args()
+    for file in (args.scores, args.labels):
+        if not file.is_file():
+            parser.error(f"{file} is not there; the commands above say where both files come from")
     kinds = crystals(args.labels)
-    with args.scores.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if Path(row["path"]).name in kinds and row["status"] == "ok"]
+    with args.scores.open(newline="") as scores:
+        rows = [row for row in csv.DictReader(scores) if Path(row["path"]).name in kinds and row["status"] == "ok"]
     for kind in sorted({kinds[Path(row["path"]).name] for row in rows}):
         some = [row for row in rows if kinds[Path(row["path"]).name] == kind]
         figures = image_metrics([float(row["score"]) for row in some], [int(row["label"]) for row in some])

@@ -116,13 +116,13 @@ def crystals(cell: Cell) -> Tensor:
     """The share of its light that a sound multicrystalline wafer gives, (H, W)."""
     rng = cell.rng
     grains = grains_of(cell)
-    taken = rng.log_uniform(0.4, 8.0) * dislocations(cell, grains)
+    taken = rng.log_uniform(0.2, 2.5) * dislocations(cell, grains)
     decorated = grains.each((rng.rand(grains.count) < rng.uniform(0.0, 0.8)).float() * rng.rand(grains.count))
     decorated = decorated * smoothstep(-1.0, 1.0, smooth_noise(rng, cell.height, cell.width, 0.1 * cell.side))
     thin = rng.log_uniform(0.4, 2.0) * max(1.0, cell.side / 300)
-    taken = taken + rng.log_uniform(0.1, 1.5) * decorated * torch.exp(-grains.border / thin)
+    taken = taken + rng.log_uniform(0.1, 0.7) * decorated * torch.exp(-grains.border / thin)
     if rng.chance(0.4):
-        taken = taken + rng.log_uniform(0.2, 3.0) * _ingot_rim(cell)
+        taken = taken + rng.log_uniform(0.2, 1.5) * _ingot_rim(cell)
     if rng.chance(0.2):
         taken = taken + rng.log_uniform(0.2, 2.0) * _precipitates(cell)
     light = 1.0 / (1.0 + taken)

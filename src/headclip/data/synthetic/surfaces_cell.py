@@ -74,7 +74,7 @@ def _silicon(cell: Cell, poly: bool) -> Tensor:
     value = value - rng.log_uniform(0.01, 0.12) * smooth_noise(rng, height, width, side * rng.uniform(0.2, 0.7))
     if poly:
         by_physics = rng.chance(0.7)
-        value = value * (crystals(cell) if by_physics else 1.0 - rng.log_uniform(0.05, 0.75) * _clouds(cell))
+        value = value * (crystals(cell) if by_physics else 1.0 - rng.log_uniform(0.05, 0.5) * _clouds(cell))
         value = value + rng.log_uniform(0.005, 0.06) * fractal_noise(rng, height, width, side * 0.02, 3, 0.8)
     elif rng.chance(0.5):
         value = value * (1.0 + rings(cell))
@@ -100,7 +100,7 @@ def _cut(u: Tensor, v: Tensor, half_u: float, half_v: float, corner: float) -> T
     return torch.maximum(box(u, v, half_u, half_v), (u.abs() + v.abs() - half_u - half_v + corner) * math.sqrt(0.5))
 
 
-@scene("electroluminescence", weight=3.0)
+@scene("electroluminescence", weight=2.0)
 def electroluminescence(rng: Rng, height: int, width: int) -> Scene:
     """A solar cell under current: as bright as it is alive (by daylight: `solar_cell`)."""
     side = min(height, width)
