@@ -1,4 +1,4 @@
-"""Multicrystalline silicon: flaws lie in grains, borders and rims as crystals grow them, and only take light."""
+"""Silicon: flaws lie in grains, borders, rims and rings as crystals grow them, and only take light."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from headclip.data.synthetic import cell_crystals
 from headclip.data.synthetic.base import Rng
-from headclip.data.synthetic.cell_crystals import crystals, dislocations, grains_of
+from headclip.data.synthetic.cell_crystals import crystals, dislocations, grains_of, rings
 from headclip.data.synthetic.cell_faults import Cell
 from headclip.data.synthetic.shapes import pixel_grid
 
@@ -73,3 +73,15 @@ def test_specks_are_small_and_many():
     dark = cell_crystals._precipitates(cell(1))
     assert 0.0 < float((dark > 0.1).float().mean()) < 0.2
     assert 0.2 < float(dark.amax()) <= 1.0
+
+
+def test_rings_of_a_single_crystal_are_slight_and_lie_about_its_middle():
+    centred = 0
+    for seed in range(40):
+        one = cell(seed)
+        tone = rings(one)
+        assert float(tone.abs().amax()) < 0.4
+        away = torch.hypot(one.u, one.v)
+        circle = (away > 30.0) & (away < 30.5)
+        centred += float(tone[circle].std()) < 0.5 * float(tone.std())
+    assert centred > 15

@@ -1,4 +1,4 @@
-"""Where a cell's current goes astray: dim only where the fault reaches, and what sound cells show is slight."""
+"""Where a cell's current goes astray: dim only where the fault reaches, and what sound strips show is slight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from headclip.data.synthetic.base import Rng
-from headclip.data.synthetic.cell_currents import corroded, poor_contact, rings, shunts, uneven_lanes
+from headclip.data.synthetic.cell_currents import corroded, poor_contact, shunts, uneven_lanes
 from headclip.data.synthetic.cell_faults import Cell
 from headclip.data.synthetic.shapes import pixel_grid
 
@@ -58,17 +58,8 @@ def test_short_circuits_are_points_and_corrosion_grows_from_bars_and_sides():
     assert near > 1.5 * far
 
 
-def test_a_sound_cell_s_strips_and_rings_are_slight_and_lie_as_they_should():
+def test_a_sound_cell_s_strips_are_slight_and_run_along_the_bars():
     for seed in range(20):
         lanes = uneven_lanes(cell(seed))
         assert float((lanes - 1.0).abs().amax()) < 0.3
         assert float(lanes.std(1).amax()) < 1e-5  # alike all along the bars
-    centred = 0
-    for seed in range(40):
-        one = cell(seed)
-        tone = rings(one)
-        assert float(tone.abs().amax()) < 0.4
-        away = torch.hypot(one.u, one.v)
-        circle = (away > 30.0) & (away < 30.5)
-        centred += float(tone[circle].std()) < 0.5 * float(tone.std())
-    assert centred > 15

@@ -18,5 +18,4 @@ def end_with_parent(number: int) -> None:
 def start_in_gaps(number: int) -> None:
     """As above, at the lowest priority: rendering takes what time the training's own threads leave, and no more."""
     end_with_parent(number)
-    if hasattr(os, "nice"):
-        os.nice(19)
+    os.nice(19)

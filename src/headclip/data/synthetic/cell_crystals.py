@@ -1,7 +1,8 @@
-"""Multicrystalline silicon under current: an ingot's grains, and the light that their flaws leave, (H, W) in (0, 1.2].
+"""Silicon under current: the light that a sound wafer's own growth leaves.
 
-What dims a sound wafer is where carriers recombine: dislocations, which multiply in some grains along their slip
-planes and gather in regions of the ingot, borders of grains that impurities have decorated, and the ingot's own rim.
+Many crystals, from an ingot: what dims them is where carriers recombine, at dislocations, which multiply in some grains
+along their slip planes and gather in regions of the ingot, at borders of grains that impurities have decorated, and at
+the ingot's own rim. One crystal, drawn from a melt: rings.
 """
 
 from __future__ import annotations
@@ -130,3 +131,15 @@ def crystals(cell: Cell) -> Tensor:
     if rng.chance(0.3):
         tone = tone + rng.log_uniform(0.005, 0.05) * _twins(cell, grains)
     return (light * (1.0 + tone)).clamp(0.02, 1.2)
+
+
+def rings(cell: Cell) -> Tensor:
+    """Tone about 0 of one crystal drawn from a melt: rings about the middle of the wafer, and a middle of its own."""
+    rng, side = cell.rng, cell.side
+    reach = rng.choice((0.02, rng.uniform(0.0, 0.5))) * side
+    angle = rng.uniform(0.0, 2.0 * math.pi)
+    away = torch.hypot(cell.u - reach * math.cos(angle), cell.v - reach * math.sin(angle))
+    line = smooth_noise(rng, 1, 512, 1, rng.log_uniform(4.0, 60.0))[0]
+    place = (away / (1.2 * side) * 511.0).clamp(0.0, 511.0).long()
+    middle = torch.exp(-0.5 * (away / (side * rng.uniform(0.12, 0.5))).square())
+    return rng.log_uniform(0.004, 0.04) * line[place] + rng.uniform(-0.12, 0.08) * middle

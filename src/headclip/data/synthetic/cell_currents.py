@@ -6,8 +6,6 @@ it is lost where a short circuit drains it, and where moisture eats the contacts
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -16,18 +14,18 @@ from headclip.data.synthetic.noise import fractal_noise, smooth_noise
 from headclip.data.synthetic.shapes import coverage, smoothstep
 
 
-def _to_bars(cell: Cell, bars: list[float]) -> Tensor:
-    """Pixels to the nearest of these bars, (H, W)."""
-    return torch.stack([(cell.v - place).abs() for place in bars]).amin(0)
+def _from_bars(cell: Cell) -> Tensor:
+    """Pixels to each bar, (bars, H, W)."""
+    return torch.stack([(cell.v - place).abs() for place in cell.bars])
 
 
 def poor_contact(cell: Cell) -> Tensor:
     """One bar without contact, all along or on a part of the way: what it fed is fed from the bars beside it."""
     rng, side = cell.rng, cell.side
-    seen = [place for place in cell.bars if abs(place) < cell.seen]
-    lost = rng.choice(seen or cell.bars)
-    working = [place for place in cell.bars if place != lost]
-    further = _to_bars(cell, working) - _to_bars(cell, cell.bars)
+    bars = range(len(cell.bars))
+    lost = rng.choice([k for k in bars if abs(cell.bars[k]) < cell.seen] or bars)
+    away = _from_bars(cell)
+    further = away[[k for k in bars if k != lost]].amin(0) - away.amin(0)
     light = torch.exp(-further / (side * rng.log_uniform(0.05, 0.6)) * (1.0 + 0.2 * cell.streaks.clamp(-2.0, 2.0)))
     if rng.chance(0.5):
         middle, half = rng.uniform(-0.9, 0.9) * cell.seen, side * rng.log_uniform(0.06, 0.4)
@@ -57,7 +55,7 @@ def corroded(cell: Cell) -> Tensor:
     else:
         one = cell.u if rng.chance(0.5) else cell.v
         from_there = cell.seen - (one if rng.chance(0.5) else -one)
-    uneven = fractal_noise(cell.rng, cell.height, cell.width, side * rng.uniform(0.06, 0.3), 3, rng.uniform(0.4, 0.8))
+    uneven = fractal_noise(rng, cell.height, cell.width, side * rng.uniform(0.06, 0.3), 3, rng.uniform(0.4, 0.8))
     depth = side * rng.log_uniform(0.03, 0.15)
     inside = uneven - 1.0 - from_there.clamp(min=0.0) / depth + rng.uniform(1.0, 2.2)
     area = smoothstep(0.0, rng.log_uniform(0.15, 2.0), inside)
@@ -68,19 +66,6 @@ def corroded(cell: Cell) -> Tensor:
 def uneven_lanes(cell: Cell) -> Tensor:
     """Light of a sound cell whose bars do not carry quite alike: each bar's strip has a tone of its own, about 1."""
     rng = cell.rng
-    apart = torch.stack([(cell.v - place).abs() for place in cell.bars])
-    share = torch.softmax(-apart / (0.03 * cell.side + 1.0), 0)
+    share = torch.softmax(-_from_bars(cell) / (0.03 * cell.side + 1.0), 0)
     tones = 1.0 + rng.log_uniform(0.005, 0.06) * rng.randn(len(cell.bars))
     return (share * tones[:, None, None]).sum(0)
-
-
-def rings(cell: Cell) -> Tensor:
-    """Tone about 0 of one crystal drawn from a melt: rings about the middle of the wafer, and a middle of its own."""
-    rng, side = cell.rng, cell.side
-    reach = rng.choice((0.02, rng.uniform(0.0, 0.5))) * side
-    angle = rng.uniform(0.0, 2.0 * math.pi)
-    away = torch.hypot(cell.u - reach * math.cos(angle), cell.v - reach * math.sin(angle))
-    line = smooth_noise(rng, 1, 512, 1, rng.log_uniform(4.0, 60.0))[0]
-    place = (away / (1.2 * side) * 511.0).clamp(0.0, 511.0).long()
-    middle = torch.exp(-0.5 * (away / (side * rng.uniform(0.12, 0.5))).square())
-    return rng.log_uniform(0.004, 0.04) * line[place] + rng.uniform(-0.12, 0.08) * middle

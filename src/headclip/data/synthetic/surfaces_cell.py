@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from headclip.data.synthetic.base import Rng, Scene
-from headclip.data.synthetic.cell_crystals import crystals
-from headclip.data.synthetic.cell_currents import corroded, poor_contact, rings, shunts, uneven_lanes
+from headclip.data.synthetic.cell_crystals import crystals, rings
+from headclip.data.synthetic.cell_currents import corroded, poor_contact, shunts, uneven_lanes
 from headclip.data.synthetic.cell_faults import (
     Cell,
     cracks,
