@@ -1,4 +1,4 @@
-"""Silicon: flaws lie in grains, borders, rims and rings as crystals grow them, and only take light."""
+"""Silicon: flaws lie in grains, borders and rims as crystals grow them, and only take light; rings are slight."""
 
 from __future__ import annotations
 

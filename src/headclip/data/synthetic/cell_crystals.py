@@ -114,7 +114,7 @@ def _precipitates(cell: Cell) -> Tensor:
 
 
 def crystals(cell: Cell) -> Tensor:
-    """The share of its light that a sound multicrystalline wafer gives, (H, W)."""
+    """The share of its light that a sound multicrystalline wafer gives, (H, W) in (0, 1.2]."""
     rng = cell.rng
     grains = grains_of(cell)
     taken = rng.log_uniform(0.2, 2.5) * dislocations(cell, grains)
