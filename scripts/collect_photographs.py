@@ -1,7 +1,7 @@
 """Collect photographs out of Debian packages of free games for `headclip pretrain --photographs`.
 
     apt-get download openarena-081-textures nexuiz-textures 0ad-data supertuxkart-data \
-        tuxpaint-stamps-default
+        ufoai-textures redeclipse-data tuxpaint-stamps-default
     python scripts/collect_photographs.py runs/photographs *.deb
 
 Surfaces, as JPEG: opaque pictures of at least 256 px a side below a folder of textures; left out are normal maps and
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -37,6 +38,10 @@ NO_SURFACE = (
     *("sign", "banner", "flag", "player", "weapon", "skin", "flame", "fire", "smoke", "water", "lava"),
     *("console", "blood"),
 )
+SURFACES = re.compile(r"textur|redeclipse/data/(jojo|wicked|philipk|torley|trak)/")
+ANOTHER_MAP = re.compile(
+    r"redeclipse/.*(_[a-z]\d?|\d[nsz])$"
+)  # Red Eclipse marks maps of height and the like by a letter
 STAMPS = "tuxpaint/stamps/"
 NO_PHOTOGRAPH = (
     *("cartoon", "_mirror", "_flip", "/alphabets/", "/math/", "/music/", "/shapes/", "/faces/", "/chess/"),
@@ -94,7 +99,9 @@ def wanted(name: str) -> bool:
     lower = name.lower()
     if STAMPS in lower:
         return not any(word in lower for word in NO_PHOTOGRAPH)
-    return "textur" in lower and not any(word in lower for word in (*AUXILIARY, *NO_SURFACE))
+    if not SURFACES.search(lower) or ANOTHER_MAP.search(lower.rpartition(".")[0]):
+        return False
+    return not any(word in lower for word in (*AUXILIARY, *NO_SURFACE))
 
 
 def keep(name: str, content: bytes, folder: Path, seen: set[str]) -> bool:

@@ -24,7 +24,7 @@ from headclip.data.synthetic.things import thing_scene
 from headclip.errors import ImageError, InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-THINGS = 0.15  # how many of the pictures in 1 show a thing, where there are both
+THINGS = 0.25  # how many of the pictures in 1 show a thing, where there are both
 ON_SURFACE = 0.35  # and how many of these have a photographed surface as their ground
 ENLARGED = 1.5  # a photograph is enlarged at most so much, unless it is too small to fill the picture otherwise
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow says of broken files

@@ -22,7 +22,7 @@ from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.scenes import FAMILIES, make_scene
 from headclip.errors import InputError
 
-RENDERER_VERSION = 13
+RENDERER_VERSION = 14
 """Raised whenever the same seed would give another picture."""
 
 MIN_SIZE = 32
