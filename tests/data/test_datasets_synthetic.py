@@ -8,9 +8,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from headclip.cli.app import app
 from headclip.data.datasets import open_dataset
 from headclip.data.synthetic import SyntheticDataset
+from headclip.data.synthetic.photographs import Photographs
 from headclip.data.write_synthetic import Written, write_synthetic
 from headclip.errors import InputError
 
@@ -78,3 +81,42 @@ def test_other_settings_and_other_folders_are_refused(written, tmp_path):
 def test_the_defect_rate(tmp_path):
     write_synthetic(tmp_path / "set", 3, SIZE, SEED, 0.0)
     assert open_dataset("folder", tmp_path / "set").total() == (3, 0)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "sound"
+    folder.mkdir()
+    pixels = np.full((96, 96, 3), (200, 40, 40), np.uint8)
+    pixels[::2] -= 20
+    Image.fromarray(pixels).save(folder / "red.png")
+    return folder
+
+
+def test_defects_can_be_drawn_on_photographs(photographs, tmp_path):
+    shown = Photographs(photographs, 1.0)
+    assert write_synthetic(tmp_path / "set", COUNT, SIZE, SEED, photographs=shown) == Written(COUNT, COUNT)
+    samples = SyntheticDataset(SEED, COUNT, SIZE, photographs=shown)
+    rows = [json.loads(line) for line in (tmp_path / "set" / "metadata.jsonl").read_text().splitlines()]
+    assert {row["family"] for row in rows} == {"photograph"}
+    assert {row["label"] for row in rows} == {0, 1}
+    for row in rows:
+        drawn = np.asarray(Image.open(tmp_path / "set" / row["image"]))
+        np.testing.assert_array_equal(drawn, samples[row["index"]].image.permute(1, 2, 0))
+    assert write_synthetic(tmp_path / "set", COUNT, SIZE, SEED, photographs=shown) == Written(COUNT, 0)
+    with pytest.raises(InputError, match="other settings: photographs"):
+        write_synthetic(tmp_path / "set", COUNT, SIZE, SEED, photographs=Photographs(photographs, 0.5))
+
+
+def test_a_family_beside_photographs_is_refused(photographs, tmp_path):
+    with pytest.raises(InputError, match="one of the two"):
+        write_synthetic(tmp_path / "set", 2, SIZE, SEED, family="leather", photographs=Photographs(photographs))
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_command_draws_on_photographs(photographs, tmp_path):
+    command = ["data", "synth", "--out", tmp_path / "set", "--count", "3", "--size", "48"]
+    result = CliRunner().invoke(app, [str(word) for word in (*command, "--photographs", photographs)])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "set" / "metadata.jsonl").read_text().splitlines()]
+    assert [row["family"] for row in rows] == ["photograph"] * 3

@@ -90,9 +90,17 @@ def synth(
     ] = 0.5,
     family: Annotated[str | None, typer.Option(help="Scenes of this family alone, such as leather.")] = None,
     defect: Annotated[str | None, typer.Option(help="Defects of this kind alone, such as crack.")] = None,
+    photographs: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Sound surfaces and things (PNG with opacity) to draw the defects on."),
+    ] = None,
+    photograph_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pictures that show them, with --photographs.")
+    ] = 1.0,
     quiet: Quiet = False,
 ) -> None:
     """Write rendered inspection pictures with exact masks and captions, as MVTec folders."""
+    from headclip.data.synthetic.photographs import Photographs
     from headclip.data.write_synthetic import write_synthetic
 
     with _progress("Rendering", quiet) as advance:
@@ -104,6 +112,7 @@ def synth(
             defect_rate,
             family=family,
             defect=defect,
+            photographs=None if photographs is None else Photographs(photographs, photograph_share),
             progress=lambda done: advance(done, count),
         )
     known = written.total - written.new

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from headclip.data.synthetic import Sample, SyntheticDataset
+from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.renderer import RENDERER_VERSION
 from headclip.errors import InputError
 from headclip.files import write_atomically
@@ -39,9 +40,11 @@ def write_synthetic(
     *,
     family: str | None = None,
     defect: str | None = None,
+    photographs: Photographs | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Written:
-    """Write `count` rendered pictures of `size` px below `out`; family, defect: of this kind alone.
+    """Write `count` rendered pictures of `size` px below `out`; family, defect: of this kind alone; photographs: what
+    is shown in place of rendered scenes, as often as their `share` says.
 
     `test/good/NNNNNN.png`, `test/DEFECT/NNNNNN.png`, `ground_truth/DEFECT/NNNNNN_mask.png`; `metadata.jsonl`
     and `captions.csv` say of each what it shows; `synthetic.json` keeps the settings. Picture N is item N of the
@@ -50,11 +53,16 @@ def write_synthetic(
 
     Raises:
         InputError: `out` holds a set with other settings, or files that are not such a set; a bad number, an unknown
-            family or defect.
+            family or defect; a family beside photographs.
+        ImageError: no photograph can be read.
     """
+    if family is not None and photographs is not None:
+        raise InputError("photographs show no family of rendered scenes; give one of the two")
     folder = Path(out)
-    samples = SyntheticDataset(seed, count, size, defect_rate, family=family, defect=defect)
-    kinds = {key: name for key, name in (("family", family), ("defect", defect)) if name is not None}
+    samples = SyntheticDataset(seed, count, size, defect_rate, family=family, defect=defect, photographs=photographs)
+    shown = None if photographs is None else photographs.fingerprint()
+    kinds = {"family": family, "defect": defect, "photographs": shown}
+    kinds = {key: value for key, value in kinds.items() if value is not None}
     facts = {"seed": seed, "size": size, "defect_rate": defect_rate, "renderer": RENDERER_VERSION}
     _settle(folder, {**facts, **kinds})
     rows = {index: row for index, row in _read_rows(folder).items() if (folder / row["image"]).is_file()}
