@@ -152,7 +152,7 @@ def mark(page: Page, alarm: str, miss: str) -> None:
         page.locator("#query").fill(name)
         page.locator(".gallery .card", has_text=name).click()
         page.keyboard.press(key)
-        page.wait_for_selector("#mark-hint:has-text('Kept')")
+        page.wait_for_selector("#mark-hint:text-is('Kept.')")
         page.keyboard.press("Escape")
     page.locator("#query").fill("")
     page.locator("[data-filter=marked]").click()

@@ -177,13 +177,14 @@ def _of_methods(
     show: Callable[[str, int, int], None],
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.cli.figures_models import open_columns
+    from headclip.evaluation.outputs import short_facts
     from headclip.inspection.comparison import compare_methods
 
     images = _images(inputs, truths)
     detectors: dict[str, Detector] = open_columns(method, list(checkpoints or []), **model)
     rule: Rule = choose.value if choose else "first"
     found = compare_methods(detectors, images, truths, rule=rule, progress=show, **shared)
-    return found, {"methods": {title: detector.describe() for title, detector in detectors.items()}}
+    return found, {"methods": {title: short_facts(detector.describe()) for title, detector in detectors.items()}}
 
 
 def _images(inputs: Sequence[str], truths: TruthFinder) -> list[ImageFile]:

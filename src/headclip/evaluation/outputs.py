@@ -124,8 +124,6 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def _result_json(result: DatasetResult) -> dict[str, Any]:
     facts = short_facts(result.facts)
-    if facts.get("checkpoint"):  # the hash says which; where it lay, only the arguments do
-        facts["checkpoint"] = Path(facts["checkpoint"]).name
     info = result.dataset.info
     return {
         "dataset": result.name,
@@ -160,8 +158,11 @@ def _result_json(result: DatasetResult) -> dict[str, Any]:
 
 
 def short_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a detector says of itself without the hashes of its training images, which stay in the checkpoint."""
+    """What a detector says of itself without the hashes of its training images, which stay in the checkpoint, and
+    without where that lies, which only the arguments say."""
     short = dict(facts)
+    if short.get("checkpoint"):
+        short["checkpoint"] = Path(short["checkpoint"]).name  # its hash says which
     if short.get("checkpoint_data"):
         data = short["checkpoint_data"]
         short["checkpoint_data"] = {key: value for key, value in data.items() if key not in ("files", "looks")}
