@@ -8,27 +8,31 @@ import sys
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from headclip.training.pretrain_data import RenderStream, stream
-from headclip.training.workers import start_in_gaps
 
 
-class Priority(IterableDataset[int]):
-    """What each worker's priority is."""
-
-    def __iter__(self):
-        yield os.nice(0)
+def printed(code: str) -> str:
+    """What a program prints, in a process of its own: workers are forked of it, and signals sent to it."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="priorities are POSIX's")
 def test_workers_run_at_the_lowest_priority_and_the_training_at_its_own():
-    before = os.nice(0)
-    loader = DataLoader(
-        Priority(), batch_size=None, num_workers=2, multiprocessing_context="fork", worker_init_fn=start_in_gaps
+    code = (
+        "import os\n"
+        "from torch.utils.data import DataLoader, IterableDataset\n"
+        "from headclip.training.workers import start_in_gaps\n"
+        "class Priority(IterableDataset):\n"
+        "    def __iter__(self):\n"
+        "        yield os.nice(0)\n"
+        "before = os.nice(0)\n"
+        "settings = {'num_workers': 2, 'multiprocessing_context': 'fork', 'worker_init_fn': start_in_gaps}\n"
+        "print(list(DataLoader(Priority(), batch_size=None, **settings)), os.nice(0) == before)\n"
     )
-    assert list(loader) == [19, 19]
-    assert os.nice(0) == before
+    assert printed(code) == "[19, 19] True"
 
 
 def test_a_worker_outlives_the_signals_that_end_its_parent():
@@ -40,8 +44,7 @@ def test_a_worker_outlives_the_signals_that_end_its_parent():
         "os.kill(os.getpid(), signal.SIGINT)\n"
         "print('alive')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.strip() == "alive", done.stderr
+    assert printed(code) == "alive"
 
 
 def test_two_workers_render_the_batches_of_none():
