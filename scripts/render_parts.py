@@ -70,6 +70,8 @@ def keep(model: Path, file: Path, seed: int) -> bool:
         parts = surfaces(model.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return False
+    if not parts:
+        return False
     image = Image.fromarray(draw(parts, random.Random(f"{seed} {model.stem}")))
     box = image.getchannel("A").getbbox()
     if box is None:
