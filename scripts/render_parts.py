@@ -16,6 +16,7 @@ import random
 import re
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ def draw(parts: list[tuple[Array, Array, Array]], rng: random.Random) -> Array:
     plotter = pyvista.Plotter(off_screen=True, window_size=[SIDE * SAMPLES, SIDE * SAMPLES], lighting="none")
     for colour, corners, triangles in parts:
         plotter.add_mesh(pyvista.PolyData.from_regular_faces(corners, triangles), **finish(colour, rng))
-    for intensity in (rng.uniform(0.7, 1.2), *(rng.uniform(0.1, 0.4) for _ in range(rng.randint(1, 2)))):
-        plotter.add_light(pyvista.Light(light_type="scene light", **lamp(rng, intensity)))
+    for light in lamps(rng):
+        plotter.add_light(pyvista.Light(light_type="scene light", **light))
     around, height = rng.uniform(0, 2 * np.pi), rng.choice([np.pi / 2 - 0.01, rng.uniform(0.35, 1.5)])
     toward = (np.cos(around) * np.cos(height), np.sin(around) * np.cos(height), np.sin(height))
     plotter.view_vector(toward, viewup=(0, 0, 1))
@@ -141,6 +142,13 @@ def finish(colour: Array, rng: random.Random) -> dict[str, Any]:
     power = rng.uniform(8, 60) if metal else rng.uniform(4, 40)
     facts = {"ambient": 0.2, "diffuse": 0.7, "specular": shine, "specular_power": power}
     return {"color": tuple(float(c) for c in colour), "smooth_shading": True, "split_sharp_edges": True, **facts}
+
+
+def lamps(rng: random.Random) -> Iterator[dict[str, Any]]:
+    """A bright lamp and one or two weaker ones."""
+    yield lamp(rng, rng.uniform(0.7, 1.2))
+    for _ in range(rng.randint(1, 2)):
+        yield lamp(rng, rng.uniform(0.1, 0.4))
 
 
 def lamp(rng: random.Random, intensity: float) -> dict[str, Any]:
