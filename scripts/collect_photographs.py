@@ -39,9 +39,8 @@ NO_SURFACE = (
     *("console", "blood"),
 )
 SURFACES = re.compile(r"textur|redeclipse/data/(jojo|wicked|philipk|torley|trak)/")
-ANOTHER_MAP = re.compile(
-    r"redeclipse/.*(_[a-z]\d?|\d[nsz])$"
-)  # Red Eclipse marks maps of height and the like by a letter
+# Red Eclipse marks maps of height and the like by a letter.
+ANOTHER_MAP = re.compile(r"redeclipse/.*(_[a-z]\d?|\d[nsz])$")
 STAMPS = "tuxpaint/stamps/"
 NO_PHOTOGRAPH = (
     *("cartoon", "_mirror", "_flip", "/alphabets/", "/math/", "/music/", "/shapes/", "/faces/", "/chess/"),

@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from headclip.data.synthetic.photographs import SUFFIXES
+from headclip.data.synthetic.photographs import pictures_below
 
 
 def main() -> None:
@@ -25,19 +25,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.held.exists():
         parser.error(f"{options.held} is there already; a second choice would take more files away")
-    files = pictures(options.folder)
+    files = pictures_below(options.folder)
     if not 0 < options.count < len(files):
-        parser.error(f"{options.folder} has {len(files)} pictures; --count must lie below and above 0")
+        parser.error(f"{options.folder} has {len(files)} pictures; --count has to be at least 1 and less than that")
     for file in random.Random(options.seed).sample(files, options.count):
         place = options.held / file.relative_to(options.folder)
         place.parent.mkdir(parents=True, exist_ok=True)
         file.rename(place)
     sys.stdout.write(f"{options.held}: {options.count} of {len(files)}\n")
-
-
-def pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, in order of their paths."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 if __name__ == "__main__":

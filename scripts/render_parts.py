@@ -12,6 +12,7 @@ kept. The models are CC-BY-SA 4.0 with KiCad's exception for designs; see the pa
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import re
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from headclip.files import write_atomically
 
 SIDE, SAMPLES = 384, 2  # px of a cut-out at most, and how much larger it is drawn
 SMALLEST = 96  # px
@@ -81,7 +84,9 @@ def keep(model: Path, file: Path, seed: int) -> bool:
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     if max(image.size) < SMALLEST or min(image.size) < max(image.size) // 7:
         return False
-    image.save(file)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    write_atomically(file, stream.getvalue())  # a part of one would be kept by the next run
     return True
 
 

@@ -114,6 +114,12 @@ def test_a_family_beside_photographs_is_refused(photographs, tmp_path):
     assert not (tmp_path / "set").exists()
 
 
+def test_a_set_among_its_own_photographs_is_refused(photographs):
+    with pytest.raises(InputError, match="choose another folder"):
+        write_synthetic(photographs / "set", 2, SIZE, SEED, photographs=Photographs(photographs))
+    assert [path.name for path in photographs.iterdir()] == ["red.png"]
+
+
 def test_the_command_draws_on_photographs(photographs, tmp_path):
     command = ["data", "synth", "--out", tmp_path / "set", "--count", "3", "--size", "48"]
     result = CliRunner().invoke(app, [str(word) for word in (*command, "--photographs", photographs)])

@@ -53,18 +53,18 @@ def write_synthetic(
 
     Raises:
         InputError: `out` holds a set with other settings, or files that are not such a set; a bad number, an unknown
-            family or defect; a family beside photographs.
+            family or defect; a family beside photographs; `out` lies among the photographs.
         ImageError: no photograph can be read.
     """
-    if family is not None and photographs is not None:
-        raise InputError("photographs show no family of rendered scenes; give one of the two")
     folder = Path(out)
     samples = SyntheticDataset(seed, count, size, defect_rate, family=family, defect=defect, photographs=photographs)
-    shown = None if photographs is None else photographs.fingerprint()
-    kinds = {"family": family, "defect": defect, "photographs": shown}
-    kinds = {key: value for key, value in kinds.items() if value is not None}
     facts = {"seed": seed, "size": size, "defect_rate": defect_rate, "renderer": RENDERER_VERSION}
-    _settle(folder, {**facts, **kinds})
+    kinds = {"family": family, "defect": defect}
+    if photographs is not None:
+        if folder.resolve().is_relative_to(photographs.folder.resolve()):
+            raise InputError(f"{folder} lies among the photographs, and would be taken for some; choose another folder")
+        kinds["photographs"] = photographs.fingerprint()
+    _settle(folder, facts | {key: value for key, value in kinds.items() if value is not None})
     rows = {index: row for index, row in _read_rows(folder).items() if (folder / row["image"]).is_file()}
     _write_rows(folder, rows)
     new = 0

@@ -51,6 +51,11 @@ NOUNS = {
 }
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures of a folder and of those in it, in order of their paths."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
 class Photographs:
     """A folder of photographs, searched with all below it; `draw` makes a scene of a random window of one.
 
@@ -62,8 +67,7 @@ class Photographs:
 
     def __init__(self, folder: str | Path, share: float = 0.4) -> None:
         self.folder, self.share = Path(folder), share
-        files = self.folder.rglob("*")
-        self.files = sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
+        self.files = pictures_below(self.folder)
         self.things = [path for path in self.files if path.suffix.lower() == ".png" and _is_cut_out(path)]
         self.surfaces = sorted(set(self.files) - set(self.things))
         if not self.files:

@@ -127,7 +127,7 @@ def build(
     photographs: Photographs | None = None,
 ) -> Stages:
     """The stages of `render` before the camera; size is the (height, width) of the final picture."""
-    check_kinds(family, defect)
+    check_kinds(family, defect, photographs)
     if seed < 0:
         raise InputError(f"The seed {seed} is negative. Use a whole number from 0.")
     if not 0 <= defect_rate <= 1:
@@ -137,7 +137,7 @@ def build(
     look = draw_look(making)
     if look.turn:
         height, width = width, height
-    if photographs is not None and family is None and making.chance(photographs.share):
+    if photographs is not None and making.chance(photographs.share):
         scene = photographs.draw(making, height, width)
     else:
         scene = make_scene(making, height, width, family)
@@ -211,8 +211,10 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def check_kinds(family: str | None, defect: str | None) -> None:
-    """InputError where there is no such family of scenes, or no such defect."""
+def check_kinds(family: str | None, defect: str | None, photographs: Photographs | None) -> None:
+    """InputError where there is no such family of scenes, or no such defect, or a family beside photographs."""
+    if family is not None and photographs is not None:
+        raise InputError("photographs show no family of rendered scenes; give one of the two")
     for kind, name, known in (("family", family, FAMILIES), ("defect", defect, DEFECTS)):
         if name is not None and name not in known:
             raise InputError(f"There is no {kind} '{name}'. Use one of: {', '.join(sorted(known))}.")
@@ -245,7 +247,7 @@ class SyntheticDataset(Dataset[Sample]):
         if count < 1:
             raise InputError(f"A rendered set of {count} pictures is empty. Ask for at least one.")
         self.seed, self.count, self.size = seed, count, check_size(size)
-        check_kinds(family, defect)
+        check_kinds(family, defect, photographs)
         self.family, self.defect = family, defect
         self.defect_rate, self.device, self.photographs = defect_rate, device, photographs
 
