@@ -7,9 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
-
-from headclip.training.pretrain_data import RenderStream, stream
 
 
 def printed(code: str) -> str:
@@ -48,12 +45,15 @@ def test_a_worker_outlives_the_signals_that_end_its_parent():
 
 
 def test_two_workers_render_the_batches_of_none():
-    def rendered(workers: int) -> list[torch.Tensor]:
-        data = RenderStream(
-            seed=5, batch_size=2, early=(2, [(48, 48)]), late_sizes=[(64, 48)], start=1, stop=5, defect_rate=0.5
-        )
-        return [batch.images for batch in stream(data, workers)]
-
-    alone, beside = rendered(0), rendered(2)
-    assert [tuple(batch.shape[-2:]) for batch in alone] == [(48, 48), (64, 48), (64, 48), (64, 48)]
-    assert all(torch.equal(one, other) for one, other in zip(alone, beside, strict=True))
+    code = (
+        "import torch\n"
+        "from headclip.training.pretrain_data import RenderStream, stream\n"
+        "def rendered(workers):\n"
+        "    sizes = {'early': (2, [(48, 48)]), 'late_sizes': [(64, 48)]}\n"
+        "    data = RenderStream(seed=5, batch_size=2, start=1, stop=5, defect_rate=0.5, **sizes)\n"
+        "    return [batch.images for batch in stream(data, workers)]\n"
+        "alone, beside = rendered(0), rendered(2)\n"
+        "print([tuple(batch.shape[-2:]) for batch in alone])\n"
+        "print([torch.equal(one, other) for one, other in zip(alone, beside, strict=True)])\n"
+    )
+    assert printed(code).splitlines() == ["[(48, 48), (64, 48), (64, 48), (64, 48)]", str([True] * 4)]
