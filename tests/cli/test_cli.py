@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +246,16 @@ def test_help_imports_nothing_heavy():
     loaded = set(json.loads(result.stdout.splitlines()[-1]))
     assert "headclip.cli.predict" in loaded
     assert not loaded & {"torch", "numpy", "scipy", "pyarrow", "PIL", "jinja2", "transformers"}
+
+
+def test_sigterm_interrupts_a_command_and_is_left_as_it_was(monkeypatch):
+    during = []
+    monkeypatch.setattr("headclip.cli.app.app", lambda **_: during.append(signal.getsignal(signal.SIGTERM)))
+    for before in (signal.SIG_DFL, signal.SIG_IGN):
+        kept = signal.signal(signal.SIGTERM, before)
+        try:
+            main(["doctor"])
+            assert signal.getsignal(signal.SIGTERM) == before
+        finally:
+            signal.signal(signal.SIGTERM, kept)
+    assert during == [signal.default_int_handler] * 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -79,7 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 done, 1 nothing could be done, 2 wrong usage or input, 130 interrupted. SIGTERM, by which schedulers
     end a job, interrupts as Ctrl-C does: what is done is kept, and can be gone on with.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with readable_errors():
+    with _sigterm_interrupts(), readable_errors():
         app(args=None if arguments is None else list(arguments), prog_name="headclip")
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt inside, and afterwards what it was: there is nothing left to keep then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
