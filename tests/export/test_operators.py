@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headclip.clip.preprocess import resize
@@ -38,10 +38,14 @@ def graph_resize(image, rows, columns, patch):
 
 
 @given(side, side, st.integers(1, 4), st.integers(1, 4), st.sampled_from([8, 14]))
+@example(1, 83, 1, 1, 14)  # where odd ones were found
+@example(2, 90, 4, 1, 8)
 @settings(max_examples=40, deadline=None)
 def test_resize_is_torchs_own(height, width, rows, columns, patch):
-    """Bit for bit but for the odd rounding: a level in one of many values, counted over ten pictures."""
-    differs = []
+    """Bit for bit but for the odd rounding: a level in one of many values, counted over ten pictures.
+
+    Lines that are the same in both count once: those of a picture one pixel high are all copies of one."""
+    odd = values = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
         image = rng.integers(0, 2 if seed % 2 else 256, (height, width, 3), dtype=np.uint8) * (255 if seed % 2 else 1)
@@ -49,8 +53,9 @@ def test_resize_is_torchs_own(height, width, rows, columns, patch):
         expected = resize(image, (rows * patch, columns * patch)).float()
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 1
-        differs.append(found != expected)
-    assert torch.stack(differs).float().mean() <= 0.002
+        one, other = torch.stack([found, expected]).unique(dim=2).unique(dim=3)
+        odd, values = odd + int((one != other).sum()), values + one.numel()
+    assert odd <= 1 + 0.002 * values
 
 
 def test_resize_of_a_large_image():
