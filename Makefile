@@ -2,6 +2,7 @@
 #   make demo        set up, then judge real solar cells and open a report
 #   make test        set up, then run the tests
 #   make test-slow   the tests that take minutes
+#   make test-random the tests, with new random examples in those of properties
 #   make test-ray    set up with Ray, then the tests on a Ray cluster of this machine
 #   make check       lint, formatting, types, spelling, the locked dependencies
 #   make drills      kill every long job 200 times in all, fill disks, damage files (5 minutes)
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Each test process computes on one thread: several processes with several threads each slow one another down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow test-ray test-browser check docs format clean lock audit drills fuzz
+.PHONY: help setup demo test test-slow test-random test-ray test-browser check docs format clean lock audit drills fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -45,8 +46,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m headclip.demo
 
+# The same examples each time: a change is not held up by what a new one finds elsewhere. That is test-random's.
 test: $(STAMP)
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) --hypothesis-profile=ci
+
+test-random: $(STAMP)
+	$(PYTEST) -n $(WORKERS) --hypothesis-profile=default
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
