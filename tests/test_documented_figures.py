@@ -1,0 +1,96 @@
+"""Figures of the embedded model in prose are those of the tables that the commands wrote."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the documents are not here")
+
+# How each set is called in the card's table, README's paragraph, and the columns of the history.
+CARD = {
+    "rendered, unseen seeds": "rendered-b",
+    "KolektorSDD": "sdd",
+    "BrainMRI": "brainmri",
+    "Kvasir-SEG": "kvasir",
+    "ISIC 2018": "isic2018",
+    "ELPV solar cells": "elpv",
+    "simulated textiles": "conformal",
+}
+README = {
+    r"image AUROC (\S+) % on textiles": ("conformal", "image_auroc"),
+    r"interval (\S+) to \S+\)": ("conformal", "image_auroc_low"),
+    r"interval \S+ to (\S+)\)": ("conformal", "image_auroc_high"),
+    r"(\S+) on KolektorSDD, \S+ on BrainMRI": ("sdd", "image_auroc"),
+    r"(\S+) on BrainMRI": ("brainmri", "image_auroc"),
+    r"(\S+) on ELPV": ("elpv", "image_auroc"),
+    r"pixel AUROC (\S+) on KolektorSDD": ("sdd", "pixel_auroc"),
+    r"(\S+) on a part of ISIC": ("isic2018", "pixel_auroc"),
+    r"(\S+) on a part of Kvasir": ("kvasir", "pixel_auroc"),
+    r"(\S+) on rendered images": ("rendered-b", "pixel_auroc"),
+}
+HISTORY = [
+    "sdd image",
+    "sdd pixel",
+    "brainmri image",
+    "kvasir pixel",
+    "isic2018 pixel",
+    "elpv image",
+    "conformal image",
+]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """{set: {column: percent}} of the tables that `headclip evaluate` wrote."""
+    found = {}
+    for name in ("real", "rendered"):
+        with (ROOT / "docs/results" / name / "tables.csv").open(encoding="utf-8", newline="") as lines:
+            rows = [row for row in csv.DictReader(lines) if row["kind"] == "mean" and row["method"] == "headclip"]
+        found.update({row["dataset"]: row for row in rows if row["dataset"]})
+    return found
+
+
+def with_interval(row, column):
+    """As the card writes it; "" where the set has no such figure."""
+    if not row[column]:
+        return ""
+    value, low, high = (f"{float(row[column + end]):.1f}" for end in ("", "_low", "_high"))
+    return f"{value} ({low} to {high})"
+
+
+def table_rows(text):
+    """The cells of every line of every table."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_card(measured):
+    text = (ROOT / "docs/embedded.md").read_text(encoding="utf-8").partition("## How good it is")[2]
+    rows = [cells for cells in table_rows(text) if len(cells) == 5]
+    for name, dataset in CARD.items():
+        row = measured[dataset]
+        precision = f"{float(row['pixel_ap']):.1f}" if row["pixel_ap"] else ""
+        expected = [with_interval(row, "image_auroc"), with_interval(row, "pixel_auroc"), precision]
+        assert next(cells[1:4] for cells in rows if cells[0].startswith(name)) == expected, name
+
+
+@pytest.mark.parametrize("pattern", README)
+def test_the_readme(measured, pattern):
+    text = " ".join(
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("The embedded model, measured")[2].split()
+    )
+    dataset, column = README[pattern]
+    assert re.search(pattern, text).group(1).rstrip(",") == f"{float(measured[dataset][column]):.1f}"
+
+
+def test_the_last_version_of_the_history(measured):
+    text = (ROOT / "docs/embedded-history.md").read_text(encoding="utf-8").partition("## Versions on real sets")[2]
+    last = [cells for cells in table_rows(text) if len(cells) == 1 + len(HISTORY)][-1]
+    expected = [
+        f"{float(measured[dataset][f'{level}_auroc']):.1f}" for dataset, level in (words.split() for words in HISTORY)
+    ]
+    assert last[1:] == expected
