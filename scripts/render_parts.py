@@ -12,23 +12,17 @@ kept. The models are CC-BY-SA 4.0 with KiCad's exception for designs; see the pa
 from __future__ import annotations
 
 import argparse
-import io
 import random
 import re
 import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from headclip.files import write_atomically
+from cut_outs import Array, draw, keep
 
-SIDE, SAMPLES = 384, 2  # px of a cut-out at most, and how much larger it is drawn
-SMALLEST = 96  # px
-Array = np.ndarray[Any, Any]
 MATERIAL = re.compile(r"material\s+DEF\s+(\S+)\s+Material\s*\{[^}]*?diffuseColor\s+([-\d. ]+)")
 FACES = re.compile(r"coordIndex\s*\[([^\]]*)\][^\[]*point\s*\[([^\]]*)\][^}]*\}\s*\}\s*appearance[^}]*USE\s+(\S+)")
 NOUNS = {
@@ -53,7 +47,7 @@ def main() -> None:
         models = sorted(folder.glob("*.wrl"))
         chosen = random.Random(f"{options.seed} {folder.name}").sample(models, min(options.each, len(models)))
         files = [options.out / f"{noun_of(folder)}-{zlib.crc32(model.stem.encode()):010d}.png" for model in chosen]
-        kept = sum(keep(model, file, options.seed) for model, file in zip(chosen, files, strict=True))
+        kept = sum(keep_part(model, file, options.seed) for model, file in zip(chosen, files, strict=True))
         sys.stdout.write(f"{folder.name}: {kept} of {len(models)}\n")
         sys.stdout.flush()
 
@@ -66,48 +60,22 @@ def noun_of(folder: Path) -> str:
     return NOUNS.get(words[0], words[0].lower())
 
 
-def keep(model: Path, file: Path, seed: int) -> bool:
+def keep_part(model: Path, file: Path, seed: int) -> bool:
     """Write the cut-out of a model unless it is there; whether it could be drawn."""
-    if file.is_file():
-        return True
     try:
-        parts = surfaces(model.read_text(encoding="utf-8", errors="replace"))
+        parts = [] if file.is_file() else surfaces(model.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return False
-    if not parts:
-        return False
-    image = Image.fromarray(draw(parts, random.Random(f"{seed} {model.stem}")))
-    box = image.getchannel("A").getbbox()
-    if box is None:
-        return False
-    image = image.crop(box)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    if max(image.size) < SMALLEST or min(image.size) < max(image.size) // 7:
-        return False
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    write_atomically(file, stream.getvalue())  # a part of one would be kept by the next run
-    return True
+    rng = random.Random(f"{seed} {model.stem}")
+    return file.is_file() or (bool(parts) and keep(file, lambda: draw(lambda plotter: put(plotter, parts, rng), rng)))
 
 
-def draw(parts: list[tuple[Array, Array, Array]], rng: random.Random) -> Array:
-    """(H, W, 4) uint8 picture of `surfaces`: a side that is seen from above, lamps, finish and light all at random."""
+def put(plotter: Any, parts: list[tuple[Array, Array, Array]], rng: random.Random) -> None:
+    """The `surfaces` of a model, each with a finish of its own."""
     import pyvista
 
-    plotter = pyvista.Plotter(off_screen=True, window_size=[SIDE * SAMPLES, SIDE * SAMPLES], lighting="none")
     for colour, corners, triangles in parts:
         plotter.add_mesh(pyvista.PolyData.from_regular_faces(corners, triangles), **finish(colour, rng))
-    for light in lamps(rng):
-        plotter.add_light(pyvista.Light(light_type="scene light", **light))
-    around, height = rng.uniform(0, 2 * np.pi), rng.choice([np.pi / 2 - 0.01, rng.uniform(0.35, 1.5)])
-    toward = (np.cos(around) * np.cos(height), np.sin(around) * np.cos(height), np.sin(height))
-    plotter.view_vector(toward, viewup=(0, 0, 1))
-    plotter.camera.roll += rng.choice([0, 0, 90, rng.uniform(0, 360)])
-    plotter.reset_camera()
-    plotter.enable_ssao(radius=float(plotter.length) / 15, kernel_size=48)
-    pixels = plotter.screenshot(None, transparent_background=True, return_img=True)
-    plotter.close()
-    return np.asarray(pixels)
 
 
 def surfaces(text: str) -> list[tuple[Array, Array, Array]]:
@@ -147,22 +115,6 @@ def finish(colour: Array, rng: random.Random) -> dict[str, Any]:
     power = rng.uniform(8, 60) if metal else rng.uniform(4, 40)
     facts = {"ambient": 0.2, "diffuse": 0.7, "specular": shine, "specular_power": power}
     return {"color": tuple(float(c) for c in colour), "smooth_shading": True, "split_sharp_edges": True, **facts}
-
-
-def lamps(rng: random.Random) -> Iterator[dict[str, Any]]:
-    """A bright lamp and one or two weaker ones."""
-    yield lamp(rng, rng.uniform(0.7, 1.2))
-    for _ in range(rng.randint(1, 2)):
-        yield lamp(rng, rng.uniform(0.1, 0.4))
-
-
-def lamp(rng: random.Random, intensity: float) -> dict[str, Any]:
-    """A far lamp somewhere above, a little warm or cold."""
-    around, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.4)
-    place = (np.cos(around) * np.cos(height), np.sin(around) * np.cos(height), np.sin(height))
-    tint = rng.uniform(-0.1, 0.1)
-    colour = (1.0 - max(0.0, -tint), 1.0 - abs(tint) / 2, 1.0 - max(0.0, tint))
-    return {"position": place, "color": colour, "intensity": intensity}
 
 
 if __name__ == "__main__":
