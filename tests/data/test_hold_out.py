@@ -50,3 +50,14 @@ def test_a_second_choice_is_refused(folder, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         run(monkeypatch, folder, tmp_path / "held", "--count", 2)
     assert names(folder) == before
+
+
+def test_pictures_of_one_thing_stay_together(tmp_path, monkeypatch):
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for index in range(24):
+        (folder / f"cup-{index // 2:03d}-{index % 2}.png").write_bytes(b"")
+    run(monkeypatch, folder, tmp_path / "held", "--count", 5, "--together", r"-[0-9]+\.png$")
+    held = names(tmp_path / "held")
+    assert len(held) == 10
+    assert {name.replace("-0.", "-1.") for name in held} <= held
