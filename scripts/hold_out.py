@@ -5,7 +5,7 @@ r"""Move some files of a folder elsewhere, so that nothing is trained on them: c
 Counts the pictures in all folders below; what is moved keeps its place below the other folder. Several pictures of one
 thing stay together with `--together PATTERN`: those whose paths are the same without what the pattern finds are one.
 
-    python scripts/hold_out.py runs/household runs/held-household --count 80 --seed 19 --together '-[0-9]+\.png$'
+    python scripts/hold_out.py runs/household runs/held-household --count 80 --seed 19 --together='-[0-9]+\.png$'
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_pictures_of_one_thing_stay_together(tmp_path, monkeypatch):
     folder.mkdir()
     for index in range(24):
         (folder / f"cup-{index // 2:03d}-{index % 2}.png").write_bytes(b"")
-    run(monkeypatch, folder, tmp_path / "held", "--count", 5, "--together", r"-[0-9]+\.png$")
+    run(monkeypatch, folder, tmp_path / "held", "--count", 5, r"--together=-[0-9]+\.png$")
     held = names(tmp_path / "held")
     assert len(held) == 10
     assert {name.replace("-0.", "-1.") for name in held} <= held
