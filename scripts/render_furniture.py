@@ -13,6 +13,7 @@ CC-BY 3.0 or CC0; see the package's copyright file, which is copied beside the p
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import re
 import shutil
@@ -21,6 +22,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +49,31 @@ def main() -> None:
     for notice in sorted(options.libraries.glob("../../doc/*/copyright")):
         shutil.copy(notice, options.out / f"{notice.parent.name}-copyright.txt")
     for library in sorted(options.libraries.glob("*.sh3f")):
-        with zipfile.ZipFile(library) as packed:
-            found = list(models(packed.read(CATALOG).decode("latin-1")))
-            kept = sum(keep_model(packed, model, noun, options) for model, noun in found)
-        sys.stdout.write(f"{library.name}: {kept} of {options.sides * len(found)}\n")
+        kept, possible = keep_library(library, options.out, options.sides, options.seed)
+        sys.stdout.write(f"{library.name}: {kept} of {possible}\n")
         sys.stdout.flush()
+
+
+def keep_library(library: Path, out: Path, sides: int, seed: int) -> tuple[int, int]:
+    """Draw all models of a library in a process that may die of one: VTK does of some. How many pictures there are, and
+    how many there could be."""
+    with zipfile.ZipFile(library) as packed:
+        found = list(models(packed.read(CATALOG).decode("latin-1")))
+    kept, pool = 0, drawing_process()
+    for model, noun in found:
+        files = [out / file_name(noun, model, side) for side in range(sides)]
+        try:
+            kept += pool.submit(keep_model, library, model, files, seed).result()
+        except BrokenProcessPool:
+            sys.stderr.write(f"{model} cannot be drawn\n")
+            pool = drawing_process()
+    pool.shutdown()
+    return kept, sides * len(found)
+
+
+def drawing_process() -> ProcessPoolExecutor:
+    """One at a time, and a new one after each that died."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def models(catalog: str) -> Iterator[tuple[str, str]]:
@@ -68,17 +91,15 @@ def noun_of(name: str) -> str:
     return " ".join(re.sub(r"[^a-z]+", " ", name.lower()).split()[:3]) or "object"
 
 
-def keep_model(packed: zipfile.ZipFile, model: str, noun: str, options: Any) -> int:
-    """Write the cut-outs of a model; how many there are."""
-    files = {side: options.out / file_name(noun, model, side) for side in range(options.sides)}
-    if all(file.is_file() for file in files.values()):
+def keep_model(library: Path, model: str, files: list[Path], seed: int) -> int:
+    """Write the cut-outs of a model, a side each; how many there are."""
+    if all(file.is_file() for file in files):
         return len(files)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = str(Path(model).parent)
-        packed.extractall(scratch, [name for name in packed.namelist() if name.startswith(folder + "/")])
-        return sum(
-            keep_side(Path(scratch, model), file, f"{options.seed} {model} {side}") for side, file in files.items()
-        )
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(library) as packed:
+        folder = Path(model).parent.as_posix() + "/"
+        packed.extractall(scratch, [name for name in packed.namelist() if name.startswith(folder)])
+        place = Path(scratch, model)
+        return sum(keep_side(place, file, f"{seed} {model} {side}") for side, file in enumerate(files))
 
 
 def file_name(noun: str, model: str, side: int) -> str:
