@@ -20,6 +20,7 @@ from headclip.export.parity import Parity, check_images, measure_parity
 from headclip.export.write import capture, write_graph
 from headclip.inference.detector import Detector
 from headclip.inference.exported import ExportedDetector, ExportFacts, is_exported, side_file
+from headclip.inference.signal_stack import signal_stack
 from headclip.inference.tiles import TiledDetector
 from tiny_clip import make_backbone, make_config
 
@@ -282,11 +283,13 @@ def test_onnx_any_size_and_batch(onnx_export, images):
 @needs_openvino
 def test_openvino_runs_the_onnx_file(onnx_export, images):
     detector, path, _ = onnx_export
+    before = sys.platform == "linux" and bytes(signal_stack())
     exact = ExportedDetector(path, engine="openvino")
     assert_agrees(detector, exact, images, 2e-3)  # its weights of the resize are float32
     assert exact.describe()["precision"] == "fp32"
     rough = ExportedDetector(path, engine="openvino", precision="bf16")
     assert_agrees(detector, rough, images, 0.2)
+    assert before == (sys.platform == "linux" and bytes(signal_stack()))  # it sets one, and frees that memory
 
 
 @needs_onnx

@@ -22,6 +22,7 @@ from headclip.files import file_hash, write_atomically
 from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, read
 from headclip.inference.device import Precision
 from headclip.inference.prediction import Prediction
+from headclip.inference.signal_stack import kept_signal_stack
 from headclip.methods.base import Method, method_class
 
 FORMAT = "headclip-export-1"
@@ -252,7 +253,8 @@ def _openvino_runner(path: Path, precision: Precision, threads: int | None) -> R
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    model = openvino.Core().compile_model(str(path), "CPU", settings)
+    with kept_signal_stack():
+        model = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         found = model({"images": images})
