@@ -82,6 +82,26 @@ def test_after_a_restart_nothing_is_judged_twice_and_predict_can_finish_the_run(
     assert (summary.judged, summary.skipped, summary.report.is_file()) == (0, 1, True)
 
 
+def test_a_watched_run_keeps_its_thresholds(folder, tmp_path):
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(encoded(seed=number))
+    asked = [Judging(threshold=0.0), None, Judging(threshold=1.0)]
+    verdicts, thresholds = [], []
+    for judging in asked:
+        watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+        with watch.open(detector, judging) as writer:
+            watch.look(detector, writer)
+            watch.look(detector, writer)
+        run = Run.open(tmp_path / "run")
+        verdicts.append({row.verdict for row in run.rows})
+        thresholds.append(run.judgement["criteria"]["threshold"])
+        assert run.judgement["verdicts"]["defect"] == (3 if verdicts[-1] == {"defect"} else 0)
+    assert verdicts == [{"defect"}, {"defect"}, {"ok"}]
+    assert thresholds == [0.0, 0.0, 1.0]
+    summary = predict_run(FakeDetector(), [folder], tmp_path / "run", resume=True)
+    assert [row.verdict for row in summary.rows] == ["ok"] * 3
+
+
 def test_watching_in_the_server(client, folder, tmp_path):
     site = client(detector=FakeDetector(), watch=watch_of(folder, tmp_path / "results"), judging=Judging(threshold=0.2))
     (folder / "deep").mkdir()

@@ -226,6 +226,11 @@ class RunWriter:
         self._facts |= facts
         self._save_facts("finished")
 
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Add `facts` to run.json now, while the run goes on."""
+        self._facts |= facts
+        self._save_facts(self._facts["status"])
+
     @property
     def facts(self) -> dict[str, Any]:
         """run.json as it would be written now."""

@@ -211,11 +211,16 @@ class Pretrainer:
             self._restore(state, path)
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
-        ours = [asdict(self.config), self.backbone.config.to_dict()]
         architecture = ClipConfig.from_dict(state["architecture"]).to_dict()  # with what was added to it since
-        theirs = [state["config"] | {"images": self.config.images}, architecture]  # the length may change
-        if json.loads(json.dumps(theirs)) != json.loads(json.dumps(ours)):
-            raise InputError(f"{path} belongs to a run with other settings; give the same ones or another folder")
+        theirs = state["config"] | {"images": self.config.images, "architecture": architecture}  # the length may change
+        ours = asdict(self.config) | {"architecture": self.backbone.config.to_dict()}
+        theirs, ours = json.loads(json.dumps([theirs, ours]))
+        other = sorted(key for key in theirs | ours if theirs.get(key) != ours.get(key))
+        if other:
+            raise InputError(
+                f"{path} belongs to a run with other settings ({', '.join(other)}); "
+                "give the same ones or another folder"
+            )
         if state.get("photographs") != (None if self.photographs is None else self.photographs.fingerprint()):
             raise InputError(f"{path} was made with other photographs, or none; go on with the same ones")
         if (self.student is None) != (state.get("student") is None):

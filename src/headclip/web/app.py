@@ -114,10 +114,10 @@ def _open_site(options: AppOptions, service: Service | None) -> Site:
     if service is None:
         return site
     if options.live is not None:
-        options.live.start(service.batcher, service.criteria)
+        options.live.start(service.batcher, options.judging)
         site.live_key = _add(site, options.live.folder, "live", options.judging)
     if options.watch is not None:
-        options.watch.start(service.batcher, service.criteria)
+        options.watch.start(service.batcher, options.judging)
         site.watch_key = _add(site, options.watch.out, options.watch.out.resolve().name, options.judging)
         site.watched = options.watch.folder.name
     return site

@@ -4,19 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from headclip.data.discover import ImageFile
+from headclip.data.discover import ImageFile, ImageSet
 from headclip.inference.predict import judge_more
 from headclip.inference.prediction import Judge
+from headclip.inference.run import Entry, is_run_folder, read_facts
 from headclip.inference.run_writer import RunWriter
-from headclip.judgement.run_judging import judge_rows
+from headclip.judgement.choosing import Chosen, Judging, choose
+from headclip.judgement.labels import read_labels
+from headclip.judgement.run_judging import judge_rows, judgement_facts
 from headclip.judgement.verdicts import Criteria
 
 
+def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tuple[RunWriter, Chosen]:
+    """Create a run for images below `root`, or take it up again; and the thresholds it is judged by, as `choose` says.
+
+    What is on record is judged again where the thresholds are others than before.
+
+    Raises:
+        CalibrationError: the calibration belongs to another model.
+        RunFolderError: the run was made with another model or folder, or another process writes it.
+    """
+    resume, settings = is_run_folder(folder), detector.describe()
+    judgement = ((read_facts(folder) or {}) if resume else {}).get("judgement")
+    chosen = choose(judging, settings, judgement)
+    writer = RunWriter(folder, ImageSet(root, ()), settings, resume=resume)
+    try:
+        before = None if judgement is None else Criteria.from_json(judgement["criteria"])
+        if chosen.criteria != before:
+            _judge(writer, list(writer.entries.values()), chosen)
+        else:
+            _keep_judgement(writer, chosen)
+    except BaseException as error:
+        writer.__exit__(type(error), error, None)  # what holds the folder for this process
+        raise
+    return writer, chosen
+
+
 def add_images(
-    detector: Judge, writer: RunWriter, files: Sequence[ImageFile], criteria: Criteria | None, *, max_pixels: int
+    detector: Judge, writer: RunWriter, files: Sequence[ImageFile], chosen: Chosen, *, max_pixels: int
 ) -> None:
-    """Judge files into a run, and put verdicts and numbers of regions into its table.
+    """Judge files into a run, and put verdicts and numbers of regions into its table, thresholds into its run.json.
 
     Masks and outlines are left to `headclip predict --resume` and `headclip rejudge`, which see the whole run.
 
@@ -24,9 +53,19 @@ def add_images(
         RunFolderError: the folder cannot be written.
     """
     judge_more(detector, writer, files, max_pixels=max_pixels)
-    if criteria is None:
-        return
-    entries = [writer.entries[file.name] for file in files if file.name in writer.entries]
-    judged = judge_rows(writer.folder, [entry.row for entry in entries], criteria)
+    if chosen.criteria is not None:
+        _judge(writer, [writer.entries[file.name] for file in files if file.name in writer.entries], chosen)
+
+
+def _judge(writer: RunWriter, entries: Sequence[Entry], chosen: Chosen) -> None:
+    judged = judge_rows(writer.folder, [entry.row for entry in entries], chosen.criteria)
     writer.append([replace(entry, row=row) for entry, row in zip(entries, judged.rows, strict=True)])
     writer.refresh_table()
+    _keep_judgement(writer, chosen)
+
+
+def _keep_judgement(writer: RunWriter, chosen: Chosen) -> None:
+    """run.json says what the run is judged by, so that whoever takes it up judges by the same."""
+    labels = read_labels(writer.folder)
+    facts = judgement_facts(writer.rows(), chosen.criteria, chosen.calibration, chosen.note, labels)
+    writer.keep({"judgement": facts})

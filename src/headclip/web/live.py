@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headclip.data.decode import EXTENSIONS
-from headclip.data.discover import ImageFile, ImageSet
+from headclip.data.discover import ImageFile
 from headclip.errors import HeadclipError
 from headclip.inference.prediction import Judge
 from headclip.inference.run import Row, is_run_folder
 from headclip.inference.run_writer import RunWriter, check_output
-from headclip.judgement.verdicts import Criteria
+from headclip.judgement.choosing import Chosen, Judging
 from headclip.web.bodies import Upload
-from headclip.web.growing import add_images
+from headclip.web.growing import add_images, open_run
 
 IMAGES = "images"
 _MOST = 5000  # images; the rest belongs into `headclip predict`
@@ -54,18 +54,18 @@ class LiveRun:
         self._lock = threading.Lock()
         self._writer: RunWriter | None = None
         self._detector: Judge | None = None
-        self._criteria: Criteria | None = None
+        self._chosen = Chosen()
 
-    def start(self, detector: Judge, criteria: Criteria | None = None) -> None:
-        """Create the run, or take it up again. criteria: thresholds for verdicts and regions in its table.
+    def start(self, detector: Judge, judging: Judging | None = None) -> None:
+        """Create the run, or take it up again. judging: as in `Watch.start`.
 
         Raises:
+            CalibrationError: the calibration belongs to another model.
             RunFolderError: the run was made with another model, or another process writes it.
         """
         self._root.mkdir(parents=True, exist_ok=True)
-        images = ImageSet(self._root, ())
-        self._writer = RunWriter(self.folder, images, detector.describe(), resume=is_run_folder(self.folder))
-        self._detector, self._criteria = detector, criteria
+        self._writer, self._chosen = open_run(self.folder, self._root, detector, judging or Judging())
+        self._detector = detector
 
     def judge(self, uploads: Sequence[Upload]) -> list[Row]:
         """Keep the images and judge them; one row each. Blocks.
@@ -83,7 +83,7 @@ class LiveRun:
             if len(writer.entries) + len(uploads) > _MOST:
                 raise LiveFullError(f"this page keeps {_MOST:,} images; use headclip predict for more")
             files = [self._keep(upload, writer) for upload in uploads]
-            add_images(detector, writer, files, self._criteria, max_pixels=self._max_pixels)
+            add_images(detector, writer, files, self._chosen, max_pixels=self._max_pixels)
             return [writer.entries[file.name].row for file in files]
         finally:
             self._lock.release()

@@ -7,13 +7,13 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from headclip.data.discover import ImageFile, ImageSet, find_images, printable
+from headclip.data.discover import ImageFile, find_images, printable
 from headclip.errors import HeadclipError, InputError
 from headclip.inference.prediction import Judge
 from headclip.inference.run import is_run_folder
 from headclip.inference.run_writer import RunWriter, check_output
-from headclip.judgement.verdicts import Criteria
-from headclip.web.growing import add_images
+from headclip.judgement.choosing import Chosen, Judging
+from headclip.web.growing import add_images, open_run
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
@@ -53,7 +53,7 @@ class Watch:
         self._done: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._criteria: Criteria | None = None
+        self._chosen = Chosen()
         self._state = WatchState(0, 0, None)
 
     @property
@@ -61,22 +61,24 @@ class Watch:
         """How far it is."""
         return self._state
 
-    def open(self, detector: Judge) -> RunWriter:
-        """Create the run, or take it up again.
-
-        Raises:
-            RunFolderError: the run was made with another model or folder, or another process writes it.
-        """
-        images = ImageSet(self.folder, ())
-        writer = RunWriter(self.out, images, detector.describe(), resume=is_run_folder(self.out))
+    def open(self, detector: Judge, judging: Judging | None = None) -> RunWriter:
+        """Create the run, or take it up again; `judging` and errors as in `start`."""
+        writer, self._chosen = open_run(self.out, self.folder, detector, judging or Judging())
         self._done = {name: (entry.size, entry.mtime_ns) for name, entry in writer.entries.items()}
         self._count(writer, None)
         return writer
 
-    def start(self, detector: Judge, criteria: Criteria | None = None) -> None:
-        """Begin in a thread of its own. criteria: thresholds for verdicts and regions in the run's table."""
-        self._criteria = criteria
-        writer = self.open(detector)
+    def start(self, detector: Judge, judging: Judging | None = None) -> None:
+        """Begin in a thread of its own.
+
+        judging: thresholds for verdicts and regions in the run's table; by default those of the run that is taken up,
+            else the checkpoint's, else none.
+
+        Raises:
+            CalibrationError: the calibration belongs to another model.
+            RunFolderError: the run was made with another model or folder, or another process writes it.
+        """
+        writer = self.open(detector, judging)
         self._thread = threading.Thread(target=self._work, args=(detector, writer), name="headclip-watch", daemon=True)
         self._thread.start()
 
@@ -105,7 +107,7 @@ class Watch:
             if self._stop.is_set():
                 return start
             batch = files[start : start + size]
-            add_images(detector, writer, batch, self._criteria, max_pixels=self._max_pixels)
+            add_images(detector, writer, batch, self._chosen, max_pixels=self._max_pixels)
             for file in batch:
                 entry = writer.entries.get(file.name)
                 if entry is not None:
