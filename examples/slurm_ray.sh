@@ -2,7 +2,7 @@
 # A folder of images on several nodes at once: a Ray cluster inside one SLURM job, and headclip on top of it.
 #
 #   sbatch --nodes=4 examples/slurm_ray.sh /data/images /data/runs/line3
-#   sbatch --nodes=4 --gpus-per-node=2 examples/slurm_ray.sh /data/images /data/runs/line3 --actors 8
+#   sbatch --nodes=4 --gpus-per-node=2 examples/slurm_ray.sh /data/images /data/runs/line3 --actors 8 --cpus-per-actor 4
 #
 # What stands after the two folders goes to `headclip predict`. Both folders must lie on a disk that all nodes see, or
 # be URLs such as s3://bucket/prefix. A job that is preempted is queued again and goes on with what is not done.

@@ -13,6 +13,7 @@ from headclip.clip.streams import Stream, run_streams
 from headclip.clip.vision import VisionRequest
 from headclip.errors import InputError
 from headclip.inference.detector import Detector
+from headclip.inference.device import set_precision
 from tiny_clip import make_backbone, make_config
 
 REQUEST = VisionRequest(csa=(2, 3), taps=(3,))
@@ -108,3 +109,20 @@ def test_a_tower_that_lost_its_exact_weights_says_so():
     assert Detector(backbone, device="cpu", method="clip").precision == "int8"
     with pytest.raises(InputError, match="in int8 already; load it again to use it in fp32"):
         Detector(backbone, device="cpu", precision="fp32", method="clip")
+
+
+@pytest.mark.parametrize("first", ["fp32", "bf16"])
+def test_the_hash_is_that_of_the_exact_weights_whatever_the_precision(first):
+    expected = make_backbone(make_config("gelu")).freeze().hash
+    backbone = make_backbone(make_config("gelu")).freeze()
+    set_precision(backbone, first, CPU)
+    assert backbone.hash == expected
+
+
+def test_a_tower_that_lost_digits_is_not_called_exact():
+    backbone = make_backbone(make_config("gelu")).freeze()
+    set_precision(backbone, "bf16", CPU)
+    assert [set_precision(backbone, name, CPU) for name in ("bf16", "auto")] == ["bf16", "bf16"]
+    for name in ("fp32", "int8"):
+        with pytest.raises(InputError, match=f"in bf16 already; load it again to use it in {name}"):
+            set_precision(backbone, name, CPU)

@@ -53,7 +53,7 @@ def test_masks_of_another_size_and_empty_masks(cup):
     report = checked("folder", cup)
     (size,) = messages(report, "mask of another size")
     assert size == "the mask of test/bad/7.png is 24 x 20, the image 12 x 10: ground_truth/bad/7_mask.png"
-    assert messages(report, "empty mask") == ["test/bad/8.png is anomalous, but its mask has no value above 127"]
+    assert messages(report, "empty mask") == ["test/bad/8.png is anomalous, but its mask has no value above 0"]
 
 
 def test_identical_files(cup):

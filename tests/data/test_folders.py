@@ -157,6 +157,14 @@ def test_masks_of_other_kinds(tmp_path):
     assert not read_mask(empty).any()
 
 
+def test_masks_of_class_numbers(tmp_path):
+    values = np.zeros((8, 8), np.uint8)
+    values[1:3, 1:5] = 2
+    values[5, 5] = 100
+    Image.fromarray(values).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values > 0)
+
+
 def test_a_broken_mask_is_named(tmp_path):
     (tmp_path / "m.png").write_text("no mask")
     with pytest.raises(ImageError, match=r"m\.png cannot be used"):

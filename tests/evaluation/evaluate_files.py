@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from inference.fake_detector import FakeDetector
+from inference.fake_detector import FakeDetector, FakePrediction
 
 
 class _Method:
@@ -26,6 +28,10 @@ class FakeEvaluated(FakeDetector):
     def __init__(self, training: dict[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.training = training
+
+    def predict_arrays(self, images: Sequence[NDArray[np.uint8]], /, *, resized: bool = False) -> list[FakePrediction]:
+        """`resized` changes nothing: maps have the size of what is given."""
+        return super().predict_arrays(images)
 
     def describe(self) -> dict[str, Any]:
         facts = {"backbone": "fake", "backbone_hash": "0" * 64, "method": "fake", "image_size": self.image_size}

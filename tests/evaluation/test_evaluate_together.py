@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from evaluation.evaluate_files import FakeEvaluated, write_set
+from evaluation.evaluate_files import FakeEvaluated, mask, picture, write_set
 from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
 from headclip.evaluation.checks import label_folders
 from headclip.evaluation.evaluate import Options, evaluate, evaluate_methods, evaluate_together
 from headclip.evaluation.runs import evaluate_runs
 from headclip.inference.detector import Detector
+from headclip.inference.predict import predict_run
 from tiny_clip import make_backbone, make_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
@@ -46,6 +50,30 @@ def test_each_method_has_the_figures_of_an_evaluation_of_its_own(dataset, togeth
         assert result.mean["exact"] == pytest.approx(alone.results[0].mean["exact"], abs=2e-3)
         for one, other in zip(result.images, alone.results[0].images, strict=True):
             assert one.score == pytest.approx(other.score, abs=2e-5)
+
+
+@pytest.mark.parametrize("methods", [("clip",), ("clip", "headclip")])
+def test_the_towers_resolution_is_the_size_that_enters_it(methods, dataset, tmp_path):
+    backbone = make_backbone(replace(make_config(), keep_aspect=True))
+    detectors = {
+        name: Detector(backbone, device="cpu", method=name, image_size=56, precision="fp32") for name in methods
+    }
+    folder, box = tmp_path / "set", (4, 14, 6, 16)
+    picture(folder / "test" / "good" / "0.png", 1, size=(38, 30))
+    picture(folder / "test" / "bent" / "0.png", 2, box, size=(38, 30))
+    mask(folder / "ground_truth" / "bent" / "0_mask.png", box, size=(38, 30))
+    detector = detectors["clip"]
+    size = detector.input_size(30, 38)
+    assert detector.input_size(*size) != size  # what was resized would enter at yet another size
+    options = Options(**OPTIONS, resolution="tower", keep_maps=True)
+    live = evaluate_together(detectors, [open_dataset("folder", folder)], tmp_path / "e", options)
+    maps = [np.asarray(Image.open(path)) for path in (tmp_path / "e").rglob("maps/**/*.png")]
+    assert [found.shape for found in maps] == [size] * 2 * len(methods)
+    predict_run(detector, [folder], tmp_path / "run")
+    again = evaluate_runs([tmp_path / "run"], [open_dataset("folder", folder)], tmp_path / "f", options)
+    for evaluation in (live, again):
+        state = evaluation.results[0].categories[0].state
+        assert state.positives.sum() + state.negatives.sum() == 2 * size[0] * size[1]
 
 
 def test_tables_have_a_block_of_rows_for_each_and_compare_them(together):

@@ -134,7 +134,7 @@ def test_scikit_learn_is_asked_for_by_name(monkeypatch, backbone, pixels):
 
 
 def test_without_prompts_the_tower_is_plain_clip(backbone, pixels):
-    method = AdaClip(backbone, AdaClipConfig(vision_prompts=False, text_prompts=False))
+    method = AdaClip(backbone, AdaClipConfig(vision_prompts=False, text_prompts=False, activation=None))
     plain = backbone.vision(pixels, VisionRequest(taps=method.taps, interpolation="bicubic"))
     with torch.no_grad():
         tokens = method.tokens(pixels)

@@ -114,6 +114,23 @@ def test_any_grid(backbone, size):
     assert torch.equal(before, backbone.vision.position_embedding)
 
 
+@pytest.mark.parametrize(("constraint", "first"), [("none", 0.5), ("softplus", 0.5), ("softmax", 1.0)])
+def test_where_constrained_head_weights_begin(backbone, constraint, first):
+    method = HeadClip(backbone, HeadClipConfig(head_constraint=constraint, head_init=0.5))
+    weights = method.effective_head_weights()
+    torch.testing.assert_close(weights, torch.full_like(weights, first))
+
+
+def test_softplus_needs_a_positive_start(backbone):
+    with pytest.raises(InputError, match="head_init must be positive"):
+        HeadClipConfig(head_constraint="softplus", head_init=0.0)
+
+
+@pytest.mark.parametrize(("layers", "weight"), [((), 4.0), ((1,), 1.0)])
+def test_the_weight_of_the_local_loss_counts_every_map(backbone, layers, weight):
+    assert HeadClip(backbone, HeadClipConfig(stream_layers=layers)).local_weight == weight
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -128,7 +145,6 @@ def test_any_grid(backbone, size):
         {"sigma": 0.0},
         {"head_init": 0.0},
         {"head_init": "gaussian"},
-        {"head_constraint": "softplus"},
         {"deep_layers": (1, 2)},
         {"n_context": 6},
         {"words": ("part.", "broken part.")},

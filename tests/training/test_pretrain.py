@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -190,3 +191,28 @@ def test_what_a_tower_cannot_grow_into():
         grow(shallow, replace(shallow.config, vision=replace(vision, width=2 * vision.width)))
     with pytest.raises(InputError, match="vision layers, more than"):
         grow(shallow, replace(shallow.config, vision=replace(vision, layers=vision.layers - 1)))
+
+
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(tmp_path, monkeypatch):
+    whole = pretrainer()
+    whole.run(tmp_path / "whole", workers=0)
+    cut = pretrainer()
+    first = cut.optimisers[0]
+    step, calls = first.step, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(first, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run(tmp_path / "cut", workers=0)
+    assert cut.step == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = pretrainer()
+    resumed.restore(tmp_path / "cut" / "state.pt")
+    resumed.run(tmp_path / "cut", workers=0)
+    for name, value in whole.average.items():
+        torch.testing.assert_close(value, resumed.average[name], atol=1e-6, rtol=1e-5)

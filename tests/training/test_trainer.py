@@ -291,6 +291,17 @@ def test_a_broken_training_image_is_left_out_with_a_word(mvtec, caplog):
     assert "0.png" in caplog.text
 
 
+def test_an_empty_mask_of_an_anomalous_image_is_not_trained_on(mvtec, caplog):
+    save_image(mvtec / "ground_truth" / "bent" / "1_mask.png", 0, np.zeros((40, 60), np.uint8))
+    data = FolderTrainingSet(mvtec, SIZE)
+    assert sorted((item.label, item.has_mask) for item in (data[i] for i in range(6))) == [
+        *[(0, True)] * 3,
+        (1, False),
+        *[(1, True)] * 2,
+    ]
+    assert "1_mask.png is empty" in caplog.text
+
+
 def test_without_masks_only_the_image_loss_counts(backbone, tmp_path):
     for i in range(2):
         save_image(tmp_path / "set" / "good" / f"{i}.png", 90 + i)

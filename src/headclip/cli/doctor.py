@@ -15,6 +15,12 @@ EXTRAS = {
     "hub": ("huggingface_hub", "fetches backbones by hub id"),
     "demo": ("elpv_dataset", "the real images of make demo"),
     "serve": ("fastapi", "pages and the REST server of headclip serve"),
+    "plots": ("matplotlib", "curves and diagrams of headclip evaluate, ablate and compare"),
+    "onnx": ("onnxruntime", "exports to ONNX, and runs them"),
+    "openvino": ("openvino", "exports to OpenVINO, and runs them"),
+    "dicom": ("pydicom", "reads DICOM"),
+    "nifti": ("nibabel", "reads NIfTI"),
+    "ray": ("ray", "headclip predict --engine ray"),
 }
 
 
@@ -61,7 +67,7 @@ def _device() -> Iterator[tuple[str, str]]:
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
             yield f"cuda:{index}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
-        yield "bf16", "supported" if torch.cuda.is_bf16_supported() else "not supported"
+        yield "bf16", "supported" if has_fast_bf16(torch.device("cuda")) else "not supported"
     elif torch.version.cuda is None:
         yield "CUDA", "not available; this torch is built without it"
     else:

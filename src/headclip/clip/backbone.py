@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Backbone(nn.Module):
     """Both towers of a CLIP model. `text` is None for a vision-only backbone.
 
-    `name` says where it came from; `hash` identifies the weights, whatever precision they run in.
+    `name` says where it came from; `hash` identifies the weights, whatever precision they run in; `rounded` says that
+    the vision tower has lost digits since they were read.
     """
 
     def __init__(self, config: ClipConfig, tokenizer: ClipTokenizer | None = None, name: str | None = None) -> None:
@@ -30,6 +31,7 @@ class Backbone(nn.Module):
         self.name = name or config.name
         self.tokenizer = tokenizer
         self.content_hash: str | None = None
+        self.rounded = False
         self.vision = VisionTower(config.vision, config.embed_dim)
         self.text = None if config.text is None else TextTower(config.text, config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(2.6593))  # log(1 / 0.07)

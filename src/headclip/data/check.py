@@ -143,7 +143,7 @@ def _read_mask(reading: Reading, info: DatasetInfo, record: ImageRecord, size: t
         sizes = f"{mask.shape[1]} x {mask.shape[0]}, the image {size[1]} x {size[0]}"
         reading.problem("mask of another size", f"the mask of {image} is {sizes}: {reading.shown(where)}", where)
     if not mask.any():
-        limit = f"no value above {info.mask_threshold}" if record.outline is None else "no pixel in any region"
+        limit = "no value above 0" if record.outline is None else "no pixel in any region"
         reading.problem("empty mask", f"{image} is anomalous, but its mask has {limit}", where)
 
 

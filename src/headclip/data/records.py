@@ -56,7 +56,8 @@ def read_mask(
         path: an image file of any kind that `decode` reads, or a folder of such files, which are united;
             transparent pixels count as black.
         size: (height, width) to bring the mask to, by nearest neighbour.
-        threshold: 8-bit values above this are anomalous. A mask of 0 and 1 only is taken as it is.
+        threshold: 8-bit values above this are anomalous. A mask that has none above it, such as one of 0 and 1 or of
+            class numbers, is anomalous wherever it is not 0.
 
     Returns:
         (H, W) bool.
@@ -106,4 +107,4 @@ def _read_one(path: Path, threshold: int) -> NDArray[np.bool_]:
         values = decode(path, background=0).max(axis=2)  # (H, W)
     except ImageError as error:
         raise ImageError(f"the mask {path} cannot be used: {error}") from error
-    return values > (0 if values.max() == 1 else threshold)
+    return values > (threshold if values.max() > threshold else 0)

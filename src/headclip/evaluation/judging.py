@@ -229,7 +229,8 @@ class _Session:
         left = {label: dict(enumerate(items)) for label in group.detectors if label in labels}
         try:
             arrays = [to_resolution(group.first, _pixels(item), self.options.resolution) for item in items]
-            for piece in group.pieces(arrays, self._categories(group, items, labels), labels):
+            resized = self.options.resolution == "tower"
+            for piece in group.pieces(arrays, self._categories(group, items, labels), labels, resized=resized):
                 judged = [left[piece.label].pop(index) for index in piece.indices]
                 yield _Portion(piece.label, judged, piece.predictions, piece.seconds / len(judged))
             return

@@ -259,4 +259,5 @@ def _output_size(run: Run, image: Size, kept: Size, scale: Resolution) -> Size:
         return kept
     side = int(run.settings["image_size"])
     keep, least = bool(run.settings.get("keep_aspect")), float(run.settings.get("least_side") or 0.0)
-    return input_size(*image, image_size=side, patch=1, keep_aspect=keep, least_side=least)
+    patch = int(run.settings.get("patch", 1))  # runs of earlier versions do not say it
+    return input_size(*image, image_size=side, patch=patch, keep_aspect=keep, least_side=least)

@@ -195,15 +195,20 @@ class Detector:
 
         return predict_volume(self, path, options)
 
-    def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
-        """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch."""
+    def predict_arrays(
+        self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None, *, resized: bool = False
+    ) -> list[Prediction]:
+        """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch.
+
+        resized: they have the size at which they enter the tower, `input_size` of what they were.
+        """
         if categories is not None and len(categories) != len(images):
             raise InputError(f"{len(categories)} categories were given for {len(images)} images")
         results: list[Prediction | None] = [None] * len(images)
 
         def judge(chosen: Sequence[int]) -> list[Prediction]:
             names = None if categories is None else [categories[i] for i in chosen]
-            return self._batch([images[i] for i in chosen], images[chosen[0]].shape[:2], names)
+            return self._batch([images[i] for i in chosen], images[chosen[0]].shape[:2], names, resized)
 
         for _, chosen in batches_of_one_size(images, self.batch_size):
             for index, prediction in zip(chosen, in_halves(judge, chosen, self.go_on_with), strict=True):
@@ -232,9 +237,9 @@ class Detector:
 
     @torch.no_grad()  # not inference mode: methods that adapt to an image need gradients of their own
     def _batch(
-        self, images: list[np.ndarray], output: tuple[int, int], categories: list[str] | None
+        self, images: list[np.ndarray], output: tuple[int, int], categories: list[str] | None, resized: bool
     ) -> list[Prediction]:
-        pixels = self.pixels(images, self.input_size(*output))
+        pixels = self.pixels(images, output if resized else self.input_size(*output))
         return self.as_predictions(self.method.score_pixels(pixels, self.batch_text(categories), output))
 
     def as_predictions(self, scores: Scores) -> list[Prediction]:
@@ -270,6 +275,7 @@ class Detector:
             "calibration": self.info.calibration if self.info else None,
             "image_size": self.image_size,
             "keep_aspect": self.keep_aspect,
+            "patch": self.patch,
             **({"least_side": self.least_side} if self.least_side else {}),
             "precision": self.precision,
         }

@@ -53,7 +53,7 @@ def choose_precision(
     if name != "auto":
         raise InputError(f"unknown precision '{name}'; use auto, fp32, bf16 or int8")
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
     size = backbone.vision.size if backbone is not None else 0
     return torch.bfloat16 if device.type == "cpu" and has_fast_bf16(device) and size >= LARGE_TOWER else torch.float32
 
@@ -65,7 +65,8 @@ def precision_name(dtype: torch.dtype) -> Precision:
 def set_precision(backbone: Backbone, name: Precision | Literal["auto"], device: torch.device) -> Precision:
     """Bring the vision tower, on `device` already, to a precision, in place; returns the one it has now.
 
-    The text tower keeps its own: it runs once, and others may share it. "auto" leaves an 8-bit tower as it is.
+    The text tower keeps its own: it runs once, and others may share it. "auto" leaves a tower that has been
+    rounded already as it is.
 
     Raises:
         InputError: unknown name; int8 where it does not run; floats of a tower whose exact weights are gone.
@@ -75,12 +76,17 @@ def set_precision(backbone: Backbone, name: Precision | Literal["auto"], device:
             raise InputError(f"this loaded backbone is in int8 already; load it again to use it in {name}")
         return "int8"
     dtype = choose_precision(name, device, backbone)
+    if backbone.rounded:
+        if name not in ("bf16", "auto"):
+            raise InputError(f"this loaded backbone is in bf16 already; load it again to use it in {name}")
+        dtype = torch.bfloat16
     if name != "int8" and is_packed(backbone.vision) and (backbone.device, backbone.dtype) == (device, dtype):
         return precision_name(dtype)
+    _ = backbone.hash  # of the exact weights, which may be about to go
     unpack_tower(backbone.vision).to(device)
     if name != "int8":
+        backbone.rounded = backbone.rounded or torch.promote_types(backbone.dtype, dtype) != dtype
         backbone.vision.to(dtype)
         return precision_name(dtype)
-    _ = backbone.hash  # of the exact weights, which are about to go
     quantise_tower(backbone.vision, dtype)
     return "int8"

@@ -57,7 +57,9 @@ from headclip.inference.volumes import remove_volumes
 from headclip.version import __version__
 
 # Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
-_FREE_SETTINGS = frozenset({"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions"})
+_FREE_SETTINGS = frozenset(
+    {"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions", "patch"}
+)
 FORCE_SECONDS = 1.0  # lines of the journal are forced to disk together: each time costs milliseconds
 _PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 

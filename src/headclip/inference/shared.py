@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,24 +50,29 @@ class PassGroup:
         images: Sequence[np.ndarray],
         categories: Sequence[str] | None = None,
         labels: Collection[str] | None = None,
+        *,
+        resized: bool = False,
     ) -> Iterator[Piece]:
         """Decoded images, (H, W, 3) uint8 -> the predictions of each detector, batch by batch as they are made.
 
-        labels: the detectors that are wanted; None means all.
+        labels: the detectors that are wanted; None means all. resized: as in `Detector.predict_arrays`.
         """
         wanted = {name: detector for name, detector in self.detectors.items() if labels is None or name in labels}
         if len(wanted) == 1:
             ((label, alone),) = wanted.items()
             started = time.perf_counter()
             given = () if categories is None else (categories,)
-            predictions = alone.predict_arrays(images, *given)
+            said: dict[str, Any] = {"resized": True} if resized else {}
+            predictions = alone.predict_arrays(images, *given, **said)
             yield Piece(label, list(range(len(images))), predictions, time.perf_counter() - started)
             return
 
         def judge(chosen: Sequence[int]) -> list[Piece]:
             names = None if categories is None else [categories[i] for i in chosen]
             given = [images[i] for i in chosen]
-            return list(self._batch(given, images[chosen[0]].shape[:2], names, list(chosen), wanted))
+            size = images[chosen[0]].shape[:2]
+            enters = size if resized else self.first.input_size(*size)
+            return list(self._batch(given, enters, size, names, list(chosen), wanted))
 
         for _, chosen in batches_of_one_size(images, self.batch_size):
             yield from in_halves(judge, chosen, self._go_on_with)
@@ -78,12 +84,13 @@ class PassGroup:
     def _batch(
         self,
         images: list[np.ndarray],
+        size: tuple[int, int],
         output: tuple[int, int],
         names: list[str] | None,
         indices: list[int],
         wanted: Mapping[str, Detector],
     ) -> Iterator[Piece]:
-        size, started = self.first.input_size(*output), time.perf_counter()
+        started = time.perf_counter()
         with torch.no_grad():
             pixels = self.first.pixels(images, size)
             found = run_streams(self.first.backbone.vision, pixels, [_stream(d) for d in wanted.values()])

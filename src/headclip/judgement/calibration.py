@@ -39,6 +39,7 @@ _FREE = frozenset(
         "engine",  # an exported model was checked against the one that it was made of
         "evaluation",
         "export",
+        "patch",  # follows from the backbone
         "precision",
         "threads",
         "versions",

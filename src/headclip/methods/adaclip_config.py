@@ -24,8 +24,7 @@ class AdaClipConfig:
         depth of the tower.
     fusion: hybrid semantic fusion; fusion_share is its part in the image vector, clusters its number of clusters.
     clustering: "torch" is this library's k-means, "sklearn" scikit-learn's, if installed.
-    activation: None is the backbone's own. The published code runs OpenAI's weights, made for quick_gelu, with "gelu",
-        so that its checkpoints need "gelu" (`from_official` sets it).
+    activation: None is the backbone's own. The published code runs OpenAI's weights, made for quick_gelu, with "gelu".
     prompt_half: round prompts to fp16 as the published code does.
     underscores: leave `_` in category names as the published code does; `-` always becomes a space.
     alpha, top_share: the joint anomaly score of HeadCLIP (equations 7 and 8) as an option; 0 is AdaCLIP's own score.
@@ -45,8 +44,8 @@ class AdaClipConfig:
     clustering: Clustering = "torch"
     temperature: float = 0.01
     sigma: float = 4.0
-    activation: Activation | None = None
-    prompt_half: bool = False
+    activation: Activation | None = "gelu"
+    prompt_half: bool = True
     underscores: bool = True
     position_interpolation: Interpolation = "bicubic"
     image_size: int = 518

@@ -76,6 +76,10 @@ class HeadClipConfig:
             (self.temperature > 0.0, "temperature must be positive"),
             (0.0 <= self.stream_share <= 1.0, "stream_share must lie in [0, 1]"),
             (self.neighbour_weight >= 0.0, "neighbour_weight must not be negative"),
+            (
+                self.head_constraint != "softplus" or self.head_init == "gaussian" or self.head_init > 0.0,
+                "head_init must be positive with softplus",
+            ),
             (self.n_context >= 1 and self.n_deep >= 0, "n_context must be at least 1, n_deep at least 0"),
         ]
         for holds, message in checks:
@@ -137,6 +141,8 @@ class HeadClip(SimilarityMethod, TrainableMethod):
                 first = self.config.head_init_std * torch.randn(shape, generator=generator)
             else:
                 first = torch.full(shape, float(self.config.head_init))
+                if self.config.head_constraint == "softplus":
+                    first = first.expm1().log()  # so that the effective weights begin there
             self.head_weight = nn.Parameter(first.to(backbone.device))
         self.stream_heads: StreamHeads | None = None
         if self.config.stream_layers:
@@ -167,7 +173,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
 
     @property
     def local_weight(self) -> float:
-        return 4.0 if len(self.taps) == 1 else 1.0
+        return 4.0 if len(self.taps) + len(self.config.stream_layers) == 1 else 1.0
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The prompts, the head weights apart from them, and the linear heads."""

@@ -32,6 +32,7 @@ from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_data import SEED_STRIDE, PretrainBatch, RenderStream, Sizes, stream
 from headclip.training.pretrain_losses import PretrainLosses, contrastive_loss, patch_loss, unit
 from headclip.training.teacher import Student, Teacher
+from headclip.training.uninterrupted import uninterrupted
 
 TEACHER_SAMPLE = 128  # rendered images that fix the centre and spread of the teacher's channels
 PATCH_RATE, OUTER_RATE = 0.1, 0.5  # shares of the learning rate: patch filters; all else outside the blocks
@@ -179,6 +180,11 @@ class Pretrainer:
             optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.clip_gradient)
+        with uninterrupted():  # a state that is saved is that of a whole number of steps
+            self._apply_gradients()
+        return losses
+
+    def _apply_gradients(self) -> None:
         for optimiser in self.optimisers:
             optimiser.step()
         with torch.no_grad():
@@ -186,7 +192,6 @@ class Pretrainer:
             keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(list(self.average.values()), list(self.backbone.parameters()), 1 - keep)
         self.step += 1
-        return losses
 
     def state(self) -> dict[str, Any]:
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,13 +182,17 @@ def look_of(path: Path) -> str | None:
 
 
 def readable(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Records whose image (and mask) can be decoded; each other one is reported and left out."""
+    """Records whose image (and mask) can be decoded; each other one is reported and left out.
+
+    A mask that is empty although its image is anomalous is reported, and counts as unknown.
+    """
     kept = []
     for record in records:
         try:
             decode(record.path)
-            if record.mask is not None:
-                read_mask(record.mask)
+            if record.mask is not None and not read_mask(record.mask).any() and record.label == 1:
+                log.warning("%s is anomalous, but its mask %s is empty: no pixels of it", record.path, record.mask)
+                record = replace(record, mask=None)
             kept.append(record)
         except ImageError as error:
             log.warning("left out of training: %s (%s)", record.path, error)
