@@ -66,7 +66,7 @@ def export_regions(
     if kind == "masks":
         return _write_masks(run, rows, Path(out))
     content = KINDS[kind](run, rows, regions, url_prefix)
-    write_atomically(Path(out), content)
+    write_atomically(Path(out), content, follow=True)
     return sum(len(regions.get(row.path, ())) for row in rows)
 
 

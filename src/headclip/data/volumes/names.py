@@ -105,7 +105,8 @@ def write_key(path: Path, rows: Iterable[tuple[str, Path]], run: Path) -> None:
     writer.writerow(("path", "file"))
     writer.writerows((name, str(source)) for name, source in rows)
     try:
-        write_atomically(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
-        path.chmod(0o600)
+        write_atomically(path, buffer.getvalue().encode("utf-8", "backslashreplace"), follow=True)
+        if path.is_file():  # the rights of a device are everybody's
+            path.chmod(0o600)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
