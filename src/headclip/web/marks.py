@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from headclip.errors import HeadclipError
+from headclip.inference.run_files import MARKS as MARKS
 
-MARKS = "marks.sqlite"
 MarkKind = Literal["false alarm", "miss"]
 _LABELS: dict[str, int] = {"false alarm": 0, "miss": 1}
 _SCHEMA = """
