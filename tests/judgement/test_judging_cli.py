@@ -105,6 +105,14 @@ def test_labelled(folder, capsys):
     assert Calibration.load("again.json").image == Calibration.load("f1.json").image
 
 
+@pytest.mark.parametrize("option", ["--threshold", "--pixel-threshold"])
+def test_a_threshold_in_percent_is_refused(folder, capsys, option):
+    for command in (["predict", "in", "--out", "run"], ["rejudge", "run"], ["serve", "run"]):
+        assert run(*command, option, "70") == 2
+        assert f"{option} 70: scores and maps lie between 0 and 1" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
 def test_rejudge_and_regions(folder, capsys):
     assert run("predict", "in", "--out", "run", "-q") == 0
     assert run("rejudge", "run", "--threshold", "0.5") == 0
