@@ -150,6 +150,14 @@ def test_mistakes(folder, capsys, arguments, words):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(("out", "words"), [("in", "is a folder; name a file"), ("file/c.json", "is no folder")])
+def test_a_place_that_takes_no_file_is_told_before_images_are_judged(folder, capsys, monkeypatch, out, words):
+    Path("file").touch()
+    monkeypatch.setattr("headclip.cli.calibrate._score", lambda *_: pytest.fail("images were judged for nothing"))
+    assert run("calibrate", "in/good", "--out", out) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_a_run_without_thresholds_needs_some(folder, capsys):
     assert run("predict", "in", "--out", "run", "-q") == 0
     assert run("rejudge", "run", "--min-area", "5") == 2

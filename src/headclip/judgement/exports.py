@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from headclip.csv_text import CsvText
 from headclip.errors import InputError
 from headclip.files import write_atomically
 from headclip.inference.run import Row, Run
@@ -145,8 +145,8 @@ def label_studio(
 
 def region_table(run: Run, rows: Sequence[Row], regions: Mapping[str, Sequence[Region]], url_prefix: str = "") -> str:
     """One line for each region, in pixels and, where the pixel pitch is known, millimetres."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         for region in regions.get(row.path, ()):
