@@ -11,15 +11,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 from headclip.data.datasets import open_dataset
+from headclip.data.volumes.names import write_key
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.inference.run import Run
 from headclip.inference.run_files import RunFolderError
-from headclip.judgement import Criteria
+from headclip.judgement import Criteria, Promise
+from headclip.judgement.calibrate import calibrate
 from headclip.judgement.choosing import Judging
 from headclip.judgement.export_masks import mask_names
 from headclip.judgement.exports import CSV_COLUMNS, export_regions
 from headclip.judgement.rejudge import rejudge
+from headclip.judgement.scored import Scored
 from inference.fake_detector import FakeDetector
 
 
@@ -182,6 +185,20 @@ def test_masks_need_an_empty_folder_or_leave_to_overwrite(run, tmp_path):
 def test_a_table_takes_the_place_of_nothing_of_the_run(run, tmp_path, name):
     with pytest.raises(InputError, match=r"of the run itself|image that the run judged"):
         export_regions(run, "csv", tmp_path / name)
+
+
+def test_files_that_the_user_names_may_be_links(run, tmp_path):
+    calibration = calibrate(Scored(list("abc"), [0.1, 0.2, 0.3], None), {"method": "fake"}, Promise(0.5))
+    (tmp_path / "kept").mkdir()
+    for name, write in (
+        ("x.csv", lambda path: export_regions(run, "csv", path)),
+        ("c.json", calibration.save),
+        ("key.csv", lambda path: write_key(path, [("a", tmp_path)], run.folder)),
+    ):
+        (tmp_path / name).symlink_to(f"kept/{name}")
+        write(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "kept" / name).stat().st_size
 
 
 def test_every_mask_has_a_name_of_its_own(tmp_path):
