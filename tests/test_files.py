@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
-from headclip.errors import InputError
+from headclip.errors import InputError, OutputError
 from headclip.files import file_hash, sole_writer, write_atomically
 
 
@@ -33,3 +36,52 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     with sole_writer(path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.json").write_text("old")
+    for name, target in (("link.json", "real/a.json"), ("dangling.json", "real/new.json")):
+        (tmp_path / name).symlink_to(target)
+        write_atomically(tmp_path / name, "new", follow=True)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / target).read_text() == "new"
+    assert {path.name for path in (tmp_path / "real").iterdir()} == {"a.json", "new.json"}
+
+
+def test_a_link_in_a_folder_of_somebody_elses_leads_nowhere(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/results.json").symlink_to("../mine.txt")
+    write_atomically(tmp_path / "theirs/results.json", "new")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "theirs/results.json").is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_pipe_is_written_to_and_stays(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # before the writer, who would wait for it
+    try:
+        write_atomically(tmp_path / name, "content", follow=True)
+        assert os.read(reader, 100) == b"content"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_a_link_to_itself_is_an_error_with_words(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_atomically(tmp_path / "loop", "new", follow=True)
+    assert (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "𠀀"])
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path, letter):
+    name = letter * (251 // len(letter.encode())) + ".png"
+    write_atomically(tmp_path / name, "content")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -27,43 +27,73 @@ _ADVICE = {
     errno.EPERM: "get permission or choose another place",
 }
 MAX_JSON = 256 << 20  # bytes of a JSON document that is read whole
+_STEM_BYTES = 200  # of a target's name in that of its partial file; file systems take 255 for the whole
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]  # several may share a folder
 _swept: set[Path] = set()
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write beside the target, flush to disk, then rename over it; missing folders are made.
+def write_atomically(path: Path, content: bytes | str, *, follow: bool = False) -> None:
+    """Write beside the target, flush to disk, then rename over it; missing folders are made. follow: as `whole_file`.
 
     Raises:
         OutputError: the file cannot be written; there is the old one, or none, and never a part of the new one.
     """
-    with whole_file(path) as handle:
+    with whole_file(path, follow=follow) as handle:
         handle.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` in one step when the block ends without an error.
 
     What killed processes left of earlier attempts is taken away.
 
+    Args:
+        follow: for a path that the user named. The file behind a link is replaced, and the link stays; a pipe or a
+            device is written to as it is, for a file in its place would be of no use to whoever reads from it, and
+            `/dev/null` would be gone for everybody. Not for a name in a folder that may come from somebody else, where
+            a link could lead anywhere: there the new file takes the link's place.
+
     Raises:
         OutputError: the file cannot be written.
     """
-    partial = path.with_name(path.name + _partial())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
+        if follow and _is_special(path):
+            with path.open("wb") as handle:
+                yield handle
+            return
+        target = Path(os.path.realpath(path)) if follow and path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        partial = target.with_name(_shortened(target.name) + _partial())
         try:
             with partial.open("wb") as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
-            partial.replace(path)
+            partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is a pipe or a device at `path`, or behind it, rather than a file, a folder or nothing.
+
+    Raises:
+        OSError: that cannot be told, as of a link that leads back to itself.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _shortened(name: str) -> str:
+    """The start of a name, so that what is put after it does not make it longer than file systems take."""
+    return name.encode("utf-8", "surrogateescape")[:_STEM_BYTES].decode("utf-8", "ignore")
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -17,6 +19,8 @@ import typer
 
 from commands import run
 from headclip.cli.app import main
+from headclip.cli.common import forgiving_output
+from headclip.cli.progress import stage_bars
 from headclip.errors import BackboneError
 from headclip.inference.run import Run
 from headclip.version import __version__
@@ -89,6 +93,48 @@ def test_nothing_but_failures_is_exit_status_1(folder, capsys):
     captured = capsys.readouterr()
     assert "error: none of the 1 images could be judged" in captured.err
     assert "a.png: the file is empty" in captured.out
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_names_that_the_console_cannot_write_come_out_as_escapes(folder, monkeypatch, encoding):
+    Path("in/left/part 1.png").replace("部品.png")
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2)]
+    monkeypatch.setattr("sys.stdout", streams[0])
+    monkeypatch.setattr("sys.stderr", streams[1])
+    assert run("predict", "部品.png", "--out", "run") == 0
+    out = streams[0].buffer.getvalue().decode(encoding)
+    assert r"\u90e8\u54c1.png" in out
+    assert "Report:" in out
+
+
+def test_output_that_is_no_file_is_left_as_it_is(monkeypatch):
+    """As under pythonw, or where somebody captures it."""
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    forgiving_output()
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="ignore")
+    monkeypatch.setattr("sys.stdout", stream)
+    forgiving_output()
+    assert stream.errors == "ignore"  # by PYTHONIOENCODING: what the user asked for
+
+
+def test_names_give_the_terminal_no_orders(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("in/left/part 1.png").replace("in/left/\x1b[2J\x1b]0;x\x07\r.png")
+    Path("in/left/\x9b31m.png").write_text("no image")
+    assert run("predict", "in", "--out", "run", "--top", "20") == 0
+    assert run("predict", "no\x1b[2Jthing", "--out", "other") == 2
+    found = capsys.readouterr()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", found.out + found.err)
+    assert r"\x1b[2J\x1b]0;x\x07\x0d.png" in found.out
+    assert r"\x9b31m.png" in found.out
+    assert r"nothing matches no\x1b[2Jthing" in found.err
+
+
+def test_stages_named_by_folders_are_not_markup(capsys):
+    with stage_bars(quiet=False) as show:
+        show("judging [/nothing] \x1b[2J", 1, 1, 0)
+    assert r"judging [/nothing] \x1b[2J" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

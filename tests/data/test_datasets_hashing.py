@@ -164,6 +164,17 @@ def test_leakage_by_name_alone(name, target_name, same):
     assert ("the same dataset" in found.sentence()) is same
 
 
+@pytest.mark.parametrize(("name", "same"), [("data", False), ("folder", False), ("coco", False), ("MVTec AD", True)])
+def test_folders_of_one_name_are_not_one_dataset(target, tmp_path, name, same):
+    """Where there are fingerprints to compare, only the name of a published dataset says something."""
+    records = open_dataset("folder", target).records
+    training = training_of([picture(tmp_path / "fresh.png", 77)], name)
+    found = leakage(training, name, records)
+    assert found.found is same
+    assert ("the same dataset" in found.sentence()) is same
+    assert leakage(TrainingHashes(names=(name,), files=training.files), name, records).found is same
+
+
 def test_a_damaged_training_record():
     with pytest.raises(InputError, match="damaged"):
         TrainingHashes.from_metadata({"name": "a", "looks": {"x": "no hex"}})

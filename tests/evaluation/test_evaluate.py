@@ -268,6 +268,15 @@ def test_limit_takes_some_of_both_labels_of_every_category(root, tmp_path):
     assert "a first look" in (tmp_path / "e/tables.md").read_text()
 
 
+def test_two_folders_of_one_name_are_not_called_the_same(tmp_path):
+    sets = [open_dataset("folder", write_set(tmp_path / place / "imgs", seed=seed)) for seed, place in enumerate("ab")]
+    with pytest.raises(InputError, match=r"a/imgs and .*b/imgs would both be called imgs.*rename one"):
+        run(sets, tmp_path / "e")
+    with pytest.raises(InputError, match="imgs is given twice"):
+        run([sets[0], open_dataset("folder", tmp_path / "b/../a/imgs")], tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+
+
 def test_out_is_never_overwritten_unasked(root, tmp_path):
     dataset = open_dataset("folder", root)
     run(dataset, tmp_path / "e", limit=2)

@@ -96,6 +96,13 @@ def test_other_training_images_are_no_leakage(root, tmp_path):
     assert "†" not in (tmp_path / "e/tables.md").read_text()
 
 
+def test_own_data_in_a_folder_of_the_same_name_are_no_leakage(root, tmp_path):
+    files = {"other.png": "0" * 64}
+    detector = FakeEvaluated({"name": "mugs", "files": files})
+    evaluation = evaluate(detector, [open_dataset("folder", root)], tmp_path / "e", Options(**QUICK))
+    assert evaluation.results[0].leakage == ""
+
+
 class WithReferences(FakeEvaluated):
     """A detector that compares with normal images."""
 

@@ -16,7 +16,8 @@ from PIL import Image
 from headclip.errors import InputError
 from headclip.inference.predict import Progress, predict_run
 from headclip.inference.run import COLUMNS, Row, Run
-from headclip.inference.run_files import RunFolderError
+from headclip.inference.run_files import JOURNAL, MARKS, RunFolderError
+from headclip.web.marks import Marks
 from inference.fake_detector import FakeDetector, FakePrediction
 
 
@@ -245,12 +246,30 @@ def test_overwrite_leaves_nothing_behind_and_nothing_else_touched(pictures, tmp_
     out = tmp_path / "run"
     predict_run(FakeDetector(), [pictures], out)
     (out / "my notes.txt").write_text("keep")
+    Marks(out).set(Run.open(out).rows[0].path, "miss")  # of an image that is not the new run's, or another of its name
+    for end in ("-wal", "-shm", "-journal"):
+        (out / f"{MARKS}{end}").touch()
     summary = predict_run(FakeDetector("other"), [pictures / "left"], out, overwrite=True)
     assert len(summary.rows) == 6
     assert sorted(path.name for path in (out / "maps").rglob("*.png")) == sorted(
         Path(row.map).name for row in summary.rows
     )
     assert (out / "my notes.txt").read_text() == "keep"
+    assert Marks(out).all() == {}
+    assert list(out.glob(f"{MARKS}*")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"resume": True}, "copy it and name the copy"), ({"overwrite": True}, "choose another --out")],
+)
+def test_a_run_that_cannot_be_written(pictures, tmp_path, options, words):
+    out = tmp_path / "run"
+    predict_run(FakeDetector(), [pictures], out)
+    (out / JOURNAL).unlink()
+    (out / JOURNAL).mkdir()  # root writes where others may not, but nobody can write a file here
+    with pytest.raises(RunFolderError, match=f"cannot write to .*{words}"):
+        predict_run(FakeDetector(), [pictures], out, **options)
 
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])

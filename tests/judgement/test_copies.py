@@ -82,6 +82,14 @@ def test_reference_images_are_no_normals(tmp_path):
     assert len(kept.scores) == 11
 
 
+def test_copies_are_counted_once_for_each_label():
+    """The first of three copies was labelled otherwise than both of the others, which are copies of each other."""
+    images = Scored(list("abc"), [0.1, 0.1, 0.1], None, contents=dict.fromkeys("abc", "same"))
+    kept, repeated = count_once(images, FACTS, {"a": 0, "b": 1, "c": 1})
+    assert kept.names == ["a", "b"]
+    assert repeated.copies == {"c": "b"}
+
+
 def test_copies_with_another_label_are_kept():
     images = Scored(["a", "b", "c"], [0.1, 0.1, 0.2], None, contents={"a": "1", "b": "1", "c": "1"})
     kept, repeated = count_once(images, FACTS, {"a": 0, "b": 1, "c": 0})

@@ -11,13 +11,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 from headclip.data.datasets import open_dataset
+from headclip.data.volumes.names import write_key
+from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.inference.run import Run
 from headclip.inference.run_files import RunFolderError
-from headclip.judgement import Criteria
+from headclip.judgement import Criteria, Promise
+from headclip.judgement.calibrate import calibrate
 from headclip.judgement.choosing import Judging
+from headclip.judgement.export_masks import mask_names
 from headclip.judgement.exports import CSV_COLUMNS, export_regions
 from headclip.judgement.rejudge import rejudge
+from headclip.judgement.scored import Scored
 from inference.fake_detector import FakeDetector
 
 
@@ -128,3 +133,91 @@ def test_a_missing_mask_is_named(run, tmp_path):
     Path(run.mask_path(row)).unlink()
     with pytest.raises(RunFolderError, match="rejudge"):
         export_regions(run, "masks", tmp_path / "masks")
+
+
+def pictures_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_masks_never_overwrite_the_images(run, tmp_path, overwrite):
+    before = pictures_in(tmp_path / "in")
+    (tmp_path / "link").symlink_to("in")
+    for out in ("in", "in/sub/..", "link"):
+        with pytest.raises(InputError, match="folder of the images"):
+            export_regions(run, "masks", tmp_path / out, overwrite=overwrite)
+    assert pictures_in(tmp_path / "in") == before
+
+
+def test_masks_do_not_mix_with_those_of_the_run(run):
+    for name in ("", "masks", "new/folder"):
+        with pytest.raises(InputError, match="run folder"):
+            export_regions(run, "masks", run.folder / name, overwrite=True)
+
+
+def test_masks_reach_images_by_no_detour(tmp_path):
+    """Below the folder of the images lies one with an image whose name a mask would have."""
+    for name in ("a.png", "sub/a.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (30, 30), 10).save(tmp_path / "in" / name)
+    predict_run(
+        FakeDetector(), [tmp_path / "in"], tmp_path / "run", judging=Judging(threshold=0.1, pixel_threshold=0.4)
+    )
+    before = (tmp_path / "in/sub/a.png").read_bytes()
+    with pytest.raises(InputError, match=r"sub/a\.png is an image that the run judged"):
+        export_regions(Run.open(tmp_path / "run"), "masks", tmp_path / "in/sub", overwrite=True)
+    assert (tmp_path / "in/sub/a.png").read_bytes() == before
+    assert not (tmp_path / "in/sub/sub").exists()
+
+
+def test_masks_need_an_empty_folder_or_leave_to_overwrite(run, tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/other.png").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match=r"not empty.*--overwrite"):
+        export_regions(run, "masks", tmp_path / "masks")
+    assert export_regions(run, "masks", tmp_path / "masks", overwrite=True) == 3
+    assert (tmp_path / "masks/other.png").read_bytes() == b"somebody's"
+    with pytest.raises(InputError, match="is a file"):
+        export_regions(run, "masks", tmp_path / "masks/other.png")
+
+
+@pytest.mark.parametrize("name", ["run/results.csv", "run/labels.csv", "run/masks/x.csv", "in/same.png"])
+def test_a_table_takes_the_place_of_nothing_of_the_run(run, tmp_path, name):
+    with pytest.raises(InputError, match=r"of the run itself|image that the run judged"):
+        export_regions(run, "csv", tmp_path / name)
+
+
+def test_files_that_the_user_names_may_be_links(run, tmp_path):
+    calibration = calibrate(Scored(list("abc"), [0.1, 0.2, 0.3], None), {"method": "fake"}, Promise(0.5))
+    (tmp_path / "kept").mkdir()
+    for name, write in (
+        ("x.csv", lambda path: export_regions(run, "csv", path)),
+        ("c.json", calibration.save),
+        ("key.csv", lambda path: write_key(path, [("a", tmp_path)], run.folder)),
+    ):
+        (tmp_path / name).symlink_to(f"kept/{name}")
+        write(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "kept" / name).stat().st_size
+
+
+def test_every_mask_has_a_name_of_its_own(tmp_path):
+    names = ["a.jpg", "a.bmp", "a.jpg.tif", "b.PNG", "B.jpg", "c.png", "d/1.png", "d.jpg", "e.png/1.jpg", "e.jpg"]
+    found = mask_names(names)
+    assert found == {
+        "a.jpg": "a.jpg.png", "a.bmp": "a.bmp.png", "a.jpg.tif": "a.jpg.tif.png", "b.PNG": "b.PNG.png",
+        "B.jpg": "B.jpg.png", "c.png": "c.png", "d/1.png": "d/1.png", "d.jpg": "d.png", "e.png/1.jpg": "e.png/1.png",
+        "e.jpg": "e.jpg.png",
+    }  # fmt: skip
+
+
+def test_as_many_masks_are_written_as_are_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    long = "x" * 251  # with .png as long as a name can be
+    for name in ("a.jpg", "a.bmp", "a.jpg.tif", f"{long}.jpg", f"{long}.bmp", f"{'é' * 124}.png"):
+        Image.new("L", (30, 30), 10).save(tmp_path / "in" / name)
+    predict_run(
+        FakeDetector(), [tmp_path / "in"], tmp_path / "run", judging=Judging(threshold=0.1, pixel_threshold=0.4)
+    )
+    assert export_regions(Run.open(tmp_path / "run"), "masks", tmp_path / "masks") == 6
+    assert len(list((tmp_path / "masks").iterdir())) == 6

@@ -105,6 +105,14 @@ def test_labelled(folder, capsys):
     assert Calibration.load("again.json").image == Calibration.load("f1.json").image
 
 
+@pytest.mark.parametrize("option", ["--threshold", "--pixel-threshold"])
+def test_a_threshold_in_percent_is_refused(folder, capsys, option):
+    for command in (["predict", "in", "--out", "run"], ["rejudge", "run"], ["serve", "run"]):
+        assert run(*command, option, "70") == 2
+        assert f"{option} 70: scores and maps lie between 0 and 1" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
 def test_rejudge_and_regions(folder, capsys):
     assert run("predict", "in", "--out", "run", "-q") == 0
     assert run("rejudge", "run", "--threshold", "0.5") == 0
@@ -140,6 +148,14 @@ def test_mistakes(folder, capsys, arguments, words):
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(("out", "words"), [("in", "is a folder; name a file"), ("file/c.json", "is no folder")])
+def test_a_place_that_takes_no_file_is_told_before_images_are_judged(folder, capsys, monkeypatch, out, words):
+    Path("file").touch()
+    monkeypatch.setattr("headclip.cli.calibrate._score", lambda *_: pytest.fail("images were judged for nothing"))
+    assert run("calibrate", "in/good", "--out", out) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_a_run_without_thresholds_needs_some(folder, capsys):

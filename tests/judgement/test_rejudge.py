@@ -18,7 +18,7 @@ from headclip.data.records import ImageRecord
 from headclip.inference.predict import predict_run
 from headclip.inference.run import Run
 from headclip.inference.run_commit import READY
-from headclip.inference.run_files import RunFolderError
+from headclip.inference.run_files import JOURNAL, RunFolderError
 from headclip.inference.run_writer import RunWriter
 from headclip.judgement import Calibration, CalibrationError, Criteria, Promise, RegionRules, find_regions
 from headclip.judgement.calibrate import calibrate
@@ -286,3 +286,11 @@ def test_labels_find_their_images(folder, run, tmp_path):
     twice = [*flat[:2], record(tmp_path / "more" / Path(names[0]).name, 1), record(folder / "else.png", 1)]
     assert match_labels(opened, twice, tmp_path) == {names[1]: 1}
     assert match_labels(opened, [record(folder / names[0], None)], folder) == {}
+
+
+def test_a_run_that_cannot_be_written_is_not_given_an_option_that_rejudge_lacks(run):
+    (run / JOURNAL).unlink()
+    (run / JOURNAL).mkdir()  # root writes where others may not, but nobody can write a file here
+    with pytest.raises(RunFolderError, match="copy it and name the copy") as refused:
+        rejudge(run, criteria())
+    assert "--out" not in str(refused.value)

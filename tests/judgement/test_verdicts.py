@@ -16,6 +16,7 @@ from headclip.judgement.choosing import Judging, choose
 from headclip.judgement.conformal import TooFewImagesError
 from headclip.judgement.optimal import Costs, optimal_threshold
 from headclip.judgement.scored import Scored
+from headclip.web.runs import guess
 from judgement.stored import stored
 
 SETTINGS = {
@@ -237,3 +238,27 @@ def test_labelled_calibration():
 def test_nonsensical_costs(wrong):
     with pytest.raises(InputError):
         Costs(**wrong)
+
+
+@pytest.mark.parametrize(("value", "words"), [(70, r"for 70 % write 0\.7"), (-0.1, "between 0 and 1"), (np.nan, "nan")])
+def test_thresholds_by_hand_lie_where_scores_do(value, words):
+    for ask in (
+        lambda: Criteria.manual(value),
+        lambda: Criteria.manual(0.5, value),
+        lambda: Judging(threshold=value),
+        lambda: Judging(threshold=0.5, pixel_threshold=value),
+    ):
+        with pytest.raises(InputError, match=words):
+            ask()
+    assert Criteria.manual(0.0, 1.0).threshold == Judging(threshold=0.0, pixel_threshold=1.0).threshold == 0.0
+
+
+def test_calibrated_thresholds_may_lie_a_hair_outside():
+    below = np.nextafter(0.0, -1.0)
+    found = optimal_threshold([0.0, 0.5], [True, False])
+    assert found.threshold == below
+    criteria = Criteria(below, below, below, pixel=-7.6e-06)
+    judgement = {"criteria": criteria.to_json(), "calibration": None, "note": ""}
+    again = choose(Judging(threshold=0.4), {}, judgement).criteria
+    assert (again.threshold, again.pixel) == (0.4, -7.6e-06)
+    assert guess([1.5, 1.5]).criteria.threshold == 1.5  # somebody else's run

@@ -155,6 +155,18 @@ def test_dropped_images_become_a_run(client):
     assert not place.exists()
 
 
+@pytest.mark.parametrize("letter", ["𠀀", "é", "x"])
+def test_long_names_in_any_script_are_cut(client, letter):
+    site = client(detector=FakeDetector(), live=live_run())
+    files = [("images", (letter * 80 + ".png", encoded(seed=seed))) for seed in range(2)]
+    answer = site.post("/live/images", files=files)
+    assert answer.status_code == 200
+    assert [item["status"] for item in answer.json()["results"]] == ["ok", "ok"]
+    for item in answer.json()["results"]:
+        assert item["name"].startswith(letter * 50)
+        assert site.get(f"/runs/live/map/{item['id']}").status_code == 200
+
+
 def test_kept_images_are_there_after_a_restart(client, tmp_path):
     site = client(detector=FakeDetector(), live=live_run(tmp_path / "kept"))
     site.post("/live/images", files=[("images", ("a.png", encoded()))])
@@ -173,12 +185,27 @@ def test_without_a_model_nothing_can_be_dropped(client, run):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x.png", "/etc/passwd", "..", "", "a\0b.png", "CON\\x.png", ".hidden.png", "é" * 300, "<b>.png"]
+    "name",
+    [
+        "../../x.png",
+        "/etc/passwd",
+        "..",
+        "",
+        "a\0b.png",
+        "CON\\x.png",
+        ".hidden.png",
+        "é" * 300,
+        "<b>.png",
+        "𠀀" * 80,
+        "=cmd|'x'!A1.png",
+        "@SUM(A1).png",
+        "=-+.png",
+    ],
 )
 def test_names_of_kept_files_are_plain(name):
     found = free_name(name, set())
     assert "/" not in found
     assert "\\" not in found
-    assert not found.startswith(".")
+    assert not found.startswith((".", "=", "+", "-", "@"))
     assert len(found.encode()) < 255
     assert found.endswith(".png")

@@ -18,7 +18,7 @@ from headclip.inference.run import Run
 from headclip.judgement.choosing import Judging
 from headclip.judgement.rejudge import rejudge
 from headclip.judgement.verdicts import Criteria
-from headclip.web.marks import MARKS
+from headclip.web.marks import MARKS, Marks
 from headclip.web.runs import RunView, image_id, open_runs
 
 
@@ -44,6 +44,16 @@ def test_rows_as_columns(site, run):
     assert set(data["reasons"]) == {str(index) for index, row in enumerate(rows) if row.status == "failed"}
     assert data["rule"]["origin"] == "guess"
     assert "promises nothing" in data["rule"]["words"]
+
+
+def test_the_page_finds_the_verdicts_of_the_table(site, run):
+    """A conformal threshold is some image's own score: rounded, that image would raise an alarm, or another none."""
+    for row in Run.open(run).ok:
+        rejudge(run, Criteria.manual(row.score, 0.4))
+        data = columns(site)
+        alarms = {name for name, score in zip(data["names"], data["scores"], strict=True)
+                  if score is not None and score > data["rule"]["high"]}  # fmt: skip
+        assert alarms == {row.path for row in Run.open(run).ok if row.verdict == "defect"}
 
 
 def test_rows_are_sent_once(site):
@@ -209,6 +219,26 @@ def test_marks_that_make_no_sense(site):
     assert site.put(f"/runs/first-run/marks/{image}", json={"mark": "ugly"}).status_code == 422
     assert site.put(f"/runs/first-run/marks/{image}", content=b"{").status_code == 422
     assert site.put(f"/runs/first-run/marks/{'0' * 16}", json={"mark": "miss"}).status_code == 404
+
+
+@pytest.mark.parametrize("threshold", [-5e-324, 1.0000000000000002, 1.5, 0.516767973123456])
+def test_marks_are_kept_at_any_threshold_in_force(site, run, threshold):
+    """A calibration may put it just below the lowest score; a run may have been judged by anything, once."""
+    image = "left/part 1.png"
+    answer = site.put(f"/runs/first-run/marks/{id_of(image)}", json={"mark": "miss", "threshold": threshold})
+    assert answer.status_code == 200
+    assert Marks(run).all()[image].threshold == threshold
+    assert site.get("/runs/first-run/labels.csv").status_code == 200
+    for body in (b'{"mark": "miss", "threshold": NaN}', b'{"mark": "miss", "threshold": 1e999}'):
+        assert site.put(f"/runs/first-run/marks/{id_of(image)}", content=body).status_code == 422
+
+
+def test_regions_at_a_calibrated_threshold_below_every_value(site, run):
+    """As `optimal_pixels` gives where all pixels of the images with a mask are anomalous: half a level below 0."""
+    row = Run.open(run).ok[0]
+    answer = site.get(f"/runs/first-run/regions/{id_of(row.path)}?pixel=-7.6e-06")
+    assert answer.status_code == 200
+    assert answer.json()["regions"][0]["area"] == row.height * row.width
 
 
 def test_a_damaged_file_of_marks_is_an_error_with_words(site, run):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headclip.ablation.cells import LEVELS, MEAN_OF, Cell, Difference, differences, printed
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan
+from headclip.csv_text import CsvText
 from headclip.evaluation.metrics import ALL_METRICS
 from headclip.evaluation.published import Figure, sources
 from headclip.evaluation.tables import LEGEND, LETTERS
@@ -246,9 +246,9 @@ COLUMNS = ("kind", "ablation", "axis", "label", "method", "series", "value", "da
 
 def csv_table(report: Report) -> str:
     """table.csv: a line for each row and dataset, the averages, and the published figures; empty: not defined."""
-    buffer = io.StringIO(newline="")
+    buffer = CsvText()
     names = [f"{metric}{end}" for metric in ALL_METRICS for end in ("", "_std")]
-    writer = csv.DictWriter(buffer, [*COLUMNS, *names, "source"], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*COLUMNS, *names, "source"])
     writer.writeheader()
     for cell in [*report.cells, *report.ratio_cells]:
         line = _facts(report, "average" if cell.dataset == MEAN_OF else "dataset", cell)

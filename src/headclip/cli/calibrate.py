@@ -133,6 +133,7 @@ def calibrate(
 def _check(
     normals: list[str] | None, data: Data | None, out: Path | None, into_checkpoint: bool, checkpoint: Path | None
 ) -> None:
+    """What is wrong with the options, before images are judged for minutes."""
     from headclip.errors import InputError
 
     if bool(normals) == (data is not None):
@@ -141,6 +142,10 @@ def _check(
         raise InputError("--out FILE.json says where the calibration goes")
     if into_checkpoint and checkpoint is None:
         raise InputError("--into-checkpoint needs --checkpoint FILE, the file to put it into")
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file in it, e.g. {out / 'calibration.json'}")
+    if out is not None and any(parent.exists() and not parent.is_dir() for parent in out.parents):
+        raise InputError(f"--out {out} lies in something that is no folder; choose another place")
 
 
 def _costs(labelled: bool, miss: float | None, false_alarm: float | None, prevalence: float | None) -> Any:

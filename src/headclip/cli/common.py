@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEBUG_VARIABLE = "HEADCLIP_DEBUG"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -51,10 +54,29 @@ def readable_warnings() -> None:
         line: str | None = None,
     ) -> None:
         if not issubclass(category, (DeprecationWarning, FutureWarning)):
-            sys.stderr.write(f"note: {message}\n")
+            sys.stderr.write(f"note: {visible(str(message))}\n")
 
     warnings.showwarning = show
     warnings.filterwarnings("ignore", module=r"(PIL|torch|pyarrow)\b")
+
+
+def forgiving_output() -> None:
+    """Let what stdout and stderr cannot encode, such as a file name in another script, come out as escapes.
+
+    Else a command that has done all its work would end with an error over its last line.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def visible(text: str) -> str:
+    """A text for the terminal: control characters, by which a file's name could give it orders, become escapes.
+
+    >>> visible("a\\x1b[2Jb.png"), visible("two\\nlines")
+    ('a\\\\x1b[2Jb.png', 'two\\nlines')
+    """
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def debugging() -> bool:
@@ -153,21 +175,30 @@ def resume_line(command: str, words: Sequence[str], options: Mapping[str, Any]) 
 
 def error_line(message: str) -> None:
     """Write `error: ...` to stderr."""
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {visible(message)}\n")
 
 
 def output() -> Console:
-    """Results, on stdout; file names are never read as markup."""
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, emoji=False)
+    """Results, on stdout; file names are never read as markup, nor obeyed by the terminal."""
+    return _console()
 
 
 def progress_output() -> Console:
     """Progress and notes, on stderr."""
-    from rich.console import Console
+    return _console(stderr=True)
 
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        """Every text that is printed, and every cell of a table, comes through here."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+    return Plain(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 def _end(message: str, status: int) -> NoReturn:

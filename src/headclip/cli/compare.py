@@ -243,7 +243,7 @@ def _write_facts(path: Path, found: Comparison, facts: dict[str, Any]) -> None:
         "left_out": [{"name": name, "reason": reason} for name, reason in found.left_out],
         **facts,
     }
-    write_atomically(path, json.dumps(plain(content), indent=2, default=str) + "\n")
+    write_atomically(path, json.dumps(plain(content), indent=2, default=str) + "\n", follow=True)
 
 
 def _colour_facts(found: Comparison) -> dict[str, Any]:

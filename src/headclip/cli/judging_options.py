@@ -18,11 +18,11 @@ CalibrationFile = Annotated[
     typer.Option("--calibration", metavar="FILE", help="Thresholds from headclip calibrate --out."),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(metavar="X", help="Image score above which an image is a defect, set by hand.")
+    float | None, typer.Option(metavar="X", help="Image score above which an image is a defect, set by hand; 0 to 1.")
 ]
 PixelThreshold = Annotated[
     float | None,
-    typer.Option(metavar="Y", help="Map value above which a pixel belongs to a region, set by hand."),
+    typer.Option(metavar="Y", help="Map value above which a pixel belongs to a region, set by hand; 0 to 1."),
 ]
 MinArea = Annotated[
     int | None,

@@ -20,6 +20,7 @@ from headclip.cli.common import (
     error_line,
     output,
     resume_line,
+    visible,
 )
 from headclip.cli.models import lift_pillow_limit, load_detector
 from headclip.cli.progress import run_bars
@@ -191,7 +192,7 @@ def _run(judge: Callable[..., RunSummary], again: str, quiet: bool) -> RunSummar
     except KeyboardInterrupt:
         done = f"{last[-1].done:,} of {last[-1].total:,}" if last else "no"
         error = f"interrupted; {done} images are done and kept. To go on: {again}"
-        sys.stderr.write(error + "\n")
+        sys.stderr.write(visible(error) + "\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from headclip.cli.common import EXIT_INTERRUPTED, error_line, progress_output
+from headclip.cli.common import EXIT_INTERRUPTED, error_line, progress_output, visible
 
 if TYPE_CHECKING:
     from headclip.inference.predict import Progress as RunProgress
@@ -27,7 +27,7 @@ def stage_bars(quiet: bool) -> Iterator[Stages]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # which names datasets
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
@@ -38,7 +38,7 @@ def stage_bars(quiet: bool) -> Iterator[Stages]:
 
         def show(stage: str, done: int, total: int, failed: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, completed=done, failed="")
+                tasks[stage] = bar.add_task(visible(stage), total=total, completed=done, failed="")
             text = f"{failed:,} failed" if failed else ""
             bar.update(tasks[stage], completed=done, total=total, failed=text)
 

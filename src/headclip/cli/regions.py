@@ -38,6 +38,9 @@ def regions(
     url_prefix: Annotated[
         str, typer.Option(metavar="URL", help="For labelstudio: what stands before the images' names.")
     ] = "/data/local-files/?d=",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="For masks: replace files of their names in a folder that has some.")
+    ] = False,
 ) -> None:
     """Write the regions of a run in the format of another tool.
 
@@ -47,6 +50,6 @@ def regions(
     from headclip.judgement.exports import export_regions
 
     wanted = None if not verdict else {item.value for item in verdict}
-    count = export_regions(Run.open(run), to.value, out, verdicts=wanted, url_prefix=url_prefix)
+    count = export_regions(Run.open(run), to.value, out, verdicts=wanted, url_prefix=url_prefix, overwrite=overwrite)
     what = "masks" if to is Format.masks else "regions"
     output().print(f"{count:,} {what} in {out}", soft_wrap=True)

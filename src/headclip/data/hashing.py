@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headclip.data.datasets.registry import same_dataset
+from headclip.data.datasets.registry import is_published, same_dataset
 from headclip.data.decode import decode
 from headclip.data.records import ImageRecord
 from headclip.errors import ImageError, InputError
@@ -160,13 +160,17 @@ def leakage(
 ) -> Leakage:
     """Compare a target set with the training images.
 
+    A published dataset is known by its name too, in whatever version or format. Folders of one's own may have any name,
+    such as `data`, and say nothing by it: only a training record without fingerprints goes by those.
+
     Args:
         target: the name of the target set.
         records: its images. Files that cannot be read are passed over here; scoring reports them.
         distance: how many bits of 64 near-identical images may differ by.
         progress: called with the number of images done.
     """
-    same = next((name for name in training.names if same_dataset(name, target)), None)
+    blind = not (training.files or training.looks)
+    same = next((name for name in training.names if same_dataset(name, target) and (blind or is_published(name))), None)
     by_hash = {value: path for path, value in training.files.items()}
     exact: list[SharedImage] = []
     paths: list[Path] = []

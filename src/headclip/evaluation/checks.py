@@ -52,11 +52,19 @@ def unique_names(datasets: Sequence[Dataset]) -> list[str]:
     Raises:
         InputError: two would share one.
     """
-    labels = [dataset_key(dataset) for dataset in datasets]
-    twice = {label for label in labels if labels.count(label) > 1}
-    if twice:
-        raise InputError(f"{', '.join(sorted(twice))} is given twice; evaluate the copies one by one")
-    return labels
+    known: dict[str, Dataset] = {}
+    for dataset in datasets:
+        label = dataset_key(dataset)
+        first = known.setdefault(label, dataset)
+        if first is dataset:
+            continue
+        if dataset.info.domain != "any" or first.root.resolve() == dataset.root.resolve():
+            raise InputError(f"{label} is given twice; evaluate the copies one by one")
+        raise InputError(
+            f"{first.root} and {dataset.root} would both be called {label}, since data of one's own go by the name of "
+            "their folder or list; rename one of them, or evaluate them one by one"
+        )
+    return list(known)
 
 
 def check_out(out: Path, options: Options) -> None:

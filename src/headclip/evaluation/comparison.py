@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headclip.csv_text import CsvText
 from headclip.errors import InputError
 from headclip.evaluation.bootstrap import Comparison, Replicates, compare
 from headclip.evaluation.metrics import ALL_METRICS
@@ -125,8 +125,8 @@ def comparison_table(comparisons: Sequence[MethodComparison]) -> str:
 
 def comparison_csv(comparisons: Sequence[MethodComparison]) -> str:
     """All comparisons as CSV, in percent; those that could not be made have a reason and no metric."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(["dataset", "title", "first", "second", "metric", "difference", "low", "high", "p", "reason"])
     for entry in comparisons:
         about = (entry.dataset, entry.title, entry.first, entry.second)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headclip.csv_text import CsvText
 from headclip.evaluation.averages import Average, averages
 from headclip.evaluation.comparison import compare_results, comparison_csv, comparison_table
 from headclip.evaluation.curves import draw_figures
@@ -53,8 +53,8 @@ def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int
 
 def scores_csv(results: Sequence[DatasetResult]) -> str:
     """One row for each image, those that could not be scored included."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     columns = ["dataset", "method", "path", "category", "defect", "label", "score", "pixel_auroc", "status", "reason"]
     writer.writerow(columns)
     for result in results:

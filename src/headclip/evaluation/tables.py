@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headclip.csv_text import CsvText
 from headclip.evaluation.averages import averages
 from headclip.evaluation.beside import PAPER_METHODS, published_averages, published_rows
 from headclip.evaluation.metrics import ALL_METRICS
@@ -81,9 +82,9 @@ def _flat(row: TableRow) -> dict[str, Any]:
 
 def csv_table(rows: Sequence[TableRow]) -> str:
     """All rows as CSV; what is not defined is empty."""
-    buffer = io.StringIO(newline="")
+    buffer = CsvText()
     flat = [_flat(row) for row in rows]
-    writer = csv.DictWriter(buffer, list(flat[0]) if flat else list(_FACTS), lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(flat[0]) if flat else list(_FACTS))
     writer.writeheader()
     for line in flat:
         writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in line.items()})

@@ -106,7 +106,7 @@ def draw(make: Callable[[], Figure], path: Path, dpi: int = DPI) -> bytes:
     check_path(path)
     with styled():
         content = encode(make(), path.suffix.lower().removeprefix("."), dpi)
-    write_atomically(path, content)
+    write_atomically(path, content, follow=True)
     return content
 
 

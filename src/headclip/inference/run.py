@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from headclip.csv_text import CsvText
 from headclip.files import load_json, parse_json
 from headclip.inference.run_checks import FORMAT as FORMAT
 from headclip.inference.run_checks import MAX_TABLE, is_sound, row_fault
@@ -291,8 +292,8 @@ def gone_line(name: str) -> bytes:
 
 def csv_bytes(rows: Iterable[Row]) -> bytes:
     """The table as CSV (UTF-8); absent values are empty, scores have six decimals."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
     for row in rows:
         values = (getattr(row, column) for column in COLUMNS)

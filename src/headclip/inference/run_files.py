@@ -29,8 +29,15 @@ PARQUET_TABLE = "results.parquet"
 REPORT = "report.html"
 REGIONS = "regions.jsonl"
 LABELS = "labels.csv"
+MARKS = "marks.sqlite"
 SHARDS = "shards"
 MAPS, OVERLAYS, PREVIEWS, MASKS, TEMPORARY = "maps", "overlays", "previews", "masks", ".tmp"
+OWN_NAMES = frozenset(
+    {RUN_JSON, JOURNAL, CSV_TABLE, PARQUET_TABLE, REPORT, REGIONS, LABELS, MARKS, SHARDS}
+    | {MAPS, OVERLAYS, PREVIEWS, MASKS, TEMPORARY}
+    | {"volumes", "volumes.csv", "volumes.parquet", "slices.csv", "slices.parquet"}
+)
+"""What a run folder may hold of the run's own."""
 PREVIEW_SIDE = 1024  # pixels of the longest side of previews and overlays
 
 MAP_MAXIMUM = 65535

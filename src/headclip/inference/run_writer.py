@@ -40,6 +40,7 @@ from headclip.inference.run_files import (
     JOURNAL,
     LABELS,
     MAPS,
+    MARKS,
     MASKS,
     OVERLAYS,
     PARQUET_TABLE,
@@ -60,7 +61,9 @@ from headclip.version import __version__
 _FREE_SETTINGS = frozenset(
     {"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions", "patch"}
 )
+IN_PLACE = "a run is changed where it lies: get permission to write there, or copy it and name the copy"
 FORCE_SECONDS = 1.0  # lines of the journal are forced to disk together: each time costs milliseconds
+_MARKS = tuple(f"{MARKS}{end}" for end in ("", "-journal", "-wal", "-shm"))  # what SQLite may have beside a database
 _PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 
 
@@ -127,7 +130,8 @@ class RunWriter:
         settings = json.loads(json.dumps(settings))
         if old is not None and not overwrite:
             _check_same(old, settings, images, self.folder)
-        self._journal = lock_journal(self.folder)
+        taken_up = old is not None and not overwrite
+        self._journal = lock_journal(self.folder, IN_PLACE if taken_up else "choose another --out")
         if old is not None and overwrite:
             self._journal.truncate(0)
             _remove_results(self.folder)
@@ -313,13 +317,19 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def lock_journal(folder: Path) -> BinaryIO:
-    """Open the journal and hold it against a second writer; the lock ends with the process."""
+def lock_journal(folder: Path, advice: str = IN_PLACE) -> BinaryIO:
+    """Open the journal and hold it against a second writer; the lock ends with the process.
+
+    advice: what to do where the folder cannot be written.
+
+    Raises:
+        RunFolderError: it cannot be written, or another process writes it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         journal = (folder / JOURNAL).open("ab+")
     except OSError as error:
-        raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+        raise RunFolderError(f"cannot write to {folder}: {error.strerror}; {advice}") from error
     if not try_lock(journal):
         journal.close()
         raise RunFolderError(f"another headclip is writing to {folder}; wait for it or stop it")
@@ -331,7 +341,7 @@ def _remove_results(folder: Path) -> None:
 
     run.json stays until it is replaced: a kill in between leaves a folder that is still known as ours.
     """
-    for name in (REPORT, PARQUET_TABLE, CSV_TABLE, REGIONS, LABELS):
+    for name in (REPORT, PARQUET_TABLE, CSV_TABLE, REGIONS, LABELS, *_MARKS):
         (folder / name).unlink(missing_ok=True)
     for name in (MAPS, OVERLAYS, PREVIEWS, MASKS):
         shutil.rmtree(folder / name, ignore_errors=True)

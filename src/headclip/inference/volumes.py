@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from headclip.csv_text import CsvText
 from headclip.data.volumes.model import Volume, VolumeSet
 from headclip.inference.run import Row
 from headclip.inference.run_files import place_file, read_levels, volume_file, write_atomic
@@ -254,8 +255,8 @@ def _parquet(kind: type[Any], rows: Sequence[Any]) -> bytes:
 
 
 def _csv(kind: type[Any], rows: Sequence[Any]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow([one.name for one in fields(kind)])
     for row in rows:
         values: Mapping[str, Any] = asdict(row)

@@ -42,11 +42,9 @@ def count_once(
 
     Args:
         settings: of the detector; its reference images score lower than any other.
-        labels: copies with another label than their original are kept.
+        labels: copies are those with the same label too; what somebody labelled both ways counts once for either.
     """
-    known = exact_copies(scored.contents)
-    if labels is not None:
-        known = {copy: first for copy, first in known.items() if labels.get(copy) == labels.get(first)}
+    known = exact_copies({name: (content, (labels or {}).get(name)) for name, content in scored.contents.items()})
     held = set(settings.get("references") or ())
     references = tuple(name for name, content in scored.contents.items() if content in held)
     kept = scored.select(lambda name: name not in known and name not in references)

@@ -157,7 +157,7 @@ class Calibration(_Frozen):
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""
-        write_atomically(Path(path), self.to_json())
+        write_atomically(Path(path), self.to_json(), follow=True)
 
     @classmethod
     def from_values(cls, values: Any, name: str = "the calibration") -> Calibration:

@@ -8,7 +8,7 @@ from typing import Any
 
 from headclip.errors import InputError
 from headclip.judgement.calibration import Calibration, CalibrationError
-from headclip.judgement.verdicts import Criteria
+from headclip.judgement.verdicts import Criteria, by_hand
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,11 @@ class Judging:
     """What a user asks for; None leaves a thing as it is.
 
     calibration and threshold exclude each other; a threshold by hand has no review band. pixel_threshold replaces the
-    one of either. min_area, ignore_border, pixel_mm: as in `RegionRules` and `Criteria`. none: no thresholds at all.
+    one of either; both lie in [0, 1]. min_area, ignore_border, pixel_mm: as in `RegionRules` and `Criteria`. none: no
+    thresholds at all.
+
+    Raises:
+        InputError: what excludes each other, or a threshold out of range.
     """
 
     calibration: Calibration | None = None
@@ -33,6 +37,8 @@ class Judging:
         given = (getattr(self, item.name) for item in fields(self) if item.name != "none")
         if self.none and any(value is not None for value in given):
             raise InputError("no thresholds were asked for, and some were given; choose one")
+        by_hand("--threshold", self.threshold)
+        by_hand("--pixel-threshold", self.pixel_threshold)
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,9 @@ def choose(judging: Judging, settings: Mapping[str, Any], judgement: Mapping[str
     else:
         base = _default(settings)
     if judging.threshold is not None:
-        kept = base.criteria or Criteria.manual(judging.threshold)
-        manual = Criteria.manual(judging.threshold, kept.pixel, rules=kept.rules, pixel_mm=kept.pixel_mm)
+        manual = Criteria.manual(judging.threshold)
+        kept = base.criteria or manual
+        manual = replace(manual, pixel=kept.pixel, rules=kept.rules, pixel_mm=kept.pixel_mm)
         pixel = "" if kept.pixel is None or judging.pixel_threshold is not None else "; regions as before"
         base = Chosen(manual, None, f"Threshold set by hand, no promise{pixel}.")
     return _with_details(base, judging)

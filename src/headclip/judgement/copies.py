@@ -7,7 +7,7 @@ the promise does not speak of it, and figures on it flatter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ _FLAT = 0.5  # grey levels of standard deviation below which there is nothing to
 _DIGITS = 16
 
 
-def exact_copies(contents: Mapping[str, str]) -> dict[str, str]:
+def exact_copies(contents: Mapping[str, Hashable]) -> dict[str, str]:
     """Name -> the first name with the same content, for every image that comes again.
 
     >>> exact_copies({"a": "1", "b": "2", "c": "1"})
     {'c': 'a'}
     """
-    first: dict[str, str] = {}
+    first: dict[Hashable, str] = {}
     return {name: first[content] for name, content in contents.items() if first.setdefault(content, name) != name}
 
 

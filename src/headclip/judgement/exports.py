@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
+from headclip.csv_text import CsvText
 from headclip.errors import InputError
 from headclip.files import write_atomically
 from headclip.inference.run import Row, Run
-from headclip.inference.run_files import RunFolderError, encode_mask
+from headclip.inference.run_files import RunFolderError
+from headclip.judgement.export_masks import check_file, read_mask, write_masks
 from headclip.judgement.regions import Region
 from headclip.version import __version__
 
@@ -40,6 +39,7 @@ def export_regions(
     *,
     verdicts: Collection[str] | None = None,
     url_prefix: str = LOCAL_FILES,
+    overwrite: bool = False,
 ) -> int:
     """Write the regions of a run for another tool; the number of regions (of images for masks).
 
@@ -49,10 +49,12 @@ def export_regions(
         out: the file, or the folder for masks.
         verdicts: only images with one of these.
         url_prefix: what stands before the image names for Label Studio.
+        overwrite: masks may go into a folder that is not empty, and replace files of their names there.
 
     Raises:
         RunFolderError: the run has no regions because no pixel threshold was applied, or its masks are damaged.
-        InputError: an unknown kind.
+        InputError: an unknown kind; `out` would overwrite images or files of the run, or is a folder that holds
+            something already.
     """
     if kind not in KINDS:
         raise InputError(f"{kind} is no format; choose one of {', '.join(KINDS)}")
@@ -64,9 +66,10 @@ def export_regions(
     regions = run.load_regions()
     rows = [row for row in run.ok if verdicts is None or row.verdict in verdicts]
     if kind == "masks":
-        return _write_masks(run, rows, Path(out))
+        return write_masks(run, rows, Path(out), overwrite=overwrite)
+    check_file(run, Path(out))
     content = KINDS[kind](run, rows, regions, url_prefix)
-    write_atomically(Path(out), content)
+    write_atomically(Path(out), content, follow=True)
     return sum(len(regions.get(row.path, ())) for row in rows)
 
 
@@ -142,8 +145,8 @@ def label_studio(
 
 def region_table(run: Run, rows: Sequence[Row], regions: Mapping[str, Sequence[Region]], url_prefix: str = "") -> str:
     """One line for each region, in pixels and, where the pixel pitch is known, millimetres."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         for region in regions.get(row.path, ()):
@@ -162,33 +165,9 @@ KINDS: dict[str, Callable[..., str]] = {
 }
 
 
-def _write_masks(run: Run, rows: Sequence[Row], out: Path) -> int:
-    """One mask for each image under the image's own name, with .png for its extension where that is unique."""
-    stems = Counter(PurePosixPath(row.path).with_suffix("") for row in run.ok)
-    for row in rows:
-        name = PurePosixPath(row.path)
-        unique = stems[name.with_suffix("")] == 1
-        target = out / (name.with_suffix(".png") if unique else PurePosixPath(f"{name}.png"))
-        write_atomically(target, encode_mask(_mask(run, row)))
-    return len(rows)
-
-
-def _mask(run: Run, row: Row) -> NDArray[np.bool_]:
-    """(H, W): the pixels of all regions of an image."""
-    if not row.regions:
-        return np.zeros((row.height or 1, row.width or 1), dtype=bool)
-    try:
-        with Image.open(run.mask_path(row)) as image:
-            return np.asarray(image) > 0
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RunFolderError(
-            f"cannot read the mask {run.mask_path(row)}: {error}; `headclip rejudge` makes it again"
-        ) from error
-
-
 def _labels(run: Run, row: Row) -> NDArray[np.int32]:
     """(H, W): 0 outside, else a number for each region."""
-    return ndimage.label(_mask(run, row), structure=np.ones((3, 3)))[0]
+    return ndimage.label(read_mask(run, row), structure=np.ones((3, 3)))[0]
 
 
 def _segmentation(region: Region, labels: NDArray[np.int32] | None) -> Any:

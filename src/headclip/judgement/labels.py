@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from headclip.csv_text import CsvText
 from headclip.data.discover import printable
 from headclip.data.records import ImageRecord
 from headclip.inference.run import Row, Run
@@ -86,8 +86,8 @@ def _unique(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 def labels_bytes(labels: Mapping[str, int]) -> bytes:
     """labels.csv of a run folder: path, label (0 normal, 1 anomalous)."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(("path", "label"))
     writer.writerows(labels.items())
     return buffer.getvalue().encode()

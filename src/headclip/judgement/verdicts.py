@@ -78,9 +78,14 @@ class Criteria:
     ) -> Criteria:
         """Thresholds by hand; without `low` and `high` there is no review band.
 
+        Raises:
+            InputError: a threshold outside [0, 1], where scores and maps lie (`by_hand`), or outside its band.
+
         >>> Criteria.manual(0.5).verdict(0.5), Criteria.manual(0.5).verdict(0.51)
         (<Verdict.ok: 'ok'>, <Verdict.defect: 'defect'>)
         """
+        by_hand("threshold", threshold)
+        by_hand("pixel threshold", pixel)
         low, high = threshold if low is None else low, threshold if high is None else high
         return cls(threshold, low, high, pixel, rules or RegionRules(), pixel_mm)
 
@@ -131,6 +136,17 @@ class Criteria:
             raise InputError(
                 f"the thresholds of the run are damaged ({error}); `headclip rejudge` sets new ones"
             ) from error
+
+
+def by_hand(name: str, value: float | None) -> None:
+    """Check a threshold that somebody set. Calibrated ones may lie a hair outside: below the lowest score, say.
+
+    Raises:
+        InputError: it is no number in [0, 1].
+    """
+    if value is not None and not 0.0 <= value <= 1.0:
+        hint = f"; for {value:g} % write {value / 100:g}" if 1.0 < value <= 100.0 else ""
+        raise InputError(f"{name} {value:g}: scores and maps lie between 0 and 1, so choose a number from there{hint}")
 
 
 @dataclass(frozen=True)

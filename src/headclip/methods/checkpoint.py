@@ -81,7 +81,7 @@ def save_checkpoint(
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     info, tensors = _with_text(info, tensors, method)
-    write_atomically(path, _encode(info, tensors))
+    write_atomically(path, _encode(info, tensors), follow=True)
     return info
 
 
@@ -113,7 +113,7 @@ def add_text_vectors(path: Path, backbone: Backbone) -> CheckpointInfo:
     info, tensors = _open(path)
     tensors.pop(TEXT, None)
     info, tensors = _with_text(info, tensors, method)
-    write_atomically(path, _encode(info, tensors))
+    write_atomically(path, _encode(info, tensors), follow=True)
     return info
 
 
@@ -136,7 +136,7 @@ def write_calibration(path: Path, calibration: Mapping[str, Any]) -> CheckpointI
     """
     info, tensors = _open(path)
     info = replace(info, calibration=dict(calibration))
-    write_atomically(path, _encode(info, tensors))
+    write_atomically(path, _encode(info, tensors), follow=True)
     return info
 
 

@@ -21,7 +21,7 @@ from headclip.web.growing import add_images, open_run
 
 IMAGES = "images"
 _MOST = 5000  # images; the rest belongs into `headclip predict`
-_STEM = 80
+_STEM, _STEM_BYTES = 80, 200  # of a name; its map's, with a number and an extension, must fit into 255 bytes
 
 
 class LiveBusyError(HeadclipError):
@@ -109,15 +109,17 @@ class LiveRun:
 def free_name(wanted: str, taken: set[str]) -> str:
     """A plain file name like the one wanted, with an image's extension, that is not taken.
 
-    >>> free_name("../part 1.PNG", {"part 1.png"}), free_name("<script>", set())
-    ('part 1 (2).png', 'script.png')
+    >>> free_name("../part 1.PNG", {"part 1.png"}), free_name("<script>", set()), free_name("=A1+2.png", set())
+    ('part 1 (2).png', 'script.png', 'A1+2.png')
     """
     last = wanted.replace("\\", "/").rpartition("/")[2]
     stem, dot, extension = last.rpartition(".")
     suffix = f".{extension.lower()}"
     if not dot or suffix not in EXTENSIONS:
         stem, suffix = last, ".png"  # formats are told by content, so a wrong extension does no harm
-    stem = re.sub(r"[^\w \-.,()+=@]", "", stem).strip(" .")[:_STEM] or "image"
+    # What stands first must not make a spreadsheet take the name for a formula.
+    stem = re.sub(r"[^\w \-.,()+=@]", "", stem).strip(" .").lstrip(" .=+@-")[:_STEM] or "image"
+    stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore")
     name, number = stem + suffix, 2
     while name in taken:
         name, number = f"{stem} ({number}){suffix}", number + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -12,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from headclip.csv_text import CsvText
 from headclip.errors import HeadclipError
+from headclip.inference.run_files import MARKS as MARKS
 
-MARKS = "marks.sqlite"
 MarkKind = Literal["false alarm", "miss"]
 _LABELS: dict[str, int] = {"false alarm": 0, "miss": 1}
 _SCHEMA = """
@@ -86,8 +86,8 @@ class Marks:
 def labels_csv(marks: Mapping[str, Mark], scores: Mapping[str, float | None]) -> str:
     """Marks as labels that `headclip evaluate` and `headclip calibrate --labelled` read: a false alarm is a normal
     image (0), a miss an anomalous one (1). Names are relative to the folder of the images."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(["image", "label", "mark", "score", "threshold", "marked"])
     for name in sorted(marks):
         mark, score = marks[name], scores.get(name)

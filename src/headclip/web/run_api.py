@@ -27,7 +27,7 @@ from headclip.web.site import Site
 router = APIRouter(include_in_schema=False)
 Key = Annotated[str, Path(max_length=60)]
 ImageId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
-Share = Annotated[float, Query(ge=0.0, le=1.0)]
+Level = Annotated[float, Query(ge=-0.01, le=1.01)]  # of maps; below 0 is where a calibration marks every pixel
 _FOREVER = {"cache-control": "private, max-age=604800, immutable"}  # addresses change when an image is judged again
 _MOST_REGIONS = 500
 _heavy = threading.BoundedSemaphore(2)  # full pictures may take hundreds of megabytes while they are made
@@ -37,7 +37,7 @@ class MarkBody(BaseModel):
     """What a person says of an image; null takes it back."""
 
     mark: Literal["false alarm", "miss"] | None
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None  # a hair outside [0, 1] where labels made it
 
 
 def site_of(request: Request) -> Site:
@@ -84,7 +84,7 @@ def images(request: Request, key: Key) -> Response:
         },
         "ids": state.ids,
         "names": [row.path for row in rows],
-        "scores": [_rounded(row.score) for row in rows],
+        "scores": [row.score for row in rows],  # in full: a conformal threshold is one of them, and not above itself
         "globals": [_rounded(row.global_score) for row in rows],
         "locals": [_rounded(row.local_score) for row in rows],
         "widths": [row.width for row in rows],
@@ -147,7 +147,7 @@ def regions(
     request: Request,
     key: Key,
     image: ImageId,
-    pixel: Share,
+    pixel: Level,
     min_area: Annotated[int, Query(ge=1, le=10**9)] = 1,
 ) -> JSONResponse:
     """The regions of one image above a pixel threshold, the highest peaks first."""

@@ -196,7 +196,7 @@ def guess(scores: Sequence[float]) -> Rule:
         "Nothing is calibrated: the line stands three robust standard deviations above the median of this run, as a "
         "place to start from. It promises nothing."
     )
-    return Rule(Criteria.manual(threshold), "guess", words)
+    return Rule(Criteria(threshold, threshold, threshold), "guess", words)
 
 
 def _is_plain(name: str) -> bool:

@@ -97,6 +97,18 @@ def same_dataset(first: str, second: str) -> bool:
     return _family(first) == _family(second)
 
 
+def is_published(name: str) -> bool:
+    """Whether a name means a dataset that others know by it, rather than a folder or a list of somebody's own.
+
+    >>> is_published("MVTec_AD"), is_published("folder"), is_published("images")
+    (True, False, False)
+    """
+    try:
+        return find_dataset(name).domain != "any"
+    except InputError:
+        return False
+
+
 def versions_of(info: DatasetInfo) -> list[DatasetInfo]:
     """The other versions that share the family of `info`."""
     return [other for other in datasets() if other.family == info.family and other.name != info.name]

@@ -11,12 +11,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import hmac
-import io
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from headclip.csv_text import CsvText
 from headclip.errors import ImageError, InputError
 from headclip.files import write_atomically
 
@@ -100,12 +100,13 @@ def write_key(path: Path, rows: Iterable[tuple[str, Path]], run: Path) -> None:
     """
     if path.resolve().is_relative_to(run.resolve()):
         raise InputError("the file of --key must lie outside the run folder, so that the results can be given away")
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    buffer = CsvText()
+    writer = csv.writer(buffer)
     writer.writerow(("path", "file"))
     writer.writerows((name, str(source)) for name, source in rows)
     try:
-        write_atomically(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
-        path.chmod(0o600)
+        write_atomically(path, buffer.getvalue().encode("utf-8", "backslashreplace"), follow=True)
+        if path.is_file():  # the rights of a device are everybody's
+            path.chmod(0o600)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None

@@ -88,7 +88,7 @@ export class RunData {
   }
 
   regions(item, pixel, signal) {
-    return request(`/runs/${this.key}/regions/${item.id}?pixel=${pixel.toFixed(6)}`, { signal });
+    return request(`/runs/${this.key}/regions/${item.id}?pixel=${pixel}`, { signal });
   }
 
   address(kind, item) { return `/runs/${this.key}/${kind}/${item.id}?v=${item.version}`; }

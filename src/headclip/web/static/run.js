@@ -107,7 +107,7 @@ const explain = byId("explain") ? new Explain(run, () => page.rule) : null;
 const histogram = new Histogram(byId("histogram"), (threshold, final) => draw(threshold, final));
 
 async function keepMark(item, kind) {
-  await run.mark(item, kind, Math.round(page.rule.threshold * 1e6) / 1e6);
+  await run.mark(item, kind, page.rule.threshold);
   gallery.renew(describe);
   counts();
   if (page.filter === "marked") choose();
