@@ -124,9 +124,9 @@ def test_coco(tmp_path):
     assert record.defect == "scratch"
     pixels = data.mask(record, (10, 12))
     assert pixels is not None
-    assert pixels[2:7, 2:9].all()  # the polygon
+    assert pixels[2:6, 2:8].all()  # the polygon: its numbers are edges, so that 2 to 8 are six pixels
     assert pixels[:, 10:].all()  # the runs: the last 20 of 120 pixels, column by column
-    assert pixels.sum() == 35 + 20
+    assert pixels.sum() == 24 + 20
     assert data.mask(record, (20, 24)).sum() == 4 * pixels.sum()
 
 
