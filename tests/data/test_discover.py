@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from headclip.data.discover import discover, natural_key
 from headclip.errors import InputError
+from headclip.inference.predict import predict_run
+from inference.fake_detector import FakeDetector
 
 
 @pytest.fixture
@@ -131,3 +134,15 @@ def test_names_that_are_no_utf8_become_printable(tree):
     found = discover(["d"])
     assert found.files[0].name.encode().endswith(b".png")
     assert found.files[0].path.read_bytes() == b"x"
+
+
+def test_a_run_is_no_folder_of_images(tree):
+    Image.new("L", (16, 16), 90).save("a/1.png")
+    for out in ("run", "a/run", "a/sub/run"):
+        predict_run(FakeDetector(), ["a/1.png"], out)
+    assert names("a") == ["1.jpg", "1.png", "2.png", "10.PNG", "sub/3.tif"]
+    assert not any("run" in name for name in names("**/*.*"))
+    for given in ("run", "a/run", "run/**/*.jpg"):
+        with pytest.raises(InputError, match=r"run is a run of headclip: .*name the images that it judged"):
+            discover(["b", given])
+    assert names("run/previews") == ["1.png.jpg"]  # who names it means it

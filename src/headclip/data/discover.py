@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, decode
+from headclip.data.run_folder import is_run_folder, refuse_run
 from headclip.errors import InputError
 from headclip.files import content_hash
 
@@ -73,18 +74,18 @@ def discover(
 ) -> ImageSet:
     """Find the images that `inputs` name.
 
-    A folder is searched with all its subfolders for files with an image extension; hidden files and folders
-    are left out. A glob may match files and folders, `**` any depth. A file named directly is always taken,
-    so that a wrong one is reported rather than ignored. Nothing is taken twice. Names are relative to the
+    A folder is searched with all its subfolders for files with an image extension; hidden files and folders, and
+    runs of ours, are left out. A glob may match files and folders, `**` any depth. A file named directly is always
+    taken, so that a wrong one is reported rather than ignored. Nothing is taken twice. Names are relative to the
     input, or, with several inputs, to the folder that holds them all, so they cannot collide.
 
     Args:
         inputs: files, folders and globs, in the order wanted; within each the order is natural (2 before 10).
-        skip_folder: subfolders for which this is true are not entered.
+        skip_folder: subfolders for which this is true are not entered either.
         wanted: which files of a folder or a glob are taken.
 
     Raises:
-        InputError: nothing is given, an input does not exist or cannot be listed, or one holds no image.
+        InputError: nothing is given, an input does not exist or cannot be listed, is a run, or holds no image.
     """
     if not inputs:
         raise InputError("no input given; name an image, a folder or a quoted glob")
@@ -104,7 +105,13 @@ def find_images(
     skip_folder: Callable[[Path], bool] | None = None,
     wanted: Callable[[Path], bool] = is_image_name,
 ) -> list[Path]:
-    """Every image file under `folder`, by extension, in natural order; links are followed, loops are not."""
+    """Every image file under `folder`, by extension, in natural order; links are followed, loops are not.
+
+    Runs of ours among the subfolders are left out: their maps and overlays are no images of anything.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
     paths: list[Path] = []
     pending = [(folder, frozenset({os.path.realpath(folder)}))]
     while pending:
@@ -117,7 +124,7 @@ def find_images(
             path = Path(entry.path)
             if entry.is_dir():
                 real = os.path.realpath(path)
-                if real not in ancestors and not (skip_folder and skip_folder(path)):
+                if real not in ancestors and not is_run_folder(path) and not (skip_folder and skip_folder(path)):
                     pending.append((path, ancestors | {real}))
             elif wanted(path):
                 paths.append(path)
@@ -147,6 +154,7 @@ def _expand(
     """The folder to which one input's names are relative, and its images (absolute paths)."""
     path = _absolute(entry)
     if path.is_dir():
+        refuse_run(path)
         paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
         if not paths:
             raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included")
@@ -166,7 +174,8 @@ def _expand_glob(
     matches = [_absolute(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - any root
     if not matches:
         raise InputError(f"nothing matches {entry}; check the pattern")
-    skipped = cache(skip_folder or (lambda folder: False))
+    refuse_run(base)
+    skipped = cache(lambda folder: is_run_folder(folder) or bool(skip_folder and skip_folder(folder)))
     paths: set[Path] = set()
     for match in matches:
         if any(skipped(parent) for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headclip.data.discover import find_images, natural_key
 from headclip.data.reading import Reading
+from headclip.data.run_folder import is_run_folder
 
 NORMAL_NAMES = frozenset({"good", "ok", "normal", "no"})
 MASK_SUFFIXES = ("_mask", "_segmentation", "_gt", "_label")
@@ -18,11 +19,11 @@ _UNMASKED = "image without mask"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The visible folders in `folder`, in natural order; none where it does not exist."""
+    """The visible folders in `folder` that are no runs of ours, in natural order; none where it does not exist."""
     if not folder.is_dir():
         return []
     children = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return sorted(children, key=natural_key)
+    return sorted((child for child in children if not is_run_folder(child)), key=natural_key)
 
 
 def first_folder(root: Path, *names: str) -> Path | None:

@@ -25,13 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headclip.data.discover import ImageFile, ImageSet
+from headclip.data.run_folder import is_sound
 from headclip.engine.storage import Place
 from headclip.inference.run import (
     COLUMNS,
     Entry,
     Row,
     csv_bytes,
-    is_sound,
     journal_line,
     parquet_bytes,
     row_schema,

@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from headclip.files import load_json, parse_json
+from headclip.data.run_folder import is_run_folder as is_run_folder
+from headclip.data.run_folder import read_facts as read_facts
+from headclip.files import parse_json
 from headclip.inference.run_checks import FORMAT as FORMAT
-from headclip.inference.run_checks import MAX_TABLE, is_sound, row_fault
+from headclip.inference.run_checks import MAX_TABLE, row_fault
 from headclip.inference.run_commit import settle
 from headclip.inference.run_files import (
     JOURNAL,
@@ -238,20 +240,6 @@ def checked_row(values: Mapping[str, Any]) -> Row:
     if fault := row_fault(values):
         raise ValueError(fault)
     return Row(**values)
-
-
-def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` holds a run of ours."""
-    return read_facts(folder) is not None
-
-
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """run.json of a folder, or None where there is none of ours."""
-    try:
-        facts = load_json(folder / RUN_JSON)
-    except (OSError, ValueError):
-        return None
-    return facts if is_sound(facts) else None
 
 
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:

@@ -41,8 +41,6 @@ def discover_volumes(
     inputs: Sequence[str | Path],
     options: VolumeOptions,
     salt: Callable[[], bytes],
-    *,
-    skip_folder: Callable[[Path], bool] | None = None,
 ) -> ImageSet:
     """As `discover`, for volumes too; a plain `ImageSet` where there is none.
 
@@ -55,7 +53,7 @@ def discover_volumes(
     Raises:
         InputError: as `discover`; a package for a format that is met is not installed; a plane for a DICOM series.
     """
-    found = discover(inputs, skip_folder=skip_folder, wanted=is_wanted)
+    found = discover(inputs, wanted=is_wanted)
     reader = _Reader(found, options, salt)
     for file in found:
         reader.take(file)
