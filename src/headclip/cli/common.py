@@ -80,10 +80,12 @@ def readable_errors() -> Iterator[None]:
     except MemoryError:
         _end("not enough memory; try a smaller --batch-size or --image-size", EXIT_FAILED)
     except OSError as error:
+        from headclip.files import cannot_use, cannot_write, is_unusable
+
+        if is_unusable(error):
+            _end(str(cannot_use(error.filename, error)), EXIT_USAGE)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             _unexpected(error)
-        from headclip.files import cannot_write
-
         _end(str(cannot_write(Path(error.filename or "the output"), error)), EXIT_USAGE)
     except Exception as error:
         _unexpected(error)

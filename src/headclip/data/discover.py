@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headclip.data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, decode
 from headclip.data.run_folder import is_run_folder, refuse_run
 from headclip.errors import InputError
-from headclip.files import content_hash
+from headclip.files import cannot_use, content_hash, expanded
 
 _KINDS = "PNG, JPEG, BMP, TIFF or WebP"
 
@@ -122,13 +122,29 @@ def find_images(
             raise InputError(f"cannot list the folder {current}: {error.strerror}") from None
         for entry in entries:
             path = Path(entry.path)
-            if entry.is_dir():
+            if _is_folder(entry, wanted):
                 real = os.path.realpath(path)
                 if real not in ancestors and not is_run_folder(path) and not (skip_folder and skip_folder(path)):
                     pending.append((path, ancestors | {real}))
             elif wanted(path):
                 paths.append(path)
     return sorted(paths, key=natural_key)
+
+
+def _is_folder(entry: os.DirEntry[str], wanted: Callable[[Path], bool]) -> bool:
+    """Whether to look into it. A link that leads nowhere is a file: if it is wanted, its row says what is the matter.
+
+    Raises:
+        InputError: a link leads where we may not look, and could be a folder of images.
+    """
+    try:
+        return entry.is_dir()
+    except PermissionError as error:
+        if is_image_name(Path(entry.name)):
+            return False
+        raise cannot_use(entry.path, error) from error
+    except OSError:
+        return False
 
 
 def natural_key(path: str | Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -152,8 +168,8 @@ def _expand(
     entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
 ) -> tuple[Path, list[Path]]:
     """The folder to which one input's names are relative, and its images (absolute paths)."""
-    path = _absolute(entry)
-    if path.is_dir():
+    path = _absolute(expanded(entry))
+    if os.path.isdir(path):  # noqa: PTH112 - unlike the method, it never raises
         refuse_run(path)
         paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
         if not paths:
@@ -163,13 +179,19 @@ def _expand(
         return path.parent, [path]
     if glob.has_magic(entry):
         return _expand_glob(entry, skip_folder, wanted)
-    raise InputError(f"{entry} does not exist; check the path")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{entry} does not exist; check the path") from None
+    except OSError as error:
+        raise cannot_use(entry, error) from error
+    raise InputError(f"{entry} has just appeared; repeat the command")
 
 
 def _expand_glob(
     entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
 ) -> tuple[Path, list[Path]]:
-    pattern = Path(entry).expanduser()
+    pattern = expanded(entry)
     base = _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)))
     matches = [_absolute(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - any root
     if not matches:
@@ -180,7 +202,7 @@ def _expand_glob(
     for match in matches:
         if any(skipped(parent) for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)):
             continue
-        if match.is_dir():
+        if os.path.isdir(match):  # noqa: PTH112 - as above
             paths.update(find_images(match, skip_folder=skip_folder, wanted=wanted))
         elif wanted(match):
             paths.add(match)
@@ -191,7 +213,7 @@ def _expand_glob(
 
 def _absolute(path: str | Path) -> Path:
     """Not resolve(): a link keeps the name under which the user gave it."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _common_root(bases: Sequence[Path]) -> Path:

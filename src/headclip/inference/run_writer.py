@@ -69,11 +69,18 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
 
     Raises:
         RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
-            `overwrite` is given, or both are.
+            `overwrite` is given, or both are; `out` cannot be looked at.
     """
-    out = Path(out)
     if resume and overwrite:
         raise RunFolderError("--resume and --overwrite exclude each other; give one of them")
+    try:
+        _check_folder(Path(out), resume or overwrite)
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+
+
+def _check_folder(out: Path, taken_up: bool) -> None:
+    """taken_up: whether a run that is there is to be gone on with, or replaced."""
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; --out needs a folder")
     facts = read_facts(out)
@@ -81,7 +88,7 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
         return
     if facts is None:
         raise RunFolderError(f"{out} is not empty and holds no run of headclip; choose an empty or a new folder")
-    if not (resume or overwrite):
+    if not taken_up:
         state = "a finished run" if facts["status"] == "finished" else "an unfinished run"
         raise RunFolderError(
             f"{out} already holds {state}; add --resume to go on with it, --overwrite to replace it, "

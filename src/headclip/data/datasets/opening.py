@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from headclip.data.layouts import subfolders
 from headclip.data.manifest import read_manifest
 from headclip.data.reading import Reading, some
 from headclip.errors import InputError
+from headclip.files import cannot_use, expanded
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,19 @@ def open_dataset(name: str, path: str | Path, *, lenient: bool = False) -> Datas
         lenient: keep errors, such as an anomalous image without its mask, as findings.
 
     Raises:
-        InputError: unknown name; the path does not exist or is not this dataset; errors, unless lenient.
+        InputError: unknown name; the path does not exist, cannot be read or is not this dataset; errors, unless
+            lenient.
     """
-    info = find_dataset(name)
-    root = Path(path).expanduser()
+    info, root = find_dataset(name), expanded(path)
+    try:
+        return _open(info, root, lenient)
+    except OSError as error:
+        raise cannot_use(root, error) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{info.title}: a list in {root} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _open(info: DatasetInfo, root: Path, lenient: bool) -> Dataset:
     if not root.exists():
         raise InputError(f"{info.title}: {root} does not exist; check the path")
     if root.is_file() and info.name not in GENERAL:
@@ -66,7 +77,7 @@ def parse_spec(text: str) -> tuple[str, Path]:
     >>> parse_spec("mvtec=/data/mvtec")
     ('mvtec', PosixPath('/data/mvtec'))
     """
-    if Path(text).exists():
+    if os.path.exists(text):  # noqa: PTH110 - unlike the method, it takes any text for a path
         return ("folder" if Path(text).is_dir() else "manifest"), Path(text)
     name, separator, path = text.partition("=")
     if not separator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ class _Reader:
     def take(self, file: ImageFile) -> None:
         """Look at one file."""
         kind: Kind | None = "nifti" if nifti.is_nifti_name(file.path) else "dicom" if is_dicom(file.path) else None
-        if kind is not None and not file.path.is_file():
+        if kind is not None and not os.path.isfile(file.path):  # noqa: PTH113 - unlike the method, it never raises
             self._add(self._refused(kind, file, "the file does not exist, or is not a regular file", add=False))
         elif kind == "nifti":
             self._add(self._nifti(file))
