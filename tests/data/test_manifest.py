@@ -193,3 +193,21 @@ def test_damaged_regions():
         CocoOutline(5, 5, ([[1, 1, 2, 2]],)).draw()
     with pytest.raises(ImageError, match="do not fit"):
         CocoOutline(5, 5, ({"size": [4, 4], "counts": [16]},)).draw()
+
+
+def test_a_blank_after_the_comma_is_none_of_the_name(folder):
+    file = folder / "list.csv"
+    file.write_text("image, label , mask, category\nin/a.png, 0, , cup\nin/b.png, dent, gt/b.png, cup\n")
+    assert rows(file) == [("a", 0, None, "cup", ""), ("b", 1, "b", "cup", "dent")]
+
+
+def test_a_file_whose_name_has_blanks_is_found(folder):
+    picture(folder / "in" / " c.png ", 5)
+    mask(folder / "gt" / " c.png ")
+    mask(folder / "gt" / "c.png")
+    file = folder / "list.json"
+    images = [{"image": f"in/{name}", "label": 1, "mask": f"gt/{name}"} for name in (" c.png ", "c.png", "a.png")]
+    images[2] = {"image": " in/a.png\n", "label": 0}
+    file.write_text(json.dumps(images))
+    paths = [(record.path.name, record.mask and record.mask.name) for record in open_spec(str(file)).records]
+    assert paths == [(" c.png ", " c.png "), ("c.png", "c.png"), ("a.png", None)]
