@@ -202,9 +202,10 @@ def test_a_blank_after_the_comma_is_none_of_the_name(folder):
 
 
 def test_a_file_whose_name_has_blanks_is_found(folder):
-    picture(folder / "in" / " c.png ", 5)
-    mask(folder / "gt" / " c.png ")
-    mask(folder / "gt" / "c.png")
+    for name in ("in/c.png", "gt/b.png"):  # copies under names that no writer of images would take
+        content = (folder / name).read_bytes()
+        for copy in ((folder / name).with_name(" c.png "), (folder / name).with_name("c.png")):
+            copy.write_bytes(content)
     file = folder / "list.json"
     images = [{"image": f"in/{name}", "label": 1, "mask": f"gt/{name}"} for name in (" c.png ", "c.png", "a.png")]
     images[2] = {"image": " in/a.png\n", "label": 0}
