@@ -54,6 +54,11 @@ class ImageSet:
     root: Path
     files: tuple[ImageFile, ...]
 
+    @property
+    def shown_root(self) -> str:
+        """The root as run.json and pages hold it; `stored_path` leads back."""
+        return printable(str(self.root))
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -162,6 +167,16 @@ def natural_key(path: str | Path) -> tuple[list[tuple[int, int, str]], str]:
 def printable(text: str) -> str:
     """A file name as tables and pages can hold it: bytes that are no UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def stored_path(text: str | Path) -> Path:
+    """The path that `printable` text stands for: as it is written, or with its escapes taken for bytes, where only
+    that exists."""
+    written = str(text)
+    if "\\udc" not in written or os.path.lexists(written):
+        return Path(written)
+    again = re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), written)
+    return Path(again if os.path.lexists(again) else written)
 
 
 def _expand(

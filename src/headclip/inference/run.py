@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from headclip.data.discover import stored_path
 from headclip.data.run_folder import is_run_folder as is_run_folder
 from headclip.data.run_folder import read_facts as read_facts
 from headclip.files import parse_json
@@ -202,7 +203,7 @@ class Run:
 
     def image_path(self, row: Row) -> Path:
         """Where the image was when it was judged."""
-        return Path(self.facts["root"]) / row.path
+        return stored_path(Path(self.facts["root"]) / row.path)
 
     def overlay_path(self, row: Row) -> Path:
         """The picture with the tinted map."""
@@ -216,7 +217,7 @@ class Run:
 def _read_table(table: Path) -> list[Row]:
     """The rows of results.parquet; columns that an older headclip did not write are None."""
     try:
-        with pq.ParquetFile(table) as file:
+        with table.open("rb") as handle, pq.ParquetFile(handle) as file:  # pyarrow takes no path that is no UTF-8
             groups = range(file.metadata.num_row_groups)
             size = sum(file.metadata.row_group(number).total_byte_size for number in groups)
             if size > MAX_TABLE:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from headclip.data.discover import ImageFile, ImageSet
+from headclip.data.discover import ImageFile, ImageSet, printable
 from headclip.files import content_hash, try_lock
 from headclip.inference.run import (
     FORMAT,
@@ -131,7 +131,7 @@ class RunWriter:
         self._started = time.perf_counter()
         self._forced = 0.0
         old = read_facts(self.folder)
-        settings = json.loads(json.dumps(settings))
+        settings = as_facts(settings)
         if old is not None and not overwrite:
             _check_same(old, settings, images, self.folder)
         self._journal = lock_journal(self.folder)
@@ -257,6 +257,20 @@ class RunWriter:
         write_atomic(self.folder, RUN_JSON, content.encode())
 
 
+def as_facts(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON-able values as run.json gives them back; bytes of paths that are no UTF-8 become escapes."""
+    facts: dict[str, Any] = _printable(json.loads(json.dumps(values)))
+    return facts
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 def new_facts(
     images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -268,8 +282,8 @@ def new_facts(
         "version": FORMAT_VERSION,
         "status": "running",
         "created": (old or {}).get("created") or _now(),
-        "root": str(images.root),
-        "arguments": arguments or {},
+        "root": images.shown_root,
+        "arguments": as_facts(arguments or {}),
         "settings": settings,
         "versions": _versions(),
         "timing": {"earlier_seconds": earlier},
@@ -291,9 +305,9 @@ def _now() -> str:
 def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, folder: Path) -> None:
     """A run holds images of one root judged by one model; no other table would mean anything."""
     advice = "use the same, --overwrite the run, or choose another folder"
-    if old["root"] != str(images.root):
+    if old["root"] != images.shown_root:
         raise RunFolderError(
-            f"the run in {folder} judged images under {old['root']}, not under {images.root}; {advice}"
+            f"the run in {folder} judged images under {old['root']}, not under {images.shown_root}; {advice}"
         )
     changed = changed_settings(old["settings"], settings)
     if changed:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headclip.data.datasets.base import Dataset, DatasetInfo
 from headclip.data.datasets.registry import find_dataset, reader_of
+from headclip.data.discover import printable
 from headclip.data.layouts import subfolders
 from headclip.data.manifest import read_manifest
 from headclip.data.reading import Reading, some
@@ -102,6 +103,7 @@ def _describe(info: DatasetInfo, root: Path, reading: Reading) -> DatasetInfo:
     """Title, family and level of a dataset that is known by its layout only."""
     stem = root.resolve().name if root.is_dir() else root.resolve().stem
     title = root.resolve().parent.name if root.is_file() and stem in ("meta", "manifest", "annotations") else stem
+    title = printable(title)
     labels = {record.label for record in reading.records}
     has_masks = any(record.has_mask for record in reading.records)
     level = "both" if has_masks and 0 in labels else "pixel" if has_masks else "image"
