@@ -37,6 +37,7 @@ from headclip.inference.run import (
     parquet_bytes,
     row_schema,
 )
+from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import (
     CSV_TABLE,
     JOURNAL,
@@ -50,7 +51,7 @@ from headclip.inference.run_files import (
     RUN_JSON,
     RunFolderError,
 )
-from headclip.inference.run_writer import as_facts, changed_settings, new_facts
+from headclip.inference.run_writer import changed_settings, new_facts
 from headclip.judgement.choosing import Chosen
 from headclip.judgement.run_judging import judgement_facts
 

@@ -16,7 +16,7 @@ from headclip.errors import ImageError, InputError
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
 from headclip.files import results_in, write_atomically
-from headclip.inference.run_writer import as_facts
+from headclip.inference.run_facts import as_facts
 from headclip.inference.shards import MERGED
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from headclip.evaluation.scoring import DatasetResult
 from headclip.evaluation.tables import csv_table, parquet_table
 from headclip.evaluation.worst import write_worst
 from headclip.files import write_atomically
-from headclip.inference.run_writer import as_facts
+from headclip.inference.run_facts import as_facts
 from headclip.version import __version__
 
 if TYPE_CHECKING:

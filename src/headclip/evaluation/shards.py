@@ -35,8 +35,8 @@ from headclip.evaluation.scoring import Counted, Counter, DatasetResult, count_c
 from headclip.evaluation.worst import worst_images
 from headclip.files import write_atomically
 from headclip.inference.run_checks import is_inside, is_text
+from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import encode_map, map_file, quantise, write_atomic
-from headclip.inference.run_writer import as_facts
 from headclip.inference.shards import Shard, keep_listing
 
 if TYPE_CHECKING:

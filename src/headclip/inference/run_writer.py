@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from headclip.data.discover import ImageFile, ImageSet, printable
+from headclip.data.discover import ImageFile, ImageSet
 from headclip.files import content_hash, try_lock
 from headclip.inference.run import (
     FORMAT,
@@ -35,6 +35,7 @@ from headclip.inference.run import (
     read_journal,
 )
 from headclip.inference.run_commit import settle
+from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import (
     CSV_TABLE,
     JOURNAL,
@@ -255,20 +256,6 @@ class RunWriter:
         self._facts["status"] = status
         content = json.dumps(self.facts, indent=2) + "\n"
         write_atomic(self.folder, RUN_JSON, content.encode())
-
-
-def as_facts(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON-able values as run.json gives them back; bytes of paths that are no UTF-8 become escapes."""
-    facts: dict[str, Any] = _printable(json.loads(json.dumps(values)))
-    return facts
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {printable(key): _printable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_printable(item) for item in value]
-    return printable(value) if isinstance(value, str) else value
 
 
 def new_facts(
