@@ -329,7 +329,7 @@ def test_headct_list(tmp_path):
 def test_a_list_that_is_not_utf8(tmp_path, name, file):
     write(name, tmp_path)
     list_file = next(tmp_path.rglob(file))
-    list_file.write_bytes(list_file.read_bytes() + b"caf\xe9\n")
+    list_file.write_bytes(list_file.read_bytes() + b"part\xe9\n")
     with pytest.raises(InputError, match="is not UTF-8"):
         open_dataset(name, tmp_path)
 
