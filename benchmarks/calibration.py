@@ -271,10 +271,9 @@ class _Brightness:
 
 def _do_list(images: str, out: str) -> None:
     from headclip.data.discover import discover
-    from headclip.inference.run import is_run_folder
     from headclip.inference.shards import Shard, keep_listing
 
-    found = discover([images], skip_folder=is_run_folder)
+    found = discover([images])
     share = Shard(1, 64).of(found)
     keep_listing(Path(out), [file.name for file in found])
     assert len(share) <= len(found)

@@ -25,7 +25,10 @@ _ADVICE = {
     errno.EROFS: "choose a place that is not read-only",
     errno.EACCES: "get permission or choose another place",
     errno.EPERM: "get permission or choose another place",
+    errno.ELOOP: "mend the link, which leads to itself",
+    errno.ENAMETOOLONG: "choose shorter names",
 }
+_UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 MAX_JSON = 256 << 20  # bytes of a JSON document that is read whole
 _STEM_BYTES = 200  # of a target's name in that of its partial file; file systems take 255 for the whole
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]  # several may share a folder
@@ -120,6 +123,22 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     advice = _ADVICE.get(error.errno or 0, "choose another place, or mend that")
     words = f"cannot write {path}: {error.strerror or error}; {advice} and repeat the command"
     return OutputError(f"{words}, with --resume if it has that", error)
+
+
+def cannot_use(path: str | Path, error: OSError) -> InputError:
+    """The error to raise where something that a user named cannot be looked at."""
+    advice = _ADVICE.get(error.errno or 0, "mend that, or name something else")
+    return InputError(f"cannot use {error.filename or path}: {error.strerror or error}; {advice}")
+
+
+def is_unusable(error: OSError) -> bool:
+    """Whether it is a place's fault that it cannot be used: forbidden, a link to itself, or too long a name."""
+    return error.errno in _UNUSABLE and error.filename is not None
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder for a leading `~`; names that merely begin like that, as `~tmp.png`, stay."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method raises where there is no such user
 
 
 def _sweep(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -251,6 +252,37 @@ def test_faults_of_our_own(folder, capsys, monkeypatch):
     monkeypatch.setenv("HEADCLIP_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["predict", "in", "-o", "run"])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG])
+def test_places_that_cannot_be_used_are_no_faults_of_our_own(folder, capsys, monkeypatch, number):
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number), "in/there")
+
+    monkeypatch.setattr(CliDetector, "describe", fail)
+    assert run("predict", "in", "--out", "run") == 2
+    err = capsys.readouterr().err
+    assert f"error: cannot use in/there: {os.strerror(number)}; " in err
+    assert "fault of headclip" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "in", "--out", "x" * 300),
+        ("predict", "in", "--out", "x" * 300 + "/run"),
+        ("predict", "x" * 300 + ".png", "--out", "run"),
+        ("evaluate", "--data", "x" * 300, "--out", "run"),
+        ("evaluate", "--data", "in", "--out", "x" * 300),
+        ("data", "check", "folder=" + "x" * 300),
+        ("calibrate", "x" * 300, "--out", "c.json"),
+        ("rejudge", "x" * 300, "--threshold", "0.5"),
+        ("compare", "in", "--method", "clip", "--out", "x" * 300 + ".png"),
+    ],
+)
+def test_names_that_are_too_long_are_refused(folder, capsys, arguments):
+    assert run(*arguments) == 2
+    assert "fault of headclip" not in capsys.readouterr().err
 
 
 def test_version_and_help(capsys):

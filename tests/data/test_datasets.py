@@ -325,6 +325,23 @@ def test_headct_list(tmp_path):
         open_dataset("headct", tmp_path)
 
 
+@pytest.mark.parametrize(("name", "file"), [("elpv", "data/labels.csv"), ("headct", "labels.csv")])
+def test_a_list_that_is_not_utf8(tmp_path, name, file):
+    write(name, tmp_path)
+    list_file = next(tmp_path.rglob(file))
+    list_file.write_bytes(list_file.read_bytes() + b"part\xe9\n")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        open_dataset(name, tmp_path)
+
+
+def test_a_list_of_real_iad_that_is_nested_too_deeply(tmp_path):
+    real_iad(tmp_path, ["toy"])
+    list_file = next(file for file in tmp_path.rglob("*.json"))
+    list_file.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not a list of Real-IAD"):
+        open_dataset("real-iad", tmp_path)
+
+
 def test_real_iad_reads_the_largest_size(tmp_path):
     real_iad(tmp_path, ["toy", "usb"])
     data = open_dataset("real-iad", tmp_path)

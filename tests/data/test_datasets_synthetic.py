@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -126,3 +127,21 @@ def test_the_command_draws_on_photographs(photographs, tmp_path):
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "set" / "metadata.jsonl").read_text().splitlines()]
     assert [row["family"] for row in rows] == ["photograph"] * 3
+
+
+@pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b"\xff{}", b"[]", b""])
+def test_damaged_settings_are_named(written, tmp_path, text):
+    shutil.copytree(written, tmp_path / "set")
+    (tmp_path / "set/synthetic.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"synthetic\.json (is damaged|holds no settings).*choose another folder"):
+        write_synthetic(tmp_path / "set", COUNT, SIZE, SEED)
+
+
+def test_damaged_rows_are_made_again(written, tmp_path):
+    shutil.copytree(written, tmp_path / "set")
+    log = tmp_path / "set/metadata.jsonl"
+    log.write_bytes(
+        b"\n".join([b"\xff", b"[" * 100_000, b'{"index": 1}', b"[]", *log.read_bytes().splitlines()[3:], b""])
+    )
+    assert write_synthetic(tmp_path / "set", COUNT, SIZE, SEED) == Written(COUNT, 3)
+    assert content(tmp_path / "set") == content(written)

@@ -299,3 +299,21 @@ def _png(width: int, height: int, *, depth: int, colour_type: int, data: bytes) 
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full((9, 8), -5.0, np.float32),
+        np.full((9, 8), 1e6, np.float32),
+        np.full((9, 8), -7, np.int32),
+        np.full((9, 8), 70_000, np.int32),
+    ],
+)
+def test_an_even_image_beyond_the_usual_ranges_is_black(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not decode(encoded(Image.fromarray(values), "TIFF")).any()
+        assert not as_rgb(values).any()
+        uneven = np.where(np.arange(8) < 4, values, values - 2 * abs(values))  # and no other image is
+        assert set(np.unique(as_rgb(uneven))) == {0, 255}

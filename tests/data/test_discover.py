@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from headclip.data.datasets import open_dataset, open_spec
 from headclip.data.discover import discover, natural_key
 from headclip.errors import InputError
+from headclip.inference.predict import predict_run
+from headclip.inference.run_files import RunFolderError
+from headclip.inference.run_writer import check_output
+from inference.fake_detector import FakeDetector
 
 
 @pytest.fixture
@@ -131,3 +138,106 @@ def test_names_that_are_no_utf8_become_printable(tree):
     found = discover(["d"])
     assert found.files[0].name.encode().endswith(b".png")
     assert found.files[0].path.read_bytes() == b"x"
+
+
+def test_a_run_is_no_folder_of_images(tree):
+    Image.new("L", (16, 16), 90).save("a/1.png")
+    for out in ("run", "a/run", "a/sub/run"):
+        predict_run(FakeDetector(), ["a/1.png"], out)
+    assert names("a") == ["1.jpg", "1.png", "2.png", "10.PNG", "sub/3.tif"]
+    assert not any("run" in name for name in names("**/*.*"))
+    for given in ("run", "a/run", "run/**/*.jpg"):
+        with pytest.raises(InputError, match=r"run is a run of headclip: .*name the images that it judged"):
+            discover(["b", given])
+    assert names("run/previews") == ["1.png.jpg"]  # who names it means it
+
+
+LONG = "x" * 300 + ".png"  # file systems take 255 bytes
+
+
+def forbid(monkeypatch, folder: Path) -> None:
+    """Let nobody look into `folder`, not even root."""
+
+    def refuse(function):
+        def checked(path, *arguments, **options):
+            if isinstance(path, str | Path) and folder in Path(path).absolute().parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *arguments, **options)
+
+        return checked
+
+    for name in ("stat", "lstat", "scandir", "listdir", "open", "mkdir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tree):
+    for link in ("a/loop.png", "a/loop"):
+        (tree / link).symlink_to(tree / link)
+    assert names("a")[-2:] == ["loop.png", "sub/3.tif"]
+    assert names("a/loop.png") == ["loop.png"]
+    assert "a/loop.png" in names("**/*.png")
+    rows = {row.path: row for row in predict_run(FakeDetector(), ["a"], "run").rows}
+    assert rows["loop.png"].status == "failed"
+    assert "symbolic links" in rows["loop.png"].reason
+
+
+def test_a_link_to_where_nobody_may_look(tree, monkeypatch):
+    class Entry:
+        """As os.scandir gives it; a forbidden folder stops no test that root runs."""
+
+        def __init__(self, path):
+            self.path, self.name = str(path), path.name
+
+        def is_dir(self):
+            if self.name.startswith("locked"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.path)
+            return Path(self.path).is_dir()
+
+    (tree / "b/locked.png").symlink_to("/nowhere/there")
+    monkeypatch.setattr(os, "scandir", lambda folder: map(Entry, sorted(Path(folder).iterdir())))
+    assert names("b") == ["1.png", "locked.png"]  # a row that fails
+    (tree / "b/locked").symlink_to("/nowhere/there")
+    with pytest.raises(InputError, match=r"cannot use .*b/locked: Permission denied; get permission"):
+        names("b")
+
+
+@pytest.mark.parametrize("name", ["~tmp.png", "~$x.png", "~no such user/1.png"])
+def test_names_that_begin_like_a_home_folder(tree, name, monkeypatch):
+    file = tree / "home" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    monkeypatch.chdir(tree / "home")
+    given = os.path.relpath(file)
+    assert names(given) == [file.name]
+    assert names("~*") == names(".") == [given]
+
+
+def test_inputs_that_cannot_be_looked_at(tree, monkeypatch):
+    with pytest.raises(InputError, match="File name too long; choose shorter names"):
+        names(LONG)
+    with pytest.raises(InputError, match="File name too long"):
+        names(tree / LONG / "a.png")
+    forbid(monkeypatch, tree / "a")
+    for given in ("a/2.png", "a/sub", "a/sub/3.tif"):
+        with pytest.raises(InputError, match=r"cannot use .*a/.*: Permission denied; get permission"):
+            names(given)
+
+
+def test_datasets_and_runs_where_nobody_may_look(tree, monkeypatch):
+    with pytest.raises(InputError, match="File name too long"):
+        open_dataset("folder", tree / LONG)
+    with pytest.raises(InputError, match="neither NAME=PATH nor an existing path"):
+        open_spec(LONG)
+    with pytest.raises(InputError, match="does not exist"):
+        open_dataset("folder", "~no such user/data")
+    with pytest.raises(RunFolderError, match="File name too long; choose another --out"):
+        check_output(tree / LONG)
+    (tree / "b/loop").symlink_to(tree / "b/loop")
+    assert len(open_dataset("folder", tree / "b")) == 1
+    forbid(monkeypatch, tree / "a")
+    with pytest.raises(InputError, match="Permission denied; get permission"):
+        open_dataset("folder", tree / "a/sub")
+    with pytest.raises(InputError, match="Permission denied"):
+        open_dataset("folder", tree / "a")
+    with pytest.raises(RunFolderError, match="Permission denied; choose another --out"):
+        check_output(tree / "a/run")

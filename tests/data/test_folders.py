@@ -11,6 +11,8 @@ from PIL import Image
 
 from headclip.data.folders import read_dataset, read_mask
 from headclip.errors import ImageError, InputError
+from headclip.inference.predict import predict_run
+from inference.fake_detector import FakeDetector
 
 
 def write(root: Path, *names: str) -> Path:
@@ -184,3 +186,23 @@ def test_real_sets(folder, normal, anomalous, masks):
     assert sum(record.label == 0 for record in records) == normal
     assert sum(record.label == 1 for record in records) == anomalous
     assert sum(record.mask is not None for record in records) == masks
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("good/1.png", "bad/2.png"),
+        ("cup/test/good/1.png", "cup/test/bad/2.png"),
+        ("test/good/1.png", "test/bad/2.png", "ground_truth/bad/2.png"),
+        ("images/1.png", "masks/1.png"),
+        ("1.png", "sub/2.png"),
+    ],
+)
+def test_a_run_among_the_images_is_none_of_them(tmp_path, names):
+    write(tmp_path, *names)
+    before = table(tmp_path)
+    for path in sorted({tmp_path, *(path.parent for path in tmp_path.rglob("*.png"))}):
+        predict_run(FakeDetector(), [tmp_path / names[0]], path / "run")
+    assert table(tmp_path) == before
+    with pytest.raises(InputError, match=r"run is a run of headclip: .*name the images"):
+        read_dataset(tmp_path / "run")

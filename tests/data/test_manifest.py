@@ -124,9 +124,9 @@ def test_coco(tmp_path):
     assert record.defect == "scratch"
     pixels = data.mask(record, (10, 12))
     assert pixels is not None
-    assert pixels[2:7, 2:9].all()  # the polygon
+    assert pixels[2:6, 2:8].all()  # the polygon: its numbers are edges, so that 2 to 8 are six pixels
     assert pixels[:, 10:].all()  # the runs: the last 20 of 120 pixels, column by column
-    assert pixels.sum() == 35 + 20
+    assert pixels.sum() == 24 + 20
     assert data.mask(record, (20, 24)).sum() == 4 * pixels.sum()
 
 
@@ -193,3 +193,22 @@ def test_damaged_regions():
         CocoOutline(5, 5, ([[1, 1, 2, 2]],)).draw()
     with pytest.raises(ImageError, match="do not fit"):
         CocoOutline(5, 5, ({"size": [4, 4], "counts": [16]},)).draw()
+
+
+def test_a_blank_after_the_comma_is_none_of_the_name(folder):
+    file = folder / "list.csv"
+    file.write_text("image, label , mask, category\nin/a.png, 0, , cup\nin/b.png, dent, gt/b.png, cup\n")
+    assert rows(file) == [("a", 0, None, "cup", ""), ("b", 1, "b", "cup", "dent")]
+
+
+def test_a_file_whose_name_has_blanks_is_found(folder):
+    for name in ("in/c.png", "gt/b.png"):  # copies under names that no writer of images would take
+        content = (folder / name).read_bytes()
+        for copy in ((folder / name).with_name(" c.png "), (folder / name).with_name("c.png")):
+            copy.write_bytes(content)
+    file = folder / "list.json"
+    images = [{"image": f"in/{name}", "label": 1, "mask": f"gt/{name}"} for name in (" c.png ", "c.png", "a.png")]
+    images[2] = {"image": " in/a.png\n", "label": 0}
+    file.write_text(json.dumps(images))
+    paths = [(record.path.name, record.mask and record.mask.name) for record in open_spec(str(file)).records]
+    assert paths == [(" c.png ", " c.png "), ("c.png", "c.png"), ("a.png", None)]

@@ -11,7 +11,9 @@ import pytest
 
 from evaluation.evaluate_files import FakeEvaluated, mask, write_set
 from headclip.data.datasets import open_dataset
+from headclip.data.records import ImageRecord
 from headclip.evaluation.evaluate import Options, evaluate
+from headclip.evaluation.judged import truth_fingerprint
 from headclip.inference.run_files import RunFolderError
 
 # Evaluates argv[1] into argv[2]; dies by SIGKILL before it puts file number argv[3] in place.
@@ -59,15 +61,18 @@ def test_resume_after_sigkill(root, clean, tmp_path, last):
         assert sum(detector.batches) < 18 + 2  # what was on record was not judged again (two are judged for the page)
 
 
+class Stopping(FakeEvaluated):
+    """Interrupts itself after twelve images."""
+
+    def predict_arrays(self, images, /):
+        if sum(self.batches) >= 12:
+            raise KeyboardInterrupt
+        return super().predict_arrays(images)
+
+
 def test_resume_notices_a_changed_mask_and_other_settings(root, tmp_path):
     copy = write_set(tmp_path / "set")
     out = tmp_path / "e"
-
-    class Stopping(FakeEvaluated):
-        def predict_arrays(self, images, /):
-            if sum(self.batches) >= 12:
-                raise KeyboardInterrupt
-            return super().predict_arrays(images)
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(Stopping(), [open_dataset("folder", copy)], out, Options(**OPTIONS))
@@ -79,3 +84,47 @@ def test_resume_notices_a_changed_mask_and_other_settings(root, tmp_path):
     resumed = evaluate(FakeEvaluated(), [open_dataset("folder", copy)], out, Options(**OPTIONS, resume=True))
     fresh = evaluate(FakeEvaluated(), [open_dataset("folder", copy)], tmp_path / "f", Options(**OPTIONS))
     assert resumed.results[0].mean["exact"] == fresh.results[0].mean["exact"]
+
+
+def annotate(root: Path, *, bent: range, side: int) -> Path:
+    """The set as COCO: of 18 images those in `bent` have a square of `side` pixels."""
+    files = sorted(path.relative_to(root).as_posix() for path in root.glob("*/test/*/*.png"))
+    images = [{"id": i, "file_name": name, "width": 40, "height": 32} for i, name in enumerate(files)]
+    square = [[5, 5, 5 + side, 5, 5 + side, 5 + side, 5, 5 + side]]
+    annotations = [{"image_id": i, "category_id": 1, "segmentation": square} for i in bent]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "bent"}]}
+    (root / "list.json").write_text(json.dumps(content))
+    return root / "list.json"
+
+
+@pytest.mark.parametrize("changed", [{"bent": range(9), "side": 16}, {"bent": range(3, 9), "side": 9}])
+def test_resume_notices_changed_annotations(tmp_path, changed):
+    """Outlines that changed, and images that are normal after all."""
+    root = write_set(tmp_path / "set")
+
+    def run(detector, name, **options):
+        return evaluate(
+            detector, [open_dataset("coco", root / "list.json")], tmp_path / name, Options(**OPTIONS, **options)
+        )
+
+    annotate(root, bent=range(9), side=9)
+    with pytest.raises(KeyboardInterrupt):
+        run(Stopping(batch_size=2), "e")
+    annotate(root, **changed)
+    detector = FakeEvaluated(batch_size=2)
+    resumed, fresh = run(detector, "e", resume=True), run(FakeEvaluated(), "f")
+    assert resumed.results[0].mean["exact"] == fresh.results[0].mean["exact"]
+    judged = 18 if changed["side"] == 16 else 6 + 3
+    assert sum(detector.batches) <= judged + 2  # two are judged for the page
+
+
+def test_a_mask_in_a_folder_of_masks_is_noticed_too(tmp_path):
+    masks = tmp_path / "masks"
+    mask(masks / "0.png", (0, 3, 0, 3))
+    mask(masks / "1.png", (9, 12, 0, 3))
+    record = ImageRecord(tmp_path / "a.png", 1, masks, "cup")
+    before = truth_fingerprint(record)
+    assert truth_fingerprint(record) == json.loads(json.dumps(before)) == before
+    mask(masks / "0.png", (0, 30, 0, 30))
+    assert truth_fingerprint(record) != before
+    assert truth_fingerprint(ImageRecord(tmp_path / "a.png", 1, masks / "gone", "cup")) == [1, None]

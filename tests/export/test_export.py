@@ -160,9 +160,10 @@ def test_damaged_and_strange_files(torch_export, tmp_path):
     copy.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(CheckpointError, match="missing or not the file that"):
         ExportedDetector(copy)
-    side_file(copy).write_text("{}")
-    with pytest.raises(CheckpointError, match="damaged"):
-        ExportedDetector(copy)
+    for text in (b"{}", b"[" * 100_000, b"\xff{}"):
+        side_file(copy).write_bytes(text)
+        with pytest.raises(CheckpointError, match="damaged"):
+            ExportedDetector(copy)
 
 
 def test_what_an_engine_does_not_have(torch_export):

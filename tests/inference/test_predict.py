@@ -323,3 +323,17 @@ def test_a_newer_format_is_refused(pictures, tmp_path):
     (tmp_path / "run/run.json").write_text(json.dumps(facts))
     with pytest.raises(RunFolderError, match="newer headclip"):
         Run.open(tmp_path / "run")
+
+
+def test_copies_that_were_renamed_leave_no_rows_behind(tmp_path):
+    old, new = tmp_path / "in/old", tmp_path / "in/new"
+    old.mkdir(parents=True)
+    for name, level in (("a", 90), ("b", 90), ("c", 40)):
+        Image.new("L", (24, 20), level).save(old / f"{name}.png")
+    predict_run(FakeDetector(), [tmp_path / "in"], tmp_path / "run")
+    old.rename(new)
+    detector = FakeDetector()
+    summary = predict_run(detector, [tmp_path / "in"], tmp_path / "run", resume=True)
+    assert detector.batches == []
+    assert [(row.path, row.status) for row in summary.rows] == [(f"new/{name}.png", "ok") for name in "abc"]
+    assert not list((tmp_path / "run/maps/old").glob("*"))

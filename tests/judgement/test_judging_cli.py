@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from commands import run
+from headclip.cli.models import reference_images
+from headclip.errors import InputError
 from headclip.inference.detector import Detector
+from headclip.inference.predict import predict_run
 from headclip.inference.run import Run
 from headclip.judgement import Calibration
 from headclip.methods import create_method
@@ -192,3 +195,29 @@ def test_a_default_travels_in_the_checkpoint(tmp_path, monkeypatch, capsys):
     assert "rendered" in Run.open("run").judgement["note"]
     assert run("predict", "in", "--out", "other", "--checkpoint", "a.safetensors", "--set", "alpha=0.1", "-q") == 0
     assert Run.open("other").judgement is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["calibrate", "r1", "r2", "--out", "c.json"], "r1 is a run; name one run at a time"),
+        (["calibrate", "in/good", "r2", "--out", "c.json"], "r2 is a run; name one run at a time"),
+        (["calibrate", "r1", "--labelled", "--masks", "r2", "--out", "c.json"], "r2 is a run of headclip"),
+        (["predict", "r1", "--out", "r9"], "r1 is a run of headclip"),
+        (["inspect", "--image", "r1", "--out", "r9"], "r1 is a run of headclip"),
+    ],
+)
+def test_runs_are_no_images(folder, capsys, arguments, words):
+    for out in ("r1", "r2"):
+        assert run("predict", "in/good", "--out", out, "-q") == 0
+    assert run(*arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not Path("c.json").exists()
+    assert not Path("r9").exists()
+
+
+def test_references_are_no_runs(folder):
+    predict_run(FakeDetector(), ["in/good/1.png"], "in/good/run")
+    assert len(reference_images("in/good")) == 30
+    with pytest.raises(InputError, match=r"--reference in/good/run: .* is a run of headclip"):
+        reference_images("in/good/run")

@@ -9,8 +9,10 @@ from PIL import Image
 
 from headclip.data.synthetic import SyntheticDataset, render
 from headclip.data.synthetic.base import Rng
-from headclip.data.synthetic.photographs import Photographs, noun_of, window
+from headclip.data.synthetic.photographs import Photographs, noun_of, pictures_below, window
 from headclip.errors import ImageError, InputError
+from headclip.inference.predict import predict_run
+from inference.fake_detector import FakeDetector
 
 STRIPES = (40, 90, 140, 190)  # grey levels of the photographs, each nearly even
 
@@ -97,3 +99,9 @@ def test_names_tell_what_is_shown(folder):
     path = folder.relative_to(folder.anchor)
     assert noun_of(path / "base-Floor3.jpg") == "floor"
     assert noun_of(path.relative_to(path) / "x17.jpg") == "surface"
+
+
+def test_what_lies_in_a_run_is_no_photograph(folder):
+    before = pictures_below(folder)
+    predict_run(FakeDetector(), [folder / "wood"], folder / "wood" / "run")
+    assert pictures_below(folder) == before

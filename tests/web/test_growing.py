@@ -124,6 +124,10 @@ def test_mistakes_show_at_the_start(folder, tmp_path):
     (tmp_path / "full" / "letter.txt").write_text("x")
     with pytest.raises(RunFolderError, match="holds no run"):
         watch_of(folder, tmp_path / "full")
+    (tmp_path / "a.png").write_bytes(encoded())
+    predict_run(FakeDetector(), [tmp_path / "a.png"], tmp_path / "run")
+    with pytest.raises(InputError, match="is a run of headclip"):
+        watch_of(tmp_path / "run", tmp_path / "other")
 
 
 def live_run(keep=None):

@@ -222,7 +222,10 @@ def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any,
     from headclip.inference.run import is_run_folder
 
     if not labelled:
-        return discover(normals, skip_folder=is_run_folder).files, None, None
+        run = next((entry for entry in normals if is_run_folder(Path(entry))), None)
+        if run is not None:
+            raise InputError(f"{run} is a run; name one run at a time and nothing beside it, or the images it judged")
+        return discover(normals).files, None, None
     from headclip.data.datasets import open_spec
 
     if len(normals) != 1:

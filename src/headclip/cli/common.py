@@ -89,6 +89,9 @@ def readable_errors() -> Iterator[None]:
     """End the process with one line on stderr instead of a traceback, unless HEADCLIP_DEBUG is set."""
     from headclip.errors import HeadclipError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is no UTF-8 must not end what prints it
     if debugging():
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("headclip").setLevel(logging.DEBUG)
@@ -102,10 +105,12 @@ def readable_errors() -> Iterator[None]:
     except MemoryError:
         _end("not enough memory; try a smaller --batch-size or --image-size", EXIT_FAILED)
     except OSError as error:
+        from headclip.files import cannot_use, cannot_write, is_unusable
+
+        if is_unusable(error):
+            _end(str(cannot_use(error.filename, error)), EXIT_USAGE)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             _unexpected(error)
-        from headclip.files import cannot_write
-
         _end(str(cannot_write(Path(error.filename or "the output"), error)), EXIT_USAGE)
     except Exception as error:
         _unexpected(error)
@@ -150,12 +155,14 @@ def program() -> str:
 
 def command_line() -> str:
     """The command as it was given, without the options that only say how to treat the folder, and which part to do."""
+    from headclip.data.discover import printable
+
     given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
     if "--shard" in given:
         at = given.index("--shard")
         del given[at : at + 2]
     given = [argument for argument in given if not argument.startswith("--shard=")]
-    return shlex.join(["headclip", *given])
+    return printable(shlex.join(["headclip", *given]))
 
 
 def resume_line(command: str, words: Sequence[str], options: Mapping[str, Any]) -> str:

@@ -191,12 +191,11 @@ def _images(inputs: Sequence[str], truths: TruthFinder) -> list[ImageFile]:
     """The images named, without masks that lie among them; those of the datasets where none is named."""
     from headclip.data.discover import discover
     from headclip.errors import InputError
-    from headclip.inference.run import is_run_folder
     from headclip.inspection.truth import without_masks
 
     if not inputs and not truths.images:
         raise InputError("nothing to show; name images, run folders, or a dataset with --data NAME=PATH")
-    images = without_masks(list(discover(inputs, skip_folder=is_run_folder))) if inputs else truths.images
+    images = without_masks(list(discover(inputs))) if inputs else truths.images
     if truths and not any(truths.knows(image) for image in images):
         where = truths.folder or "the dataset"
         raise InputError(f"{where} has ground truth for none of the {len(images)} image(s); names must agree")

@@ -23,7 +23,7 @@ from headclip.clip.files import CHECKPOINT_SUFFIXES, OPEN_CLIP_WEIGHTS, read_jso
 from headclip.clip.layouts import detect_layout, infer_config, to_huggingface, to_ours
 from headclip.clip.tokenizer import CLIP_VOCAB_SIZE, ClipTokenizer
 from headclip.errors import BackboneError
-from headclip.files import cannot_write, scratch_folder
+from headclip.files import cannot_write, expanded, scratch_folder
 
 EMBEDDED = Path(__file__).parent / "embedded"
 HUB_IDS = {
@@ -141,7 +141,7 @@ def resolve(given: str) -> tuple[str, Path]:
     short = {_plain(name): name for name in HUB_IDS}.get(_plain(given))
     if short is not None:
         return short, hub.fetch(HUB_IDS[short])
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.exists():
         return given, path
     if given.startswith((".", "~", os.sep)) or given.endswith(CHECKPOINT_SUFFIXES):

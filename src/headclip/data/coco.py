@@ -2,7 +2,7 @@
 
 Run lengths count pixels column by column and start with the normal ones; compressed ones are the text form of
 the COCO tools (groups of five bits, from the fourth count on as differences to the count two before).
-Polygons are filled by Pillow, which can differ from the COCO tools by single pixels on the edge.
+Coordinates of polygons are edges of pixels, not their centres; see `polygons`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.layouts import NORMAL_NAMES
+from headclip.data.polygons import add_polygon
 from headclip.data.reading import Reading
 from headclip.errors import ImageError, InputError
+
+_FARTHEST = 1e9  # pixels; no image is as wide, and a number that is none is not below it either
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,27 @@ class CocoOutline:
             raise ImageError(f"a segmentation is damaged: {type(error).__name__} {error}") from error
 
     def _draw(self) -> NDArray[np.bool_]:
-        canvas = Image.new("1", (self.width, self.height))
-        pen = ImageDraw.Draw(canvas)
-        runs: list[NDArray[np.bool_]] = []
+        mask = np.zeros((self.height, self.width), dtype=np.bool_)
         for segmentation in self.segmentations:
             if isinstance(segmentation, Mapping):
-                runs.append(decode_runs(segmentation))
+                run = decode_runs(segmentation)
+                if run.shape != mask.shape:
+                    raise ImageError(f"run lengths for {run.shape} pixels do not fit an image of {mask.shape}")
+                mask |= run
                 continue
             for polygon in segmentation:
-                if len(polygon) < 6 or len(polygon) % 2:
-                    raise ImageError(f"a polygon of {len(polygon)} numbers is not an outline; 6 or more are needed")
-                pen.polygon([float(value) for value in polygon], fill=1)
-        mask = np.array(canvas, dtype=np.bool_)
-        for run in runs:
-            if run.shape != mask.shape:
-                raise ImageError(f"run lengths for {run.shape} pixels do not fit an image of {mask.shape}")
-            mask |= run
+                add_polygon(mask, _corners(polygon))
         return mask
+
+
+def _corners(polygon: Sequence[Any]) -> NDArray[np.float64]:
+    """(k, 2) points of a flat list x, y, x, y, ..."""
+    if len(polygon) < 6 or len(polygon) % 2:
+        raise ImageError(f"a polygon of {len(polygon)} numbers is not an outline; 6 or more are needed")
+    corners = np.array([float(value) for value in polygon]).reshape(-1, 2)
+    if not (np.abs(corners) < _FARTHEST).all():
+        raise ImageError("a polygon has coordinates that are none")
+    return corners
 
 
 def decode_runs(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:

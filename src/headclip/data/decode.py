@@ -35,6 +35,7 @@ MIN_SIDE = 8  # pixels; less than one patch of any tower says nothing about an i
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 
 _DEPTHS = (8, 10, 12, 14, 16)
+_LEAST_RANGE = 1e-300  # of values to be stretched: 255 by less is more than a number holds
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION_TAG = 0x0112
 _PHOTOMETRIC_TAG, _SAMPLE_BITS_TAG, _MAX_VALUE_TAG = 262, 258, 281
@@ -298,8 +299,11 @@ def _scale_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _stretch(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """By the range in use; where all values are equal, there is none, and the image is black."""
     low, high = values.min(), values.max()
-    return np.rint((values - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))).astype(np.uint8)
+    if high - low < _LEAST_RANGE:
+        return np.zeros(values.shape, np.uint8)
+    return np.rint((values - low) * (255.0 / (high - low))).astype(np.uint8)
 
 
 def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:

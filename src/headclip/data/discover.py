@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, decode
+from headclip.data.run_folder import is_run_folder, refuse_run
 from headclip.errors import InputError
-from headclip.files import content_hash
+from headclip.files import cannot_use, content_hash, expanded
 
 _KINDS = "PNG, JPEG, BMP, TIFF or WebP"
 
@@ -53,6 +54,11 @@ class ImageSet:
     root: Path
     files: tuple[ImageFile, ...]
 
+    @property
+    def shown_root(self) -> str:
+        """The root as run.json and pages hold it; `stored_path` leads back."""
+        return printable(str(self.root))
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -73,18 +79,18 @@ def discover(
 ) -> ImageSet:
     """Find the images that `inputs` name.
 
-    A folder is searched with all its subfolders for files with an image extension; hidden files and folders
-    are left out. A glob may match files and folders, `**` any depth. A file named directly is always taken,
-    so that a wrong one is reported rather than ignored. Nothing is taken twice. Names are relative to the
+    A folder is searched with all its subfolders for files with an image extension; hidden files and folders, and
+    runs of ours, are left out. A glob may match files and folders, `**` any depth. A file named directly is always
+    taken, so that a wrong one is reported rather than ignored. Nothing is taken twice. Names are relative to the
     input, or, with several inputs, to the folder that holds them all, so they cannot collide.
 
     Args:
         inputs: files, folders and globs, in the order wanted; within each the order is natural (2 before 10).
-        skip_folder: subfolders for which this is true are not entered.
+        skip_folder: subfolders for which this is true are not entered either.
         wanted: which files of a folder or a glob are taken.
 
     Raises:
-        InputError: nothing is given, an input does not exist or cannot be listed, or one holds no image.
+        InputError: nothing is given, an input does not exist or cannot be listed, is a run, or holds no image.
     """
     if not inputs:
         raise InputError("no input given; name an image, a folder or a quoted glob")
@@ -104,7 +110,13 @@ def find_images(
     skip_folder: Callable[[Path], bool] | None = None,
     wanted: Callable[[Path], bool] = is_image_name,
 ) -> list[Path]:
-    """Every image file under `folder`, by extension, in natural order; links are followed, loops are not."""
+    """Every image file under `folder`, by extension, in natural order; links are followed, loops are not.
+
+    Runs of ours among the subfolders are left out: their maps and overlays are no images of anything.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
     paths: list[Path] = []
     pending = [(folder, frozenset({os.path.realpath(folder)}))]
     while pending:
@@ -115,13 +127,29 @@ def find_images(
             raise InputError(f"cannot list the folder {current}: {error.strerror}") from None
         for entry in entries:
             path = Path(entry.path)
-            if entry.is_dir():
+            if _is_folder(entry, wanted):
                 real = os.path.realpath(path)
-                if real not in ancestors and not (skip_folder and skip_folder(path)):
+                if real not in ancestors and not is_run_folder(path) and not (skip_folder and skip_folder(path)):
                     pending.append((path, ancestors | {real}))
             elif wanted(path):
                 paths.append(path)
     return sorted(paths, key=natural_key)
+
+
+def _is_folder(entry: os.DirEntry[str], wanted: Callable[[Path], bool]) -> bool:
+    """Whether to look into it. A link that leads nowhere is a file: if it is wanted, its row says what is the matter.
+
+    Raises:
+        InputError: a link leads where we may not look, and could be a folder of images.
+    """
+    try:
+        return entry.is_dir()
+    except PermissionError as error:
+        if is_image_name(Path(entry.name)):
+            return False
+        raise cannot_use(entry.path, error) from error
+    except OSError:
+        return False
 
 
 def natural_key(path: str | Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -141,12 +169,23 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def stored_path(text: str | Path) -> Path:
+    """The path that `printable` text stands for: as it is written, or with its escapes taken for bytes, where only
+    that exists."""
+    written = str(text)
+    if "\\udc" not in written or os.path.lexists(written):
+        return Path(written)
+    again = re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), written)
+    return Path(again if os.path.lexists(again) else written)
+
+
 def _expand(
     entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
 ) -> tuple[Path, list[Path]]:
     """The folder to which one input's names are relative, and its images (absolute paths)."""
-    path = _absolute(entry)
-    if path.is_dir():
+    path = _absolute(expanded(entry))
+    if os.path.isdir(path):  # noqa: PTH112 - unlike the method, it never raises
+        refuse_run(path)
         paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
         if not paths:
             raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included")
@@ -155,23 +194,30 @@ def _expand(
         return path.parent, [path]
     if glob.has_magic(entry):
         return _expand_glob(entry, skip_folder, wanted)
-    raise InputError(f"{entry} does not exist; check the path")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{entry} does not exist; check the path") from None
+    except OSError as error:
+        raise cannot_use(entry, error) from error
+    raise InputError(f"{entry} has just appeared; repeat the command")
 
 
 def _expand_glob(
     entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
 ) -> tuple[Path, list[Path]]:
-    pattern = Path(entry).expanduser()
+    pattern = expanded(entry)
     base = _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)))
     matches = [_absolute(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - any root
     if not matches:
         raise InputError(f"nothing matches {entry}; check the pattern")
-    skipped = cache(skip_folder or (lambda folder: False))
+    refuse_run(base)
+    skipped = cache(lambda folder: is_run_folder(folder) or bool(skip_folder and skip_folder(folder)))
     paths: set[Path] = set()
     for match in matches:
         if any(skipped(parent) for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)):
             continue
-        if match.is_dir():
+        if os.path.isdir(match):  # noqa: PTH112 - as above
             paths.update(find_images(match, skip_folder=skip_folder, wanted=wanted))
         elif wanted(match):
             paths.add(match)
@@ -182,7 +228,7 @@ def _expand_glob(
 
 def _absolute(path: str | Path) -> Path:
     """Not resolve(): a link keeps the name under which the user gave it."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _common_root(bases: Sequence[Path]) -> Path:

@@ -17,6 +17,7 @@ from headclip.data.layouts import (
 )
 from headclip.data.reading import Reading, some
 from headclip.data.records import ImageRecord, read_mask
+from headclip.data.run_folder import refuse_run
 from headclip.errors import InputError
 
 __all__ = ["ImageRecord", "read_dataset", "read_folder", "read_mask"]
@@ -59,10 +60,11 @@ def read_folder(root: Path) -> Reading:
     """As `read_dataset`, with the findings beside the records instead of errors.
 
     Raises:
-        InputError: the folder does not exist or holds no image.
+        InputError: the folder does not exist, is a run or holds no image.
     """
     if not root.is_dir():
         raise InputError(f"the dataset folder {root} does not exist")
+    refuse_run(root)
     reading = Reading(root)
     images, masks = first_folder(root, *IMAGE_FOLDERS), first_folder(root, *MASK_FOLDERS)
     if _has_tests(root):

@@ -5,11 +5,14 @@ Masks are always found by name, never by their order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from headclip.data.discover import find_images, natural_key
 from headclip.data.reading import Reading
+from headclip.data.run_folder import is_run_folder
+from headclip.files import cannot_use
 
 NORMAL_NAMES = frozenset({"good", "ok", "normal", "no"})
 MASK_SUFFIXES = ("_mask", "_segmentation", "_gt", "_label")
@@ -18,11 +21,19 @@ _UNMASKED = "image without mask"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The visible folders in `folder`, in natural order; none where it does not exist."""
-    if not folder.is_dir():
-        return []
-    children = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return sorted(children, key=natural_key)
+    """The visible folders in `folder` that are no runs of ours, in natural order; none where it does not exist.
+
+    Raises:
+        InputError: it cannot be listed.
+    """
+    try:
+        if not folder.is_dir():
+            return []
+        children = [child for child in folder.iterdir() if not child.name.startswith(".")]
+    except OSError as error:
+        raise cannot_use(folder, error) from error
+    folders = (child for child in children if os.path.isdir(child))  # noqa: PTH112 - a bad link is none
+    return sorted((child for child in folders if not is_run_folder(child)), key=natural_key)
 
 
 def first_folder(root: Path, *names: str) -> Path | None:

@@ -64,7 +64,7 @@ def _csv_rows(file: Path) -> list[dict[str, Any]]:
             handle.seek(0)
             delimiter = max(",;\t", key=sample.count)
             reader = csv.DictReader(handle, delimiter=delimiter)
-            return [{key: value for key, value in row.items() if key is not None} for row in reader]
+            return [{key.strip(): value for key, value in row.items() if key is not None} for row in reader]
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read as CSV: {error}") from None
 
@@ -96,10 +96,12 @@ def _add_rows(reading: Reading, rows: Iterable[Mapping[str, Any]], file: Path, b
     others: Counter[str] = Counter()
     seen: set[Path] = set()
     for number, row in enumerate(rows, 2 if file.suffix.lower() != ".json" else 1):
-        values = {
-            name: next((str(row[key]).strip() for key in keys if row.get(key) is not None), "")
-            for name, keys in _NAMES.items()
+        texts = {
+            name: next((str(row[key]) for key in keys if row.get(key) is not None), "") for name, keys in _NAMES.items()
         }
+        values = {name: text.strip() for name, text in texts.items()}
+        # A blank after a comma is none of the name, unless there is such a file.
+        values |= {name: texts[name] for name in ("image", "mask") if values[name] and _is_file(base / texts[name])}
         where = f"{file.name}, {'row' if file.suffix.lower() == '.json' else 'line'} {number}"
         if values["split"] and values["split"].lower() not in ("test", "testing", "eval"):
             others[values["split"]] += 1
@@ -113,14 +115,14 @@ def _add_rows(reading: Reading, rows: Iterable[Mapping[str, Any]], file: Path, b
 
 def _add_row(reading: Reading, values: dict[str, str], where: str, base: Path, seen: set[Path]) -> None:
     path = base / values["image"]
-    if not os.path.isfile(path):  # noqa: PTH113 - unlike the method, it takes any text for a path
+    if not _is_file(path):
         reading.error("missing image", f"{where}: the image {path} does not exist", path)
         return
     if path in seen:
         reading.problem("listed twice", f"{where}: {reading.shown(path)} is listed a second time", path)
     seen.add(path)
     mask = base / values["mask"] if values["mask"].lower() not in _UNKNOWN else None
-    if mask is not None and not os.path.isfile(mask):  # noqa: PTH113
+    if mask is not None and not _is_file(mask):
         reading.error("missing mask", f"{where}: the mask {mask} of {values['image']} does not exist", mask)
         mask = None
     label = _label(values["label"], mask)
@@ -129,6 +131,10 @@ def _add_row(reading: Reading, values: dict[str, str], where: str, base: Path, s
         mask = None
     category = values["category"] or reading.root.resolve().name
     reading.add(path, label, mask, category, values["defect"] or _defect(values["label"], label))
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - unlike the method, it takes any text for a path
 
 
 def _label(text: str, mask: Path | None) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from headclip.data.discover import printable
 from headclip.data.records import ImageRecord, Outline
 from headclip.errors import InputError
 
@@ -48,7 +49,7 @@ class Reading:
         outline: Outline | None = None,
     ) -> None:
         """One more image."""
-        self.records.append(ImageRecord(path, label, mask, category, defect, outline))
+        self.records.append(ImageRecord(path, label, mask, printable(category), printable(defect), outline))
 
     def error(self, kind: str, message: str, path: Path | None = None) -> None:
         """Note a finding for which opening the dataset is refused."""

@@ -17,7 +17,7 @@ from headclip.data.synthetic import Sample, SyntheticDataset
 from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.renderer import RENDERER_VERSION
 from headclip.errors import InputError
-from headclip.files import write_atomically
+from headclip.files import load_json, parse_json, write_atomically
 
 SETTINGS, METADATA, CAPTIONS = "synthetic.json", "metadata.jsonl", "captions.csv"
 _FIELDS = ("image", "mask", "label", "defect", "family", "noun", "seed", "caption")
@@ -85,7 +85,12 @@ def _settle(folder: Path, settings: dict[str, Any]) -> None:
     """Keep the settings, or see that they are those of the set that is there."""
     file = folder / SETTINGS
     if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            found = load_json(file)
+        except ValueError as error:
+            raise InputError(f"{file} is damaged: {error}; choose another folder, or empty this one") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{file} holds no settings; choose another folder, or empty this one")
         if found != settings:
             different = ", ".join(
                 f"{key} {found.get(key)} (now {value})" for key, value in settings.items() if found.get(key) != value
@@ -115,13 +120,14 @@ def _png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 
 def _read_rows(folder: Path) -> dict[int, dict[str, Any]]:
-    """The rows written so far; a last line that a kill cut short is left out and made again."""
+    """The rows written so far; a damaged line, such as a last one that a kill cut short, is left out and made again."""
     file = folder / METADATA
     rows: dict[int, dict[str, Any]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
         try:
-            row = json.loads(line)
-            rows[int(row["index"])] = row
+            row = parse_json(line)
+            if set(row) == {"index", *_FIELDS} and isinstance(row["image"], str):
+                rows[int(row["index"])] = row
         except (ValueError, KeyError, TypeError):
             continue
     return rows

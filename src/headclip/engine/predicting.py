@@ -21,7 +21,7 @@ from headclip.engine.workers import Load, PredictTask, PredictWorker, Target
 from headclip.errors import InputError
 from headclip.inference.overlay import LevelHistogram
 from headclip.inference.predict import Progress, RunSummary, predict_run
-from headclip.inference.run import Entry, Row, is_run_folder
+from headclip.inference.run import Entry, Row
 from headclip.inference.run_files import TEMPORARY, write_atomic
 from headclip.inference.run_writer import check_output
 from headclip.inference.shards import Shard
@@ -125,7 +125,7 @@ def find_images(inputs: Sequence[str] | ImageSet, out: str | None) -> tuple[Plac
         raise InputError("some inputs are on disk and some in object storage; judge them one by one")
     if remote:
         return discover_remote(remote, skip=[] if out is None else [out])
-    return None, discover([str(local_path(entry)) for entry in inputs], skip_folder=is_run_folder)
+    return None, discover([str(local_path(entry)) for entry in inputs])
 
 
 def meet(crew: Crew, model: Model, sample: str | None) -> tuple[Described, Model]:

@@ -25,17 +25,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headclip.data.discover import ImageFile, ImageSet
+from headclip.data.run_folder import is_sound
 from headclip.engine.storage import Place
+from headclip.files import parse_json
 from headclip.inference.run import (
     COLUMNS,
     Entry,
     Row,
     csv_bytes,
-    is_sound,
     journal_line,
     parquet_bytes,
     row_schema,
 )
+from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import (
     CSV_TABLE,
     JOURNAL,
@@ -83,7 +85,7 @@ class RemoteRun:
         self._place, self._images, self._chosen = place, images, chosen
         self._started = self._flushed = time.perf_counter()
         old = self.facts_of(place)
-        settings = json.loads(json.dumps(settings))
+        settings = as_facts(settings)
         if old is not None and not resume:
             _remove(place)
             old = None
@@ -107,7 +109,7 @@ class RemoteRun:
             RunFolderError: the store cannot be read.
         """
         try:
-            facts = json.loads(place.read(RUN_JSON))
+            facts = parse_json(place.read(RUN_JSON))
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
@@ -248,8 +250,9 @@ def _part_schema() -> pa.Schema:
 
 def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, criteria: Any, place: Place) -> None:
     advice = "use the same, --overwrite the run, or choose another prefix"
-    if old["root"] != str(images.root):
-        raise RunFolderError(f"the run in {place.shown} judged images under {old['root']}, not {images.root}; {advice}")
+    if old["root"] != images.shown_root:
+        under = f"{old['root']}, not {images.shown_root}"
+        raise RunFolderError(f"the run in {place.shown} judged images under {under}; {advice}")
     changed = changed_settings(old["settings"], settings)
     if changed:
         shown = "; ".join(f"{key} {before!r} there, {now!r} now" for key, before, now in changed[:3])

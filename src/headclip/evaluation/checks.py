@@ -16,6 +16,7 @@ from headclip.errors import ImageError, InputError
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
 from headclip.files import results_in, write_atomically
+from headclip.inference.run_facts import as_facts
 from headclip.inference.shards import MERGED
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def start(out: Path, command: str, options: Options, **extra: Any) -> None:
     """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before."""
     mark = FORMAT if options.shard is None else SHARD_FORMAT
     about = {"format": mark, "status": "running", "command": command, **extra}
-    write_atomically(out / RESULTS, json.dumps(about) + "\n")
+    write_atomically(out / RESULTS, json.dumps(as_facts(about)) + "\n")
     if options.overwrite:
         for name in FILES:
             (out / name).unlink(missing_ok=True)

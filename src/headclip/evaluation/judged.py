@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,13 +95,21 @@ def _file(record: ImageRecord) -> Path:
     return record.mask
 
 
-def mask_fingerprint(record: ImageRecord) -> list[int] | None:
-    """Size and time of the mask's file, so that a changed mask is noticed when an evaluation goes on."""
+def truth_fingerprint(record: ImageRecord) -> list[Any]:
+    """Label and mask in short, so that changed annotations are noticed when an evaluation goes on.
+
+    Of a mask's file it is size and time, of a folder of masks those of each, of an outline its hash.
+    """
+    if record.outline is not None:
+        return [record.label, hashlib.sha256(repr(record.outline).encode()).hexdigest()]
+    if record.mask is None:
+        return [record.label]
     try:
-        status = None if record.mask is None else record.mask.stat()
+        files = sorted(record.mask.iterdir()) if record.mask.is_dir() else [record.mask]
+        found = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError:
-        status = None
-    return None if status is None else [status.st_size, status.st_mtime_ns]
+        return [record.label, None]
+    return [record.label, *(number for pair in found for number in pair)]
 
 
 def name_images(records: Sequence[ImageRecord], root: Path) -> ImageSet:

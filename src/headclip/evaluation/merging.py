@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headclip.data.datasets import Dataset, open_dataset, open_spec
-from headclip.data.discover import ImageSet
+from headclip.data.discover import ImageSet, stored_path
 from headclip.data.records import ImageRecord
 from headclip.errors import InputError
 from headclip.evaluation.checks import SHARD_FORMAT, Progress, check_no_whole, start
@@ -288,7 +288,9 @@ def _datasets(about: Mapping[str, Mapping[str, Any]], data: Sequence[str]) -> di
             f"the shards did not judge {', '.join(strange)}; they judged {', '.join(about)} (own data goes by the name "
             "of its folder)"
         )
-    return {key: given.get(key) or open_dataset(entry["name"], entry["root"]) for key, entry in about.items()}
+    return {
+        key: given.get(key) or open_dataset(entry["name"], stored_path(entry["root"])) for key, entry in about.items()
+    }
 
 
 def _check_names(dataset: Dataset, names: ImageSet, about: Mapping[str, Any]) -> None:

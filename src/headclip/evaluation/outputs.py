@@ -22,6 +22,7 @@ from headclip.evaluation.scoring import DatasetResult
 from headclip.evaluation.tables import csv_table, parquet_table
 from headclip.evaluation.worst import write_worst
 from headclip.files import write_atomically
+from headclip.inference.run_facts import as_facts
 from headclip.version import __version__
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int
         evaluation.hints += draw_figures(evaluation.results, out / FIGURES)
     if evaluation.options.worst:
         write_worst(evaluation.results, out / "worst.html", evaluation.options.worst, progress)
-    write_atomically(out / RESULTS, json.dumps(results_json(evaluation), indent=2) + "\n")
+    write_atomically(out / RESULTS, json.dumps(as_facts(results_json(evaluation)), indent=2) + "\n")
 
 
 def scores_csv(results: Sequence[DatasetResult]) -> str:

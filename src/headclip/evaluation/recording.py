@@ -17,7 +17,7 @@ from headclip.data.discover import ImageFile, printable
 from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
 from headclip.evaluation.counts import encode_counts, is_sound, read_counts, read_facts
-from headclip.evaluation.judged import JudgedImage, Resolution, Size, mask_fingerprint, read_truth
+from headclip.evaluation.judged import JudgedImage, Resolution, Size, read_truth, truth_fingerprint
 from headclip.evaluation.metrics.state import image_state
 from headclip.inference.detector import Detector
 from headclip.inference.prediction import Prediction
@@ -86,7 +86,7 @@ class Recorder:
         if not self._has_pixels:
             return True
         facts = read_facts(folder / counts_file(file.name))
-        if facts is None or facts.get("mask") != mask_fingerprint(self._records[file.name]):
+        if facts is None or facts.get("truth") != truth_fingerprint(self._records[file.name]):
             return False
         return not facts["known"] or is_sound(folder / counts_file(file.name))
 
@@ -129,7 +129,7 @@ class Recorder:
         output = (anomaly_map.shape[0], anomaly_map.shape[1])
         truth = read_truth(record, self._dataset.info.mask_threshold, size, output)
         state = image_state(anomaly_map, truth.mask) if truth.known else None
-        facts = {"note": truth.note, "mask": mask_fingerprint(record)}
+        facts = {"note": truth.note, "truth": truth_fingerprint(record)}
         write_atomic(self.writer.folder, counts_file(name), encode_counts(state, facts))
 
     def result(self, file: ImageFile) -> JudgedImage:

@@ -35,6 +35,7 @@ from headclip.evaluation.scoring import Counted, Counter, DatasetResult, count_c
 from headclip.evaluation.worst import worst_images
 from headclip.files import write_atomically
 from headclip.inference.run_checks import is_inside, is_text
+from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import encode_map, map_file, quantise, write_atomic
 from headclip.inference.shards import Shard, keep_listing
 
@@ -156,7 +157,7 @@ class PartWriter:
             "detectors": {result.method: short_facts(result.facts) for result in evaluation.results},
             "datasets": self._datasets,
         }
-        write_atomically(self._folder / RESULTS, json.dumps(content, indent=2) + "\n")
+        write_atomically(self._folder / RESULTS, json.dumps(as_facts(content), indent=2) + "\n")
 
 
 def options_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -216,7 +217,8 @@ def read_rows(path: Path) -> list[PartRow]:
         ValueError: it is missing or damaged.
     """
     try:
-        rows = [PartRow(**line) for line in pq.read_table(path, schema=_SCHEMA).to_pylist()]
+        with path.open("rb") as handle:  # pyarrow takes no path that is no UTF-8
+            rows = [PartRow(**line) for line in pq.read_table(handle, schema=_SCHEMA).to_pylist()]
         if any(not _is_sound(row) for row in rows):
             raise ValueError("a row lacks its name, its status, its score or its hash")
         return rows

@@ -18,7 +18,7 @@ from PIL import Image
 
 from headclip.clip.preprocess import input_size
 from headclip.errors import CheckpointError, ExportError, InputError
-from headclip.files import file_hash, write_atomically
+from headclip.files import file_hash, load_json, write_atomically
 from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, read
 from headclip.inference.device import Precision
 from headclip.inference.prediction import Prediction
@@ -68,11 +68,11 @@ class ExportFacts:
         if not path.is_file():
             raise CheckpointError(f"{graph} has no side file {path.name} beside it; copy both, or export again")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
             if content.pop("format") != FORMAT:
                 raise ValueError("another format")
             facts = cls(**content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged or not a side file of an export: {error}") from error
         for name, digest in facts.files.items():
             part = graph.parent / name

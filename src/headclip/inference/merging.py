@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headclip.data.discover import ImageFile, ImageSet
+from headclip.data.discover import ImageFile, ImageSet, stored_path
 from headclip.inference.overlay import LevelHistogram
 from headclip.inference.parts import Part, check_parts, criteria_of, home, open_part, owner, part_folders, some
 from headclip.inference.predict import Progress, RunSummary, count_stage, scale_facts
@@ -100,7 +100,7 @@ def _images(parts: Sequence[Part], root: str | Path | None) -> ImageSet:
             f"the shards saw the images in different places: {some(roots)}; if these are one and the same folder, "
             "say where it is: --root FOLDER"
         )
-    place = Path(roots[0] if root is None else root).absolute()
+    place = stored_path(roots[0] if root is None else root).absolute()
     names = read_listing(parts[0].folder.parent, parts[0].listing)
     return ImageSet(place, tuple(ImageFile(place / name, name) for name in names))
 

@@ -20,7 +20,7 @@ from headclip.inference.prediction import Judge
 from headclip.inference.prefetch import Decoded, decode_ahead
 from headclip.inference.report import report_pieces, thumbnail_names
 from headclip.inference.resuming import find_work
-from headclip.inference.run import Entry, Row, is_run_folder, read_facts
+from headclip.inference.run import Entry, Row, read_facts
 from headclip.inference.run_files import MASKS, REGIONS, REPORT
 from headclip.inference.run_render import render_overlays
 from headclip.inference.run_writer import RunWriter, check_output
@@ -111,7 +111,7 @@ def predict_run(
         KeyboardInterrupt: passed on, with the folder left ready for `resume`.
     """
     started = time.perf_counter()
-    images = inputs if isinstance(inputs, ImageSet) else discover(inputs, skip_folder=is_run_folder)
+    images = inputs if isinstance(inputs, ImageSet) else discover(inputs)
     settings = detector.describe() | ({} if category_of is None else {"category": "each image's own"})
     every, extra, target = images, None, Path(out)
     if isinstance(images, VolumeSet):

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from headclip.data.discover import printable, stored_path
 from headclip.inference.overlay import Scale, colour_table
 from headclip.inference.run import Row
 from headclip.inference.run_files import overlay_file, preview_file
@@ -83,10 +84,10 @@ def report_pieces(
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
         "low": low,
         "high": high,
-        "root": _link(os.path.relpath(facts["root"], folder)) if ok and not hidden else "",
+        "root": _link(os.path.relpath(stored_path(facts["root"]), folder)) if ok and not hidden else "",
     }
     pieces = page_template("headclip.inference", "report.html").generate(
-        title=folder.resolve().name,
+        title=printable(folder.resolve().name),
         data=Markup(_DATA_MARK),
         ok=ok,
         failed=failed,

@@ -72,12 +72,12 @@ def _keep_renamed(
 ) -> set[str]:
     """Give files without a result that of the same content under an old name; return the names of those files."""
     names = {file.name for file in every}
-    old = {
-        entry.sha256: (writer.folder, entry)
-        for name, entry in writer.entries.items()
-        if entry.sha256 is not None and name not in names and not os.path.lexists(every.root / name)
-    }
-    donors = (_of_other_shards(writer, names, earlier) if missing else {}) | old
+    old: dict[str, list[Entry]] = {}  # by content: there may have been copies
+    for name, entry in writer.entries.items():
+        if entry.sha256 is not None and name not in names and not os.path.lexists(every.root / name):
+            old.setdefault(entry.sha256, []).append(entry)
+    donors = _of_other_shards(writer, names, earlier) if missing else {}
+    donors |= {digest: (writer.folder, _best(entries)) for digest, entries in old.items()}
     if not donors:
         return set()
     hashes = dict(zip((file.name for file in missing), _each(lambda file: file.content(), missing), strict=True))
@@ -89,8 +89,13 @@ def _keep_renamed(
     if "shard" not in writer.facts:  # other shards may still need what this one has on record
         present = {digest for digest in hashes.values() if digest}
         present |= {entry.sha256 for name, entry in writer.entries.items() if name in names and entry.sha256}
-        _forget(writer, [entry.row for digest, (_, entry) in old.items() if digest in present])
+        _forget(writer, [entry.row for digest, entries in old.items() if digest in present for entry in entries])
     return taken
+
+
+def _best(entries: Sequence[Entry]) -> Entry:
+    """Of the records of equal files the last that is a result, if any is."""
+    return next((entry for entry in reversed(entries) if entry.row.status == "ok"), entries[-1])
 
 
 def _take(writer: RunWriter, file: ImageFile, folder: Path, entry: Entry) -> bool:

@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headclip.csv_text import CsvText
-from headclip.files import load_json, parse_json
+from headclip.data.discover import stored_path
+from headclip.data.run_folder import is_run_folder as is_run_folder
+from headclip.data.run_folder import read_facts as read_facts
+from headclip.files import parse_json
 from headclip.inference.run_checks import FORMAT as FORMAT
-from headclip.inference.run_checks import MAX_TABLE, is_sound, row_fault
+from headclip.inference.run_checks import MAX_TABLE, row_fault
 from headclip.inference.run_commit import settle
 from headclip.inference.run_files import (
     JOURNAL,
@@ -201,7 +204,7 @@ class Run:
 
     def image_path(self, row: Row) -> Path:
         """Where the image was when it was judged."""
-        return Path(self.facts["root"]) / row.path
+        return stored_path(Path(self.facts["root"]) / row.path)
 
     def overlay_path(self, row: Row) -> Path:
         """The picture with the tinted map."""
@@ -215,7 +218,7 @@ class Run:
 def _read_table(table: Path) -> list[Row]:
     """The rows of results.parquet; columns that an older headclip did not write are None."""
     try:
-        with pq.ParquetFile(table) as file:
+        with table.open("rb") as handle, pq.ParquetFile(handle) as file:  # pyarrow takes no path that is no UTF-8
             groups = range(file.metadata.num_row_groups)
             size = sum(file.metadata.row_group(number).total_byte_size for number in groups)
             if size > MAX_TABLE:
@@ -239,20 +242,6 @@ def checked_row(values: Mapping[str, Any]) -> Row:
     if fault := row_fault(values):
         raise ValueError(fault)
     return Row(**values)
-
-
-def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` holds a run of ours."""
-    return read_facts(folder) is not None
-
-
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """run.json of a folder, or None where there is none of ours."""
-    try:
-        facts = load_json(folder / RUN_JSON)
-    except (OSError, ValueError):
-        return None
-    return facts if is_sound(facts) else None
 
 
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headclip.data.run_folder import RUN_JSON as RUN_JSON
 from headclip.errors import HeadclipError
 
-RUN_JSON = "run.json"
 JOURNAL = "progress.jsonl"
 CSV_TABLE = "results.csv"
 PARQUET_TABLE = "results.parquet"

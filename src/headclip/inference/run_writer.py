@@ -35,6 +35,7 @@ from headclip.inference.run import (
     read_journal,
 )
 from headclip.inference.run_commit import settle
+from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import (
     CSV_TABLE,
     JOURNAL,
@@ -72,11 +73,18 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
 
     Raises:
         RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
-            `overwrite` is given, or both are.
+            `overwrite` is given, or both are; `out` cannot be looked at.
     """
-    out = Path(out)
     if resume and overwrite:
         raise RunFolderError("--resume and --overwrite exclude each other; give one of them")
+    try:
+        _check_folder(Path(out), resume or overwrite)
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+
+
+def _check_folder(out: Path, taken_up: bool) -> None:
+    """taken_up: whether a run that is there is to be gone on with, or replaced."""
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; --out needs a folder")
     facts = read_facts(out)
@@ -84,7 +92,7 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
         return
     if facts is None:
         raise RunFolderError(f"{out} is not empty and holds no run of headclip; choose an empty or a new folder")
-    if not (resume or overwrite):
+    if not taken_up:
         state = "a finished run" if facts["status"] == "finished" else "an unfinished run"
         raise RunFolderError(
             f"{out} already holds {state}; add --resume to go on with it, --overwrite to replace it, "
@@ -127,7 +135,7 @@ class RunWriter:
         self._started = time.perf_counter()
         self._forced = 0.0
         old = read_facts(self.folder)
-        settings = json.loads(json.dumps(settings))
+        settings = as_facts(settings)
         if old is not None and not overwrite:
             _check_same(old, settings, images, self.folder)
         taken_up = old is not None and not overwrite
@@ -265,8 +273,8 @@ def new_facts(
         "version": FORMAT_VERSION,
         "status": "running",
         "created": (old or {}).get("created") or _now(),
-        "root": str(images.root),
-        "arguments": arguments or {},
+        "root": images.shown_root,
+        "arguments": as_facts(arguments or {}),
         "settings": settings,
         "versions": _versions(),
         "timing": {"earlier_seconds": earlier},
@@ -288,9 +296,9 @@ def _now() -> str:
 def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, folder: Path) -> None:
     """A run holds images of one root judged by one model; no other table would mean anything."""
     advice = "use the same, --overwrite the run, or choose another folder"
-    if old["root"] != str(images.root):
+    if old["root"] != images.shown_root:
         raise RunFolderError(
-            f"the run in {folder} judged images under {old['root']}, not under {images.root}; {advice}"
+            f"the run in {folder} judged images under {old['root']}, not under {images.shown_root}; {advice}"
         )
     changed = changed_settings(old["settings"], settings)
     if changed:

@@ -139,7 +139,8 @@ def read_listing(folder: Path, digest: str) -> list[str]:
     """
     path = folder / _listing_file(digest)
     try:
-        names = pq.read_table(path).column("path").to_pylist()
+        with path.open("rb") as handle:  # pyarrow takes no path that is no UTF-8
+            names = pq.read_table(handle).column("path").to_pylist()
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise RunFolderError(
             f"cannot read the list of images {path} ({error}); run a shard again with --resume"

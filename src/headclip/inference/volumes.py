@@ -120,11 +120,16 @@ def write_volumes(folder: Path, images: VolumeSet, rows: Sequence[Row]) -> Volum
 def read_volumes(folder: Path) -> VolumeTables:
     """The tables of a run folder; empty where it has no volumes."""
     try:
-        volumes = pq.read_table(folder / f"{VOLUMES}.parquet").to_pylist()
-        slices = pq.read_table(folder / f"{SLICES}.parquet").to_pylist()
+        volumes, slices = (_read_lines(folder / f"{name}.parquet") for name in (VOLUMES, SLICES))
         return VolumeTables(tuple(VolumeRow(**line) for line in volumes), tuple(SliceRow(**line) for line in slices))
     except (OSError, pa.ArrowException, TypeError):
         return VolumeTables()
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open("rb") as handle:  # pyarrow takes no path that is no UTF-8
+        lines: list[dict[str, Any]] = pq.read_table(handle).to_pylist()
+    return lines
 
 
 def remove_volumes(folder: Path) -> None:

@@ -12,7 +12,6 @@ from headclip.data.volumes.find import discover_volumes
 from headclip.data.volumes.model import VolumeOptions, VolumeSet
 from headclip.data.volumes.names import run_salt
 from headclip.errors import InputError
-from headclip.inference.run import is_run_folder
 
 HIDDEN_INPUT = "(hidden)"
 
@@ -31,7 +30,7 @@ def open_inputs(
     def salt() -> bytes:
         return run_salt(Path(out), keep=resume)
 
-    return discover_volumes(inputs, options or VolumeOptions(), salt, skip_folder=is_run_folder)
+    return discover_volumes(inputs, options or VolumeOptions(), salt)
 
 
 def volume_facts(images: VolumeSet) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
-from headclip.data.discover import ImageFile
+from headclip.data.discover import ImageFile, printable
 from headclip.errors import HeadclipError, ImageError, InputError
 from headclip.inference.detector import Detector
 from headclip.inference.prediction import Prediction
@@ -293,7 +293,7 @@ def run_titles(folders: Sequence[Path], runs: Sequence[Run], names: Mapping[str,
     methods = [str(run.settings.get("method", "")) for run in runs]
     if all(methods) and len(set(methods)) == len(methods):
         return [names.get(method, method) for method in methods]
-    titles = [folder.resolve().name for folder in folders]
+    titles = [printable(folder.resolve().name) for folder in folders]
     if len(set(titles)) < len(titles):
-        titles = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
-    return titles if len(set(titles)) == len(titles) else [str(folder) for folder in folders]
+        titles = [printable(f"{folder.resolve().parent.name}/{folder.resolve().name}") for folder in folders]
+    return titles if len(set(titles)) == len(titles) else [printable(str(folder)) for folder in folders]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headclip.data.discover import stored_path
 from headclip.errors import InputError
 from headclip.files import write_atomically
 from headclip.inference.run import Row, Run
@@ -61,7 +62,7 @@ def check_folder(run: Run, out: Path, targets: Iterable[Path], *, overwrite: boo
         raise InputError(f"{out} is a file; masks need a folder")
     if place.is_relative_to(os.path.realpath(run.folder)):
         raise InputError(f"{out} is in the run folder, which has masks of its own; choose a folder outside of it")
-    if place == Path(os.path.realpath(run.facts["root"])):
+    if place == Path(os.path.realpath(stored_path(run.facts["root"]))):
         raise InputError(f"{out} is the folder of the images, which the masks would overwrite; choose another")
     if not overwrite and place.is_dir() and any(place.iterdir()):
         raise InputError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from headclip.csv_text import CsvText
+from headclip.data.discover import printable
 from headclip.errors import InputError
 from headclip.files import write_atomically
 from headclip.inference.run import Row, Run
@@ -99,7 +100,7 @@ def coco(run: Run, rows: Sequence[Row], regions: Mapping[str, Sequence[Region]],
                 }
             )
     about = {
-        "description": f"Regions found by headclip in {run.folder.resolve().name}",
+        "description": f"Regions found by headclip in {printable(run.folder.resolve().name)}",
         "version": __version__,
         "date_created": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

@@ -17,6 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from headclip.data.discover import printable
 from headclip.errors import HeadclipError
 from headclip.inference.prediction import Judge
 from headclip.inference.run_files import RunFolderError
@@ -118,8 +119,8 @@ def _open_site(options: AppOptions, service: Service | None) -> Site:
         site.live_key = _add(site, options.live.folder, "live", options.judging)
     if options.watch is not None:
         options.watch.start(service.batcher, options.judging)
-        site.watch_key = _add(site, options.watch.out, options.watch.out.resolve().name, options.judging)
-        site.watched = options.watch.folder.name
+        site.watch_key = _add(site, options.watch.out, printable(options.watch.out.resolve().name), options.judging)
+        site.watched = printable(options.watch.folder.name)
     return site
 
 

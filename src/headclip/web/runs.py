@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from headclip.data.discover import printable
 from headclip.errors import HeadclipError, InputError
 from headclip.inference.overlay import Scale
 from headclip.inference.run import Row, Run
@@ -59,7 +60,7 @@ class RunView:
         """
         self.folder = folder
         self.key = key
-        self.name = folder.resolve().name
+        self.name = printable(folder.resolve().name)
         self.marks = Marks(folder)
         self._judging = judging or Judging()
         self._lock = threading.Lock()
@@ -105,7 +106,7 @@ class RunView:
         row = self.row(image)
         if not _is_plain(row.path):
             raise NoSuchImageError("the name of this image leads out of its folder")
-        return Path(self.state.run.facts["root"]) / row.path
+        return self.state.run.image_path(row)
 
     def rule(self) -> Rule:
         """What the run is judged by."""

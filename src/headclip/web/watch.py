@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headclip.data.discover import ImageFile, find_images, printable
+from headclip.data.run_folder import refuse_run
 from headclip.errors import HeadclipError, InputError
 from headclip.inference.prediction import Judge
 from headclip.inference.run import is_run_folder
@@ -39,13 +40,14 @@ class Watch:
         """Check both folders, so that mistakes show at the start.
 
         Raises:
-            InputError: `folder` is none.
+            InputError: `folder` is none, or a run.
             RunFolderError: `out` holds something else than a run.
         """
         self.folder = folder.absolute()
         self.out = out
         if not self.folder.is_dir():
             raise InputError(f"--watch {folder}: this is not a folder; make it, or name another one")
+        refuse_run(self.folder)
         check_output(out, resume=is_run_folder(out))
         self._max_pixels = max_pixels
         self._interval = interval
@@ -119,7 +121,7 @@ class Watch:
         """Files that are not on record as they are, and did not change since the last look."""
         seen: dict[str, tuple[int, int]] = {}
         complete = []
-        for path in find_images(self.folder, skip_folder=is_run_folder):
+        for path in find_images(self.folder):
             try:
                 status = path.stat()
             except OSError:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from headclip.data.discover import printable
 from headclip.data.reading import Finding
 from headclip.data.records import ImageRecord, record_mask
 
@@ -113,5 +114,5 @@ class Dataset:
         return record_mask(record, size, self.info.mask_threshold)
 
     def relative(self, path: Path) -> str:
-        """A path as tables show it: relative to the dataset, with `/`."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+        """A path as tables show it: relative to the dataset, with `/`; bytes that are no UTF-8 are escapes."""
+        return printable((path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix())

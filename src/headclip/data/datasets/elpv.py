@@ -30,8 +30,12 @@ def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
     base = next((place for place in places if (place / "labels.csv").is_file()), None)
     if base is None:
         return
+    try:
+        lines = (base / "labels.csv").read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{base / 'labels.csv'} is not UTF-8 ({error.reason}); take a sound copy") from error
     unsure = 0
-    for number, line in enumerate((base / "labels.csv").read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         parts = line.split()
         if not parts:
             continue

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from headclip.data.datasets.base import Dataset, DatasetInfo
 from headclip.data.datasets.registry import find_dataset, reader_of
+from headclip.data.discover import printable
 from headclip.data.layouts import subfolders
 from headclip.data.manifest import read_manifest
 from headclip.data.reading import Reading, some
 from headclip.errors import InputError
+from headclip.files import cannot_use, expanded
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +36,19 @@ def open_dataset(name: str, path: str | Path, *, lenient: bool = False) -> Datas
         lenient: keep errors, such as an anomalous image without its mask, as findings.
 
     Raises:
-        InputError: unknown name; the path does not exist or is not this dataset; errors, unless lenient.
+        InputError: unknown name; the path does not exist, cannot be read or is not this dataset; errors, unless
+            lenient.
     """
-    info = find_dataset(name)
-    root = Path(path).expanduser()
+    info, root = find_dataset(name), expanded(path)
+    try:
+        return _open(info, root, lenient)
+    except OSError as error:
+        raise cannot_use(root, error) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{info.title}: a list in {root} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _open(info: DatasetInfo, root: Path, lenient: bool) -> Dataset:
     if not root.exists():
         raise InputError(f"{info.title}: {root} does not exist; check the path")
     if root.is_file() and info.name not in GENERAL:
@@ -66,7 +78,7 @@ def parse_spec(text: str) -> tuple[str, Path]:
     >>> parse_spec("mvtec=/data/mvtec")
     ('mvtec', PosixPath('/data/mvtec'))
     """
-    if Path(text).exists():
+    if os.path.exists(text):  # noqa: PTH110 - unlike the method, it takes any text for a path
         return ("folder" if Path(text).is_dir() else "manifest"), Path(text)
     name, separator, path = text.partition("=")
     if not separator:
@@ -91,6 +103,7 @@ def _describe(info: DatasetInfo, root: Path, reading: Reading) -> DatasetInfo:
     """Title, family and level of a dataset that is known by its layout only."""
     stem = root.resolve().name if root.is_dir() else root.resolve().stem
     title = root.resolve().parent.name if root.is_file() and stem in ("meta", "manifest", "annotations") else stem
+    title = printable(title)
     labels = {record.label for record in reading.records}
     has_masks = any(record.has_mask for record in reading.records)
     level = "both" if has_masks and 0 in labels else "pixel" if has_masks else "image"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from headclip.data.datasets.base import DatasetInfo
@@ -10,6 +9,7 @@ from headclip.data.datasets.registry import dataset
 from headclip.data.layouts import add_masked
 from headclip.data.reading import Reading
 from headclip.errors import InputError
+from headclip.files import load_json
 
 SIZES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
@@ -75,7 +75,7 @@ def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
 
 def _read_list(reading: Reading, file: Path, images: Path) -> None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json(file)
         base = images / content.get("meta", {}).get("prefix", f"{file.stem}/")
         normal = content.get("meta", {}).get("normal_class", "OK")
         rows = [(row["image_path"], row["anomaly_class"], row.get("mask_path")) for row in content["test"]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from headclip.data.decode import as_rgb
+from headclip.data.run_folder import is_run_folder
 from headclip.data.synthetic.base import Rng, Scene
 from headclip.data.synthetic.things import thing_scene
 from headclip.errors import ImageError, InputError
@@ -52,8 +54,14 @@ NOUNS = {
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All pictures of a folder and of those in it, in order of their paths."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """All pictures of a folder and of those in it, in order of their paths; what lies in runs of ours is none."""
+
+    @cache
+    def in_run(place: Path) -> bool:
+        return place != folder and (is_run_folder(place) or in_run(place.parent))
+
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in found if not in_run(path.parent))
 
 
 class Photographs:

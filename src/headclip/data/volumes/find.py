@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +42,6 @@ def discover_volumes(
     inputs: Sequence[str | Path],
     options: VolumeOptions,
     salt: Callable[[], bytes],
-    *,
-    skip_folder: Callable[[Path], bool] | None = None,
 ) -> ImageSet:
     """As `discover`, for volumes too; a plain `ImageSet` where there is none.
 
@@ -55,7 +54,7 @@ def discover_volumes(
     Raises:
         InputError: as `discover`; a package for a format that is met is not installed; a plane for a DICOM series.
     """
-    found = discover(inputs, skip_folder=skip_folder, wanted=is_wanted)
+    found = discover(inputs, wanted=is_wanted)
     reader = _Reader(found, options, salt)
     for file in found:
         reader.take(file)
@@ -96,7 +95,7 @@ class _Reader:
     def take(self, file: ImageFile) -> None:
         """Look at one file."""
         kind: Kind | None = "nifti" if nifti.is_nifti_name(file.path) else "dicom" if is_dicom(file.path) else None
-        if kind is not None and not file.path.is_file():
+        if kind is not None and not os.path.isfile(file.path):  # noqa: PTH113 - unlike the method, it never raises
             self._add(self._refused(kind, file, "the file does not exist, or is not a regular file", add=False))
         elif kind == "nifti":
             self._add(self._nifti(file))

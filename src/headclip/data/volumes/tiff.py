@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ class TiffSource:
 def tiff_pages(path: Path) -> tuple[int, ...]:
     """The frames of a TIFF that are pages; () where it cannot be told, so that decoding says what is wrong."""
     frames = []
+    if not os.path.isfile(path):  # noqa: PTH113 - never raises; opening a pipe would wait for ever
+        return ()
     try:
         with path.open("rb") as stream, _no_warnings():
             image = TiffImagePlugin.TiffImageFile(stream)
