@@ -207,10 +207,14 @@ def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(tmp_path, monkeypatch)
         return step(*args, **kwargs)
 
     monkeypatch.setattr(first, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cut.run(tmp_path / "cut", workers=0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist's processes ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cut.run(tmp_path / "cut", workers=0)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert cut.step == 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = pretrainer()
     resumed.restore(tmp_path / "cut" / "state.pt")
     resumed.run(tmp_path / "cut", workers=0)
