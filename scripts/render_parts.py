@@ -62,12 +62,14 @@ def noun_of(folder: Path) -> str:
 
 def keep_part(model: Path, file: Path, seed: int) -> bool:
     """Write the cut-out of a model unless it is there; whether it could be drawn."""
+    if file.is_file():
+        return True
     try:
-        parts = [] if file.is_file() else surfaces(model.read_text(encoding="utf-8", errors="replace"))
+        parts = surfaces(model.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return False
     rng = random.Random(f"{seed} {model.stem}")
-    return file.is_file() or (bool(parts) and keep(file, lambda: draw(lambda plotter: put(plotter, parts, rng), rng)))
+    return bool(parts) and keep(file, lambda: draw(lambda plotter: put(plotter, parts, rng), rng))
 
 
 def put(plotter: Any, parts: list[tuple[Array, Array, Array]], rng: random.Random) -> None:

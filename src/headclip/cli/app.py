@@ -12,7 +12,7 @@ import typer
 
 from headclip.cli.ablate import ablate
 from headclip.cli.calibrate import calibrate
-from headclip.cli.common import forgiving_output, readable_errors
+from headclip.cli.common import readable_errors
 from headclip.cli.compare import compare
 from headclip.cli.data import app as data_app
 from headclip.cli.doctor import doctor
@@ -80,7 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 done, 1 nothing could be done, 2 wrong usage or input, 130 interrupted. SIGTERM, by which schedulers
     end a job, interrupts as Ctrl-C does: what is done is kept, and can be gone on with.
     """
-    forgiving_output()
     with _sigterm_interrupts(), readable_errors():
         app(args=None if arguments is None else list(arguments), prog_name="headclip")
 

@@ -89,9 +89,7 @@ def readable_errors() -> Iterator[None]:
     """End the process with one line on stderr instead of a traceback, unless HEADCLIP_DEBUG is set."""
     from headclip.errors import HeadclipError
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that is no UTF-8 must not end what prints it
+    forgiving_output()
     if debugging():
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("headclip").setLevel(logging.DEBUG)

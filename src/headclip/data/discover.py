@@ -127,7 +127,7 @@ def find_images(
             raise InputError(f"cannot list the folder {current}: {error.strerror}") from None
         for entry in entries:
             path = Path(entry.path)
-            if _is_folder(entry, wanted):
+            if _is_folder(entry):
                 real = os.path.realpath(path)
                 if real not in ancestors and not is_run_folder(path) and not (skip_folder and skip_folder(path)):
                     pending.append((path, ancestors | {real}))
@@ -136,7 +136,7 @@ def find_images(
     return sorted(paths, key=natural_key)
 
 
-def _is_folder(entry: os.DirEntry[str], wanted: Callable[[Path], bool]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether to look into it. A link that leads nowhere is a file: if it is wanted, its row says what is the matter.
 
     Raises:

@@ -188,11 +188,11 @@ def _resolution(run: Run, options: Options) -> Resolution:
 
 
 def _run_notes(run: Run, dataset: Dataset, rows: Mapping[Path, Row], scale: Resolution) -> list[str]:
-    notes = [] if run.finished else [f"the run {printable(run.folder.name)} was not finished"]
+    notes = [] if run.finished else [f"the run {run.name} was not finished"]
     used = {row.path for row in rows.values()}
     others = [row.path for row in run.rows if row.path not in used]
     if others:
-        which = f"{len(others)} row(s) of the run {printable(run.folder.name)}"
+        which = f"{len(others)} row(s) of the run {run.name}"
         notes.append(f"{which} belong to no image of the dataset, e.g. {others[0]}")
     if scale == "tower" and "evaluation" not in run.settings:
         notes.append("maps were brought from the image's to the tower's resolution, which smooths them slightly")
@@ -213,24 +213,22 @@ def _judged(
     images: list[JudgedImage] = []
     top: list[int] = []
     for done, record in enumerate(records):
-        progress(f"reading {printable(run.folder.name)}", done, len(records), 0)
+        progress(f"reading {run.name}", done, len(records), 0)
         row, name = rows.get(record.path), dataset.relative(record.path)
         if record.label is None:
             images.append(JudgedImage(record, name, "unlabelled", reason="no label: cannot be scored"))
         elif row is None:
-            images.append(
-                JudgedImage(record, name, "missing", reason=f"no row in the run {printable(run.folder.name)}")
-            )
+            images.append(JudgedImage(record, name, "missing", reason=f"no row in the run {run.name}"))
         elif row.status == "failed":
             images.append(JudgedImage(record, name, "failed", reason=row.reason))
         else:
             image = JudgedImage(record, name, "ok", row.score, load_map=partial(run.load_map, row))
             counted = dataset.info.level != "image"
             images.append(_count(image, run, dataset, row, folder / f"{done}", scale, top) if counted else image)
-    progress(f"reading {printable(run.folder.name)}", len(records), len(records), 0)
+    progress(f"reading {run.name}", len(records), len(records), 0)
     if not top or max(top) >= _FEW_LEVELS:
         return images, []
-    lost = f"no map of {printable(run.folder.name)} reaches {_FEW_LEVELS} of 65,535 levels: 16 bits have lost most of"
+    lost = f"no map of {run.name} reaches {_FEW_LEVELS} of 65,535 levels: 16 bits have lost most of"
     return images, [f"{lost} its scores, and pixel figures of a live evaluation will differ"]
 
 

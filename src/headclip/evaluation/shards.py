@@ -34,6 +34,7 @@ from headclip.evaluation.outputs import RESULTS, short_facts, versions
 from headclip.evaluation.scoring import Counted, Counter, DatasetResult, count_category
 from headclip.evaluation.worst import worst_images
 from headclip.files import write_atomically
+from headclip.inference.parquet import read_table
 from headclip.inference.run_checks import is_inside, is_text
 from headclip.inference.run_facts import as_facts
 from headclip.inference.run_files import encode_map, map_file, quantise, write_atomic
@@ -217,8 +218,7 @@ def read_rows(path: Path) -> list[PartRow]:
         ValueError: it is missing or damaged.
     """
     try:
-        with path.open("rb") as handle:  # pyarrow takes no path that is no UTF-8
-            rows = [PartRow(**line) for line in pq.read_table(handle, schema=_SCHEMA).to_pylist()]
+        rows = [PartRow(**line) for line in read_table(path, _SCHEMA).to_pylist()]
         if any(not _is_sound(row) for row in rows):
             raise ValueError("a row lacks its name, its status, its score or its hash")
         return rows

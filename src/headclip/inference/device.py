@@ -82,10 +82,12 @@ def set_precision(backbone: Backbone, name: Precision | Literal["auto"], device:
         dtype = torch.bfloat16
     if name != "int8" and is_packed(backbone.vision) and (backbone.device, backbone.dtype) == (device, dtype):
         return precision_name(dtype)
-    _ = backbone.hash  # of the exact weights, which may be about to go
+    rounds = torch.promote_types(backbone.dtype, dtype) != dtype
+    if rounds or name == "int8":
+        _ = backbone.hash  # of the exact weights, which are about to go
     unpack_tower(backbone.vision).to(device)
     if name != "int8":
-        backbone.rounded = backbone.rounded or torch.promote_types(backbone.dtype, dtype) != dtype
+        backbone.rounded = backbone.rounded or rounds
         backbone.vision.to(dtype)
         return precision_name(dtype)
     quantise_tower(backbone.vision, dtype)

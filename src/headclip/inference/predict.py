@@ -161,7 +161,7 @@ def predict_run(
 def judge_more(
     detector: Judge, writer: RunWriter, files: Sequence[ImageFile], *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> None:
-    """Add images to a run that stays open, and bring its table up to date; overlays and report are not made.
+    """Add images to the record of a run that stays open; its tables are left to the caller, and nothing is drawn.
 
     For files that appear one by one; `predict_run` is for those that are all there, and finishes such a run too.
 
@@ -171,7 +171,6 @@ def judge_more(
     session = Session(detector, writer, LevelHistogram(), lambda progress: None, len(files), 0, float("inf"))
     with closing(decode_ahead(files, max_pixels=max_pixels, max_images=max(4, detector.batch_size))) as decoded:
         session.judge(decoded)
-    writer.refresh_table()
 
 
 class _Kept:

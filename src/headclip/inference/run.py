@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headclip.csv_text import CsvText
-from headclip.data.discover import stored_path
+from headclip.data.discover import printable, stored_path
+from headclip.data.run_folder import FORMAT as FORMAT
 from headclip.data.run_folder import is_run_folder as is_run_folder
 from headclip.data.run_folder import read_facts as read_facts
 from headclip.files import parse_json
-from headclip.inference.run_checks import FORMAT as FORMAT
 from headclip.inference.run_checks import MAX_TABLE, row_fault
 from headclip.inference.run_commit import settle
 from headclip.inference.run_files import (
@@ -138,6 +138,11 @@ class Run:
         else:
             rows = [entry.row for entry in read_journal(folder / JOURNAL)[0].values()]
         return cls(folder, tuple(rows), facts)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, as tables and pages can show it."""
+        return printable(self.folder.name)
 
     @property
     def settings(self) -> dict[str, Any]:

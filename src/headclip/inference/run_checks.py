@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from headclip.data.run_folder import FORMAT as FORMAT
 from headclip.data.run_folder import NUMBER, is_kind
 
 MAX_TABLE = 4 << 30  # bytes of results.parquet when it is unpacked; ten million rows have some 2 GiB

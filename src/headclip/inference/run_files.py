@@ -32,10 +32,11 @@ LABELS = "labels.csv"
 MARKS = "marks.sqlite"
 SHARDS = "shards"
 MAPS, OVERLAYS, PREVIEWS, MASKS, TEMPORARY = "maps", "overlays", "previews", "masks", ".tmp"
+VOLUMES, SLICES = "volumes", "slices"  # names of tables; the anomaly volumes lie in a folder of the first
 OWN_NAMES = frozenset(
     {RUN_JSON, JOURNAL, CSV_TABLE, PARQUET_TABLE, REPORT, REGIONS, LABELS, MARKS, SHARDS}
     | {MAPS, OVERLAYS, PREVIEWS, MASKS, TEMPORARY}
-    | {"volumes", "volumes.csv", "volumes.parquet", "slices.csv", "slices.parquet"}
+    | {VOLUMES, *(f"{name}.{end}" for name in (VOLUMES, SLICES) for end in ("csv", "parquet"))}
 )
 """What a run folder may hold of the run's own."""
 PREVIEW_SIDE = 1024  # pixels of the longest side of previews and overlays

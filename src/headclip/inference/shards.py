@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from headclip.data.discover import ImageSet
 from headclip.errors import InputError
 from headclip.files import write_atomically
+from headclip.inference.parquet import read_table
 from headclip.inference.run import read_facts
 from headclip.inference.run_files import SHARDS, RunFolderError
 
@@ -139,8 +140,7 @@ def read_listing(folder: Path, digest: str) -> list[str]:
     """
     path = folder / _listing_file(digest)
     try:
-        with path.open("rb") as handle:  # pyarrow takes no path that is no UTF-8
-            names = pq.read_table(handle).column("path").to_pylist()
+        names = read_table(path).column("path").to_pylist()
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise RunFolderError(
             f"cannot read the list of images {path} ({error}); run a shard again with --resume"

@@ -29,10 +29,10 @@ from PIL import Image, TiffImagePlugin
 
 from headclip.csv_text import CsvText
 from headclip.data.volumes.model import Volume, VolumeSet
+from headclip.inference.parquet import read_table
 from headclip.inference.run import Row
-from headclip.inference.run_files import place_file, read_levels, volume_file, write_atomic
+from headclip.inference.run_files import SLICES, VOLUMES, place_file, read_levels, volume_file, write_atomic
 
-VOLUMES, SLICES = "volumes", "slices"  # names of the tables
 WORST, MAX_SHOWN = 6, 200  # slices of a volume that the report shows, and volumes
 
 
@@ -120,16 +120,10 @@ def write_volumes(folder: Path, images: VolumeSet, rows: Sequence[Row]) -> Volum
 def read_volumes(folder: Path) -> VolumeTables:
     """The tables of a run folder; empty where it has no volumes."""
     try:
-        volumes, slices = (_read_lines(folder / f"{name}.parquet") for name in (VOLUMES, SLICES))
+        volumes, slices = (read_table(folder / f"{name}.parquet").to_pylist() for name in (VOLUMES, SLICES))
         return VolumeTables(tuple(VolumeRow(**line) for line in volumes), tuple(SliceRow(**line) for line in slices))
     except (OSError, pa.ArrowException, TypeError):
         return VolumeTables()
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    with path.open("rb") as handle:  # pyarrow takes no path that is no UTF-8
-        lines: list[dict[str, Any]] = pq.read_table(handle).to_pylist()
-    return lines
 
 
 def remove_volumes(folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from headclip.data.discover import ImageFile, ImageSet
 from headclip.inference.predict import judge_more
 from headclip.inference.prediction import Judge
-from headclip.inference.run import Entry, is_run_folder, read_facts
+from headclip.inference.run import Entry, read_facts
 from headclip.inference.run_writer import RunWriter
 from headclip.judgement.choosing import Chosen, Judging, choose
 from headclip.judgement.labels import read_labels
@@ -26,19 +27,17 @@ def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tup
         CalibrationError: the calibration belongs to another model.
         RunFolderError: the run was made with another model or folder, or another process writes it.
     """
-    resume, settings = is_run_folder(folder), detector.describe()
-    judgement = ((read_facts(folder) or {}) if resume else {}).get("judgement")
+    facts, settings = read_facts(folder), detector.describe()
+    judgement = (facts or {}).get("judgement")
     chosen = choose(judging, settings, judgement)
-    writer = RunWriter(folder, ImageSet(root, ()), settings, resume=resume)
-    try:
+    with ExitStack() as held:
+        writer = held.enter_context(RunWriter(folder, ImageSet(root, ()), settings, resume=facts is not None))
         before = None if judgement is None else Criteria.from_json(judgement["criteria"])
         if chosen.criteria != before:
             _judge(writer, list(writer.entries.values()), chosen)
         else:
             _keep_judgement(writer, chosen)
-    except BaseException as error:
-        writer.__exit__(type(error), error, None)  # what holds the folder for this process
-        raise
+        held.pop_all()  # the caller's from here on
     return writer, chosen
 
 
@@ -53,7 +52,9 @@ def add_images(
         RunFolderError: the folder cannot be written.
     """
     judge_more(detector, writer, files, max_pixels=max_pixels)
-    if chosen.criteria is not None:
+    if chosen.criteria is None:
+        writer.refresh_table()
+    else:
         _judge(writer, [writer.entries[file.name] for file in files if file.name in writer.entries], chosen)
 
 
