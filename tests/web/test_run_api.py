@@ -15,6 +15,7 @@ from headclip.data.manifest import read_manifest
 from headclip.data.reading import Reading
 from headclip.errors import InputError
 from headclip.inference.run import Run
+from headclip.inference.run_files import RunFolderError
 from headclip.judgement.choosing import Judging
 from headclip.judgement.rejudge import rejudge
 from headclip.judgement.verdicts import Criteria
@@ -69,6 +70,17 @@ def test_a_rejudged_run_shows_its_thresholds_at_once(site, run):
     assert after["revision"] != before["revision"]
     assert (after["rule"]["threshold"], after["rule"]["pixel"], after["rule"]["origin"]) == (0.31, 0.4, "run")
     assert after["rule"]["source"] == "manual"
+
+
+def test_a_run_that_could_not_be_read_once_is_read_again(run, monkeypatch):
+    """A table is replaced, or a share goes away, at just that moment; the page must not stay at what was before."""
+    view = RunView(run, "x")
+    rejudge(run, Criteria.manual(0.31, 0.4))
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "open", lambda folder: (_ for _ in ()).throw(RunFolderError("gone for a moment")))
+        with pytest.raises(RunFolderError, match="for a moment"):
+            _ = view.state
+    assert view.rule().criteria.threshold == 0.31
 
 
 def test_thresholds_of_the_user_go_before_the_runs(client, run):

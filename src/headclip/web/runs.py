@@ -64,8 +64,7 @@ class RunView:
         self.marks = Marks(folder)
         self._judging = judging or Judging()
         self._lock = threading.Lock()
-        self._stamp: tuple[Any, ...] = ()
-        self._state = self._read()
+        self._state, self._stamp = self._read()
         self.rule()
 
     @property
@@ -73,7 +72,7 @@ class RunView:
         """The run as it is now."""
         with self._lock:
             if self._stamp != self._now():
-                self._state = self._read()
+                self._state, self._stamp = self._read()
             return self._state
 
     def row(self, image: str) -> Row:
@@ -134,14 +133,14 @@ class RunView:
                 stamps.append((0, 0))
         return tuple(stamps)
 
-    def _read(self) -> State:
-        self._stamp = self._now()
+    def _read(self) -> tuple[State, tuple[Any, ...]]:
+        """The run, and the stamp of its files from before they were read: what changes meanwhile is read again."""
+        stamp = self._now()
         run = Run.open(self.folder)
         ids = tuple(image_id(row.path) for row in run.rows)
-        revision = hashlib.blake2b(repr(self._stamp).encode(), digest_size=6).hexdigest()
-        scale = _scale(run)
+        revision = hashlib.blake2b(repr(stamp).encode(), digest_size=6).hexdigest()
         rows = dict(zip(ids, run.rows, strict=True))
-        return State(run, revision, ids, rows, scale)
+        return State(run, revision, ids, rows, _scale(run)), stamp
 
 
 def open_runs(folders: Sequence[Path], judging: Judging | None = None) -> dict[str, RunView]:
