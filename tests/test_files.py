@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from headclip.errors import InputError, OutputError
-from headclip.files import file_hash, sole_writer, write_atomically
+from headclip.files import file_hash, sole_writer, whole_file, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
@@ -19,6 +19,19 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files are POSIX's")
+def test_a_private_file_is_so_from_its_first_byte_on(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("old")
+    path.chmod(0o644)
+    with whole_file(path, private=True) as handle:
+        handle.write(b"secret")
+        (partial,) = (other for other in tmp_path.iterdir() if other != path)
+        assert partial.stat().st_mode & 0o077 == 0
+    assert path.read_bytes() == b"secret"
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_hash_is_of_the_content(tmp_path):

@@ -35,18 +35,21 @@ _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]  # several
 _swept: set[Path] = set()
 
 
-def write_atomically(path: Path, content: bytes | str, *, follow: bool = False) -> None:
-    """Write beside the target, flush to disk, then rename over it; missing folders are made. follow: as `whole_file`.
+def write_atomically(path: Path, content: bytes | str, *, follow: bool = False, private: bool = False) -> None:
+    """Write beside the target, flush to disk, then rename over it; missing folders are made.
+
+    Args:
+        follow, private: as for `whole_file`.
 
     Raises:
         OutputError: the file cannot be written; there is the old one, or none, and never a part of the new one.
     """
-    with whole_file(path, follow=follow) as handle:
+    with whole_file(path, follow=follow, private=private) as handle:
         handle.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def whole_file(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, follow: bool = False, private: bool = False) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` in one step when the block ends without an error.
 
     What killed processes left of earlier attempts is taken away.
@@ -56,6 +59,7 @@ def whole_file(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
             device is written to as it is, for a file in its place would be of no use to whoever reads from it, and
             `/dev/null` would be gone for everybody. Not for a name in a folder that may come from somebody else, where
             a link could lead anywhere: there the new file takes the link's place.
+        private: nobody but its owner may read the file, not even while it is being written.
 
     Raises:
         OutputError: the file cannot be written.
@@ -70,7 +74,7 @@ def whole_file(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
         _sweep(target.parent)
         partial = target.with_name(_shortened(target.name) + _partial())
         try:
-            with partial.open("wb") as handle:
+            with open(partial, "wb", opener=_for_owner if private else None) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -79,6 +83,11 @@ def whole_file(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _for_owner(path: str, flags: int) -> int:
+    """Open a new file that only its owner may read."""
+    return os.open(path, flags, 0o600)
 
 
 def _is_special(path: Path) -> bool:

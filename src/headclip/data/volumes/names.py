@@ -86,8 +86,7 @@ def keep_salt(folder: Path, salt: bytes) -> None:
     """
     path = folder / SALT
     try:
-        write_atomically(path, salt.hex() + "\n")
-        path.chmod(0o600)
+        write_atomically(path, salt.hex() + "\n", private=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
 
@@ -105,8 +104,7 @@ def write_key(path: Path, rows: Iterable[tuple[str, Path]], run: Path) -> None:
     writer.writerow(("path", "file"))
     writer.writerows((name, str(source)) for name, source in rows)
     try:
-        write_atomically(path, buffer.getvalue().encode("utf-8", "backslashreplace"), follow=True)
-        if path.is_file():  # the rights of a device are everybody's
-            path.chmod(0o600)
+        content = buffer.getvalue().encode("utf-8", "backslashreplace")
+        write_atomically(path, content, follow=True, private=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
