@@ -320,9 +320,19 @@ def test_headct_list(tmp_path):
         open_dataset("headct", tmp_path)
     data = open_dataset("headct", tmp_path, lenient=True)
     assert len(messages(data, "image without label")) == 2
-    (tmp_path / "labels.csv").write_text("id, hemorrhage\n0, maybe\n")
-    with pytest.raises(InputError, match=r"labels\.csv, line 2"):
+    for strange in ("maybe", "2"):
+        (tmp_path / "labels.csv").write_text(f"id, hemorrhage\n0, {strange}\n")
+        with pytest.raises(InputError, match=r"labels\.csv, line 2"):
+            open_dataset("headct", tmp_path)
+    (tmp_path / "labels.csv").write_text(f"id, hemorrhage\n0, {'1' * 200_000}\n")
+    with pytest.raises(InputError, match="cannot be read as CSV"):
         open_dataset("headct", tmp_path)
+
+
+def test_isic_passes_over_hidden_folders(tmp_path):
+    pairs(tmp_path, "skin/test/bad", "skin/ground_truth", "_segmentation", "jpg")
+    (tmp_path / "skin/test/.ipynb_checkpoints").mkdir()
+    assert open_dataset("isic", tmp_path).total() == (0, 3)
 
 
 @pytest.mark.parametrize(("name", "file"), [("elpv", "data/labels.csv"), ("headct", "labels.csv")])

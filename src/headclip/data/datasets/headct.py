@@ -13,6 +13,7 @@ from headclip.data.reading import Reading
 from headclip.errors import InputError
 
 CATEGORY = "brain"
+LABELS = {"0": 0, "1": 1}
 
 
 @dataset(
@@ -38,12 +39,15 @@ def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
 
 def _read_list(reading: Reading, root: Path) -> None:
     images = {int(path.stem): path for path in find_images(root) if path.stem.isdigit()}
-    with (root / "labels.csv").open(encoding="utf-8-sig", newline="") as handle:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if row]
+    try:
+        with (root / "labels.csv").open(encoding="utf-8-sig", newline="") as handle:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if row]
+    except csv.Error as error:
+        raise InputError(f"{root / 'labels.csv'} cannot be read as CSV: {error}; take a sound copy") from None
     for number, row in enumerate(rows[1:], 2):
         try:
-            index, label = int(row[0]), int(row[1])
-        except (ValueError, IndexError):
+            index, label = int(row[0]), LABELS[row[1]]
+        except (ValueError, IndexError, KeyError):
             raise InputError(f"{root / 'labels.csv'}, line {number}: expected a number and 0 or 1") from None
         path = images.pop(index, None)
         if path is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from headclip.data.datasets.base import DatasetInfo
 from headclip.data.datasets.registry import dataset
 from headclip.data.folders import IMAGE_FOLDERS, MASK_FOLDERS
-from headclip.data.layouts import first_folder, read_pairs
+from headclip.data.layouts import first_folder, read_pairs, subfolders
 from headclip.data.reading import Reading
 
 CATEGORY = "skin"
@@ -47,6 +47,6 @@ def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
     masks = first_folder(base, *_MASKS, *MASK_FOLDERS)
     images = first_folder(base, *_IMAGES, *IMAGE_FOLDERS)
     if images is None and (test := first_folder(base, "test")) is not None:
-        images = next((child for child in sorted(test.iterdir()) if child.is_dir()), None)
+        images = next(iter(subfolders(test)), None)
     if images is not None and masks is not None:
         read_pairs(reading, images, masks, CATEGORY)
