@@ -227,6 +227,14 @@ def test_smoothing_equals_scipy():
     close(smooth(values, 4.0), torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
+def test_operators_made_while_judging_serve_gradients_too():
+    values = torch.rand(1, 43, 29)  # a size that nobody else smooths
+    with torch.inference_mode():
+        smooth(values, 3.3)
+    smooth(values.requires_grad_(), 3.3).sum().backward()
+    assert values.grad is not None
+
+
 def test_fusion_may_be_switched_off_or_given_no_share(backbone, pixels):
     with torch.no_grad():
         off, none, full = (

@@ -311,6 +311,7 @@ def upsample(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Te
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached for callers that take gradients too, which cannot use inference tensors
 def smoothing_operator(size: int, sigma: float, output: int) -> Tensor:
     """(output, size) float32: Gaussian smoothing, then bilinear resizing."""
     smoothing = gaussian_operator(size, sigma)
