@@ -39,6 +39,11 @@ def test_a_taken_port(capsys, run):
         assert "choose another --port" in fails(capsys, run, "--port", taken.getsockname()[1])
 
 
+@pytest.mark.parametrize("host", ["a" * 80, "192.0.2.1"])
+def test_an_address_that_cannot_be_listened_on(capsys, run, host):
+    assert "choose another --port or --host" in fails(capsys, run, "--host", host, "--port", 0)
+
+
 def test_a_missing_extra_is_named(capsys, run, monkeypatch):
     monkeypatch.setattr("headclip.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
     assert "headclip serve needs uvicorn; pip install 'headclip[serve]'" in fails(capsys, run)

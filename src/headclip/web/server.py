@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import h11
@@ -98,18 +99,21 @@ class _Server(uvicorn.Server):
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A listening address; port 0 takes a free one.
+    """A socket that holds an address; port 0 takes a free one.
 
     Raises:
-        InputError: the address is taken or is not one of this machine.
+        InputError: the address is taken, is not one of this machine, or is none.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(address)
-    except OSError as error:
-        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host") from None
+        with ExitStack() as held:
+            opened = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+            held.pop_all()  # the caller's from here on
+    except (OSError, UnicodeError) as error:  # the latter of names that no host can have
+        reason = error.strerror if isinstance(error, OSError) else "this is no name of a host"
+        raise InputError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
     return opened
 
 
