@@ -74,6 +74,15 @@ def test_the_output_is_no_input(pictures):
     assert "results-2/a.png" in names
 
 
+def test_a_run_is_no_input(pictures):
+    folder = predict_run(FakeDetector(), [pictures / "left"], pictures / "old run").folder
+    url = memory_url()
+    upload(folder, url)
+    for entry in (url, f"{url}/*/*.jpg"):
+        with pytest.raises(InputError, match="is a run of headclip"):
+            discover_remote([entry])
+
+
 def test_nothing_there_is_said():
     with pytest.raises(InputError, match="holds no image"):
         discover_remote([memory_url("empty")])

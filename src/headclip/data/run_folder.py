@@ -53,10 +53,15 @@ def refuse_run(folder: Path) -> None:
         InputError: it is a run.
     """
     if is_run_folder(folder):
-        raise InputError(
-            f"{folder} is a run of headclip: its pictures are maps and overlays, not images to look at; "
-            "name the images that it judged"
-        )
+        raise is_no_input(folder)
+
+
+def is_no_input(place: str | Path) -> InputError:
+    """The error to raise where a run was named in place of images."""
+    return InputError(
+        f"{place} is a run of headclip: its pictures are maps and overlays, not images to look at; "
+        "name the images that it judged"
+    )
 
 
 def is_sound(facts: Any) -> bool:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile, ImageSet, natural_key, printable
+from headclip.data.run_folder import FORMAT, RUN_JSON, is_no_input
 from headclip.engine.azure import open_azure
 from headclip.errors import InputError
 
@@ -194,7 +195,7 @@ def discover_remote(urls: Sequence[str], skip: Sequence[str] = ()) -> tuple[Plac
         The prefix that holds all inputs, and the images; `ImageFile.path` is a `RemotePath`.
 
     Raises:
-        InputError: inputs in different stores, one that cannot be read, or no image.
+        InputError: inputs in different stores, one that cannot be read or is a run, or no image.
     """
     found: list[tuple[Place, dict[str, tuple[int, int]]]] = [_expand(Place(url), skip) for url in urls]
     root = _common([place for place, _ in found])
@@ -218,8 +219,10 @@ def _expand(place: Place, skip: Sequence[str]) -> tuple[Place, dict[str, tuple[i
         files = base.list()
     except OSError as error:
         raise InputError(f"cannot list {base.shown}: {_reason(error)}; check the address and the credentials") from None
+    runs = tuple(name.removesuffix(RUN_JSON) for name in files if _is_run(base, name))
+    if "" in runs:
+        raise is_no_input(base.shown)
     left_out = tuple(f"{url.rstrip('/')}/" for url in map(shown, skip))
-    runs = tuple(name.removesuffix("run.json") for name in files if _is_run(base, name))
     chosen = [
         name
         for name in files
@@ -235,11 +238,11 @@ def _expand(place: Place, skip: Sequence[str]) -> tuple[Place, dict[str, tuple[i
 
 
 def _is_run(base: Place, name: str) -> bool:
-    """Whether a file is the run.json of a run of ours in a subfolder."""
-    if not name.endswith("/run.json"):
+    """Whether a file is the run.json of a run of ours."""
+    if PurePosixPath(name).name != RUN_JSON:
         return False
     try:
-        return b'"headclip-run"' in base.read(name)[:4096]
+        return f'"{FORMAT}"'.encode() in base.read(name)[:4096]
     except OSError:
         return False
 
