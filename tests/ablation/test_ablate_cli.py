@@ -29,6 +29,7 @@ def test_a_plan_names_models_and_trains_nothing(capsys, tmp_path):
         (["heads"], "unknown ablation 'heads'; choose one of lhw, layers"),
         (["lhw"], "an ablation needs a dataset to test on, --eval NAME=PATH"),
         (["lhw", "--plan", "--set", "alphas=1"], "no trained method of lhw has it; there is aggregation, alpha"),
+        (["lhw", "--plan", "--train", "epochs"], "--train epochs: write NAME=VALUE"),
         (["lhw", "--plan", "--only", "LHW"], "nothing of lhw is called so; it has 'without LHW', 'with LHW'"),
         (["lhw", "--eval", "sdd=/nowhere", "--out", "x"], "/nowhere does not exist"),
     ],

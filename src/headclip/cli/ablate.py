@@ -95,7 +95,7 @@ def ablate(
         data=TrainingData(data, images, data_seed),
         seeds=tuple(range(seed, seed + seeds)),
         settings=parse_settings(setting or []),
-        train={**parse_settings(training or []), **({} if epochs is None else {"epochs": epochs})},
+        train={**parse_settings(training or [], "--train"), **({} if epochs is None else {"epochs": epochs})},
         judging=JudgingSettings(
             protocol=protocol.value,
             resolution=None if resolution is None else resolution.value,

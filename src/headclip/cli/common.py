@@ -122,8 +122,14 @@ def _unexpected(error: Exception) -> NoReturn:
     )
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """["sigma=2", "taps=[6, 12]"] -> {"sigma": 2, "taps": [6, 12]}; values are JSON, else plain words."""
+def parse_settings(settings: list[str], option: str = "--set") -> dict[str, Any]:
+    """["sigma=2", "taps=[6, 12]"] -> {"sigma": 2, "taps": [6, 12]}; values are JSON, else plain words.
+
+    option: what they were given by, for the message.
+
+    Raises:
+        InputError: one of them is not NAME=VALUE.
+    """
     import json
 
     from headclip.errors import InputError
@@ -132,7 +138,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     for item in settings:
         name, sign, text = item.partition("=")
         if not sign or not name:
-            raise InputError(f"--set {item}: write NAME=VALUE")
+            raise InputError(f"{option} {item}: write NAME=VALUE")
         try:
             values[name] = json.loads(text)
         except json.JSONDecodeError:
