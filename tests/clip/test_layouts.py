@@ -251,6 +251,30 @@ def test_shipped_architectures() -> None:
     assert (plus.text.width, plus.text.activation, plus.vision.activation) == (640, "gelu", "gelu")
 
 
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("vision.activation", "relu"),
+        ("vision.layers", True),
+        ("text.mlp_ratio", "four"),
+        ("vision.mlp_ratio", 0.0),
+        ("vision.mlp_ratio", float("nan")),
+        ("embed_dim", "wide"),
+        ("mean", [0.5, 0.5]),
+        ("std", [0.5, 0.0, 0.5]),
+        ("default_image_size", "large"),
+        ("keep_aspect", "yes"),
+        ("least_side", 1.5),
+    ],
+)
+def test_a_configuration_of_impossible_values_is_refused(where: str, value: Any) -> None:
+    values = make_config().to_dict()
+    *outer, name = where.split(".")
+    (values[outer[0]] if outer else values)[name] = value
+    with pytest.raises(BackboneError, match=f"{name} "):
+        ClipConfig.from_dict(values)
+
+
 @pytest.mark.parametrize("name", sorted(weights.HUB_IDS))
 def test_shipped_architectures_are_what_shapes_and_foreign_files_say(name: str) -> None:
     config = ClipConfig.load(known_architectures()[name])

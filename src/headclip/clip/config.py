@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from headclip.errors import BackboneError
 from headclip.files import load_json
@@ -113,34 +114,75 @@ class ClipConfig:
         return cls.from_dict(values)
 
     def check(self) -> None:
-        """Raise BackboneError where the numbers contradict each other."""
-        towers: list[tuple[str, VisionConfig | TextConfig]] = [("vision", self.vision)]
-        if self.text is not None:
-            towers.append(("text", self.text))
-        for which, tower in towers:
-            for name, most in _MOST.items():
-                value = getattr(tower, name, 1)
-                if not isinstance(value, int) or not 1 <= value <= most:
-                    raise BackboneError(f"{which} {name} {str(value)[:40]}: a whole number up to {most:,} is needed")
-            if tower.width % tower.heads:
-                raise BackboneError(f"{which} width {tower.width} is not a multiple of its {tower.heads} heads")
-        if not isinstance(self.least_side, int | float) or not 0 <= self.least_side <= 1:
-            raise BackboneError(f"least_side {str(self.least_side)[:40]}: a share from 0 to 1 is needed")
-        detail = self.vision.detail
-        if not isinstance(detail, int) or not 0 <= detail <= _MOST["width"]:
-            raise BackboneError(f"vision detail {str(detail)[:40]}: a whole number from 0 is needed")
-        if detail and self.vision.patch_size % CELLS:
+        """Raise BackboneError where a value is of the wrong kind, or the numbers contradict each other."""
+        for which, tower in (("vision", self.vision), ("text", self.text)):
+            if tower is not None:
+                _check_tower(which, tower)
+        if not _is_whole(self.embed_dim, 1, _MOST["width"]):
             raise BackboneError(
-                f"detail needs a patch size that is a multiple of {CELLS}, not {self.vision.patch_size}"
+                f"embed_dim {_shown(self.embed_dim)}: a whole number up to {_MOST['width']:,} is needed"
             )
-        if not isinstance(self.vision.rarity, bool):
-            raise BackboneError(f"vision rarity {str(self.vision.rarity)[:40]}: true or false is needed")
-        if self.vision.rarity and not detail:
-            raise BackboneError("rarity needs detail filters, since it compares what they answer")
+        _check_detail(self.vision)
         if self.vision.image_size % self.vision.patch_size:
             raise BackboneError(
                 f"image size {self.vision.image_size} is not a multiple of the patch size {self.vision.patch_size}"
             )
+        self._check_preparation()
+
+    def _check_preparation(self) -> None:
+        """What is said of images before they enter the tower."""
+        for name, values, least in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
+            if len(values) != 3 or not all(_is_number(value) and value > least for value in values):
+                kind = "three numbers" if name == "mean" else "three numbers above 0"
+                raise BackboneError(f"{name} {_shown(values)}: {kind} are needed, one for each colour")
+        size = self.default_image_size
+        if size is not None and not _is_whole(size, 1, _MOST["image_size"]):
+            raise BackboneError(
+                f"default_image_size {_shown(size)}: a whole number up to {_MOST['image_size']:,}, or null"
+            )
+        if not isinstance(self.keep_aspect, bool):
+            raise BackboneError(f"keep_aspect {_shown(self.keep_aspect)}: true or false is needed")
+        if not _is_number(self.least_side) or not 0 <= self.least_side <= 1:
+            raise BackboneError(f"least_side {_shown(self.least_side)}: a share from 0 to 1 is needed")
+
+
+def _check_tower(which: str, tower: VisionConfig | TextConfig) -> None:
+    for name, most in _MOST.items():
+        value = getattr(tower, name, 1)
+        if not _is_whole(value, 1, most):
+            raise BackboneError(f"{which} {name} {_shown(value)}: a whole number up to {most:,} is needed")
+    if tower.width % tower.heads:
+        raise BackboneError(f"{which} width {tower.width} is not a multiple of its {tower.heads} heads")
+    if not _is_number(tower.mlp_ratio) or not 1 <= tower.width * tower.mlp_ratio <= _MOST_HIDDEN:
+        raise BackboneError(f"{which} mlp_ratio {_shown(tower.mlp_ratio)}: what it makes of {tower.width} is no width")
+    if tower.activation not in get_args(Activation):
+        known = " or ".join(get_args(Activation))
+        raise BackboneError(f"{which} activation {_shown(tower.activation)}: {known} is needed")
+
+
+def _check_detail(vision: VisionConfig) -> None:
+    if not _is_whole(vision.detail, 0, _MOST["width"]):
+        raise BackboneError(f"vision detail {_shown(vision.detail)}: a whole number from 0 is needed")
+    if vision.detail and vision.patch_size % CELLS:
+        raise BackboneError(f"detail needs a patch size that is a multiple of {CELLS}, not {vision.patch_size}")
+    if not isinstance(vision.rarity, bool):
+        raise BackboneError(f"vision rarity {_shown(vision.rarity)}: true or false is needed")
+    if vision.rarity and not vision.detail:
+        raise BackboneError("rarity needs detail filters, since it compares what they answer")
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_number(value: object) -> bool:
+    """Neither true nor false, nor what is not finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _shown(value: object) -> str:
+    """The start of a value, which may be anything."""
+    return str(value)[:40]
 
 
 # Far beyond every published model; what lies above would only keep the machine busy.
@@ -153,6 +195,7 @@ _MOST = {
     "context_length": 1 << 16,
     "vocab_size": 1 << 22,
 }
+_MOST_HIDDEN = 1 << 18  # width of the layer inside an MLP
 
 
 def known_architectures() -> dict[str, Path]:
