@@ -102,6 +102,12 @@ def test_one_text_vector_for_each_category(backbone, name):
     close(three.norm(dim=-1), torch.ones(3, 2))
 
 
+@pytest.mark.parametrize("name", WITH_CATEGORY)
+def test_a_list_without_a_category_is_refused(backbone, name):
+    with pytest.raises(InputError, match="no category"):
+        create_method(name, backbone).text_vectors([])
+
+
 @each_method
 def test_a_seed_gives_the_same_scores_again(pixels, name):
     one, other = (judge(create_method(name, make_backbone(make_config())), pixels) for _ in range(2))

@@ -46,7 +46,7 @@ class Backbone(nn.Module):
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the weights: as set by the loader, else of the tensors as they are now."""
+        """SHA-256 (hex) of the weights: as set by the loader, else of the tensors when this was first asked."""
         return self.content_hash or self._computed_hash
 
     @cached_property
@@ -66,12 +66,21 @@ class Backbone(nn.Module):
             )
         return self.text
 
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences -> unit vectors (T, E), float32."""
-        text = self.require_text()
+    def require_tokenizer(self) -> ClipTokenizer:
+        """The tokenizer, or a BackboneError that says that there is none."""
         if self.tokenizer is None:
-            raise BackboneError(f"backbone '{self.name}' was built without a tokenizer")
-        ids = self.tokenizer(texts).to(self.device)
+            raise BackboneError(f"backbone '{self.name}' has no tokenizer, and prompts need one")
+        return self.tokenizer
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Sentences -> unit vectors (T, E), float32.
+
+        Raises:
+            BackboneError: the backbone has no text tower or no tokenizer.
+            InputError: a sentence is too long for the text tower.
+        """
+        text = self.require_text()
+        ids = self.require_tokenizer()(texts).to(self.device)
         return nn.functional.normalize(text(ids).float(), dim=-1)
 
 

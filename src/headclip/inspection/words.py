@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
-from headclip.errors import BackboneError
 from headclip.methods.base import Method
 from headclip.methods.prompts import PromptLearner
 
@@ -154,9 +153,7 @@ class _Vocabulary:
     """The word embeddings of a backbone, without its start and end marks."""
 
     def __init__(self, backbone: Backbone, measure: Measure) -> None:
-        if backbone.tokenizer is None:
-            raise BackboneError(f"backbone '{backbone.name}' has no tokenizer, so that its words have no names")
-        self.tokenizer = backbone.tokenizer
+        self.tokenizer = backbone.require_tokenizer()
         self.measure = measure
         marks = {self.tokenizer.sot_id, self.tokenizer.eot_id}
         table = backbone.require_text().token_embedding.weight.detach().float()  # (V, W)

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.blocks import ACTIVATIONS
+from headclip.clip.text import end_positions
 from headclip.clip.vision import VisionRequest, VisionTokens
-from headclip.errors import BackboneError, InputError
+from headclip.errors import InputError
 from headclip.methods.adaclip_checkpoint import check_tensors, describe, our_names
 from headclip.methods.adaclip_config import AdaClipConfig
 from headclip.methods.adaclip_fusion import semantic_vector
@@ -32,12 +33,19 @@ from headclip.methods.adaclip_prompts import (
     prompted_vision,
 )
 from headclip.methods.base import Scores, TrainableMethod, config_from_dict, method_seed, register
-from headclip.methods.ensembles import ABNORMAL_STATES, ADACLIP_TEMPLATES, NORMAL_STATES, compose, readable
+from headclip.methods.ensembles import (
+    ABNORMAL_STATES,
+    ADACLIP_TEMPLATES,
+    NORMAL_STATES,
+    compose,
+    named_by,
+    readable,
+    wanted_categories,
+)
 from headclip.methods.scoring import gaussian_operator, joint_score, top_share_mean, upsampling_operator
 from headclip.methods.similarity import check_taps, proportional_taps
 
 PAPER_TAPS = (6, 12, 18, 24)  # of 24 layers
-MATCH = 1e-5  # two text vectors closer than this name the same category
 
 
 @dataclass
@@ -131,9 +139,7 @@ class AdaClip(TrainableMethod):
     def _token_ids(self, category: str) -> tuple[Tensor, Tensor]:
         """Byte-pair ids of a category's sentences, normal (28, 77) and abnormal (20, 77); made once."""
         if category not in self._ids:
-            tokenizer = self.backbone.tokenizer
-            if tokenizer is None:
-                raise BackboneError(f"backbone '{self.backbone.name}' has no tokenizer, and prompts need one")
+            tokenizer = self.backbone.require_tokenizer()
             normal, abnormal = (tokenizer(sentences) for sentences in self.sentences(category))
             self._ids[category] = normal, abnormal
         return self._ids[category]
@@ -147,7 +153,7 @@ class AdaClip(TrainableMethod):
         different = list(dict.fromkeys(names))
         normal = len(self._token_ids(different[0])[0])
         ids = torch.stack([torch.cat(self._token_ids(name)) for name in different]).to(device)  # (C, S, 77)
-        ends = ids.argmax(dim=-1)  # (C, S): the end token has the highest id
+        ends = end_positions(ids)  # (C, S)
         if prompts is not None and int(ends.min()) <= prompts.length:
             raise InputError(
                 f"AdaCLIP: prompts of {prompts.length} tokens would overwrite the end of a sentence of "
@@ -176,9 +182,7 @@ class AdaClip(TrainableMethod):
         Raises:
             InputError: an empty category, or none in the list.
         """
-        names = [self.config.category] if categories is None else list(categories)
-        if not names:
-            raise InputError("no category; name what the images show, or leave it out")
+        names = wanted_categories(categories, self.config.category)
         if not self.text_reads_image:
             return self._encode(names, self.text_prompts, None)
         for name in dict.fromkeys(names):
@@ -193,12 +197,9 @@ class AdaClip(TrainableMethod):
         Raises:
             InputError: an entry that `text_vectors` did not make.
         """
-        names = []
-        for vectors in text.detach().float().reshape(-1, *text.shape[-2:]):
-            near = [name for name, known in self._known.items() if (known.to(vectors) - vectors).abs().max() < MATCH]
-            if not near:
-                raise InputError("AdaCLIP makes text vectors for each image; give `score` what its text_vectors gave")
-            names.append(near[0])
+        names = named_by(text, self._known)
+        if names is None:
+            raise InputError("AdaCLIP makes text vectors for each image; give `score` what its text_vectors gave")
         return tuple(names)
 
     def image_text(self, tokens: VisionTokens, text: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.vision import Similarity, VisionRequest
 from headclip.errors import CheckpointError
 from headclip.methods.base import TrainableMethod, config_from_dict, method_seed, register
-from headclip.methods.ensembles import readable
+from headclip.methods.ensembles import readable, wanted_categories
 from headclip.methods.headclip import proportional_deep_layers
 from headclip.methods.prompts import PromptLearner
 from headclip.methods.similarity import ScoreSettings, SimilarityMethod, check_taps, proportional_taps
@@ -106,10 +106,14 @@ class AnomalyClip(SimilarityMethod, TrainableMethod):
         return 4.0 if len(self.taps) == 1 else 1.0
 
     def text_vectors(self, categories: Sequence[str] | None = None) -> Tensor:
-        """(1, 2, E): the learnt prompts name no object. Class-aware ones: (C, 2, E), a pair for each category."""
+        """(1, 2, E): the learnt prompts name no object. Class-aware ones: (C, 2, E), a pair for each category.
+
+        Raises:
+            InputError: an empty category, or none in the list, for class-aware prompts.
+        """
         if not self.uses_category or categories is None:
             return self.prompts(self.backbone)[None]
-        names = [readable(name) for name in categories]
+        names = [readable(name) for name in wanted_categories(categories)]
         distinct = list(dict.fromkeys(names))
         words = [word.replace("{}", name) for name in distinct for word in self.config.words]
         vectors = self.prompts(self.backbone, words).unflatten(0, (len(distinct), 2))  # (distinct, 2, E)

@@ -27,8 +27,10 @@ from headclip.methods.ensembles import (
     anovl_templates,
     compose,
     mean_vector,
+    named_by,
     readable,
     sentence_vectors,
+    wanted_categories,
 )
 from headclip.methods.scoring import joint_score, top_share_mean
 
@@ -38,7 +40,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mvtec": {"tiling": False, "adapter": "text", "loss_on": "tokens", "augment": True},
 }
 RENAMED = {"macaroni1": "macaroni", "macaroni2": "macaroni"}
-MATCH = 1e-5  # two text vectors closer than this name the same category
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,7 @@ class AnoVl(Method):
         Raises:
             InputError: an empty category, or none in the list.
         """
-        names = [self.config.category] if categories is None else list(categories)
-        if not names:
-            raise InputError("no category; name what the images show, or leave it out")
+        names = wanted_categories(categories, self.config.category)
         for name in dict.fromkeys(names):
             if name not in self._known:
                 self._known[name] = self._describe(name)
@@ -181,14 +180,9 @@ class AnoVl(Method):
         Raises:
             InputError: an entry that `text_vectors` did not make.
         """
-        names = []
-        for vectors in text.float():
-            near = [
-                name for name, (known, _) in self._known.items() if (known.to(vectors) - vectors).abs().max() < MATCH
-            ]
-            if not near:
-                raise InputError("AnoVL's adapter reads the sentences of a category; give what its text_vectors gave")
-            names.append(near[0])
+        names = named_by(text, {name: means for name, (means, _) in self._known.items()})
+        if names is None:
+            raise InputError("AnoVL's adapter reads the sentences of a category; give what its text_vectors gave")
         return names
 
     # --- images

@@ -24,6 +24,7 @@ from headclip.methods.ensembles import (
     compose,
     ensemble_vectors,
     readable,
+    wanted_categories,
 )
 from headclip.methods.similarity import ScoreSettings, SimilarityMethod
 
@@ -101,9 +102,9 @@ class PlainClip(SimilarityMethod):
         """(C, 2, E), one pair for each category (None: the configured one alone); each is computed once.
 
         Raises:
-            InputError: a category is empty.
+            InputError: an empty category, or none in the list.
         """
-        names = [readable(name) for name in ([self.config.category] if categories is None else categories)]
+        names = [readable(name) for name in wanted_categories(categories, self.config.category)]
         for name in names:
             if name not in self._known:
                 self._known[name] = ensemble_vectors(self.backbone, *self.sentences(name), normalise_each=True)

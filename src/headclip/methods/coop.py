@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from headclip.clip.backbone import Backbone
 from headclip.clip.text import end_positions
 from headclip.clip.vision import VisionRequest, VisionTokens
-from headclip.errors import BackboneError
 from headclip.methods.base import TrainableMethod, register
-from headclip.methods.ensembles import readable
+from headclip.methods.ensembles import readable, wanted_categories
 from headclip.methods.prompts import PLACEHOLDER
 from headclip.methods.similarity import ScoreSettings, SimilarityMethod, first_values
 
@@ -62,8 +61,7 @@ class CoOp(SimilarityMethod, TrainableMethod):
     def __init__(self, backbone: Backbone, config: CoOpConfig | None = None) -> None:
         super().__init__(backbone, config or CoOpConfig())
         text = backbone.require_text()
-        if backbone.tokenizer is None:
-            raise BackboneError(f"backbone '{backbone.name}' has no tokenizer, and prompts need one")
+        backbone.require_tokenizer()
         self.request.check(backbone.config.vision.layers)
         shape = (1 if self.config.shared_context else 2, self.config.n_context, text.config.width)
         self.context = first_values(shape, 0.02, self.config.seed, backbone.device)
@@ -82,9 +80,9 @@ class CoOp(SimilarityMethod, TrainableMethod):
         """(C, 2, E), one pair for each category (None: the configured one alone).
 
         Raises:
-            InputError: a category is empty, or too long for the text tower.
+            InputError: an empty category, one that is too long for the text tower, or none in the list.
         """
-        names = [readable(name) for name in ([self.config.category] if categories is None else categories)]
+        names = [readable(name) for name in wanted_categories(categories, self.config.category)]
         distinct = list(dict.fromkeys(names))
         sentences = [ending.replace("{}", name) for name in distinct for ending in self.config.endings]
         vectors = self._encode(sentences).unflatten(0, (len(distinct), 2))  # (distinct, 2, E)
@@ -92,8 +90,8 @@ class CoOp(SimilarityMethod, TrainableMethod):
 
     def _encode(self, endings: list[str]) -> Tensor:
         """The learnt context before each of the endings, which alternate normal and abnormal -> (T, E) unit."""
-        text, tokenizer, count = self.backbone.require_text(), self.backbone.tokenizer, self.config.n_context
-        assert tokenizer is not None
+        text, tokenizer = self.backbone.require_text(), self.backbone.require_tokenizer()
+        count = self.config.n_context
         ids = tokenizer([" ".join([PLACEHOLDER] * count + [ending]) for ending in endings]).to(self.backbone.device)
         words = text.token_embedding(ids).float()  # (T, L, W)
         pairs = self.context.expand(2, -1, -1).repeat(len(endings) // 2, 1, 1)  # (T, n, W)

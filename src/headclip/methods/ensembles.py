@@ -8,7 +8,7 @@ of WinCLIP (Jeong et al., CVPR 2023), domain-aware prompts of AnoVL (Deng et al.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -16,7 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
-from headclip.errors import BackboneError, InputError
+from headclip.clip.text import end_positions
+from headclip.errors import InputError
+
+_MATCH = 1e-5  # two text vectors closer than this name the same category
 
 # States. CLIP-AC and AdaCLIP use 7 normal and 5 abnormal ones, WinCLIP the same 7 and 4, AnoVL 7 and 7 of its own.
 NORMAL_STATES = (
@@ -129,6 +132,33 @@ def readable(category: str) -> str:
     return words
 
 
+def wanted_categories(categories: Sequence[str] | None, default: str = "object") -> list[str]:
+    """The categories to make text vectors for, as they were given; None stands for the default alone.
+
+    Raises:
+        InputError: a list without any.
+    """
+    names = [default] if categories is None else list(categories)
+    if not names:
+        raise InputError("no category; name what the images show, or leave it out")
+    return names
+
+
+def named_by(text: Tensor, known: Mapping[str, Tensor]) -> list[str] | None:
+    """The category of each entry of text vectors (2, E) or (B, 2, E), by the vectors (2, E) that are known of some.
+
+    None where an entry is nobody's.
+    """
+    names = []
+    for vectors in text.detach().float().reshape(-1, *text.shape[-2:]):
+        near = (name for name, own in known.items() if (own.to(vectors) - vectors).abs().max() < _MATCH)
+        name = next(near, None)
+        if name is None:
+            return None
+        names.append(name)
+    return names
+
+
 def compose(
     category: str,
     states: Sequence[str],
@@ -151,11 +181,10 @@ def compose(
 def sentence_vectors(backbone: Backbone, sentences: Sequence[str], chunk: int = 64) -> Tensor:
     """(T, E) text vectors as the tower gives them: not of unit length, float32, without gradients."""
     text = backbone.require_text()
-    if backbone.tokenizer is None:
-        raise BackboneError(f"backbone '{backbone.name}' has no tokenizer, and prompts need one")
+    tokenizer = backbone.require_tokenizer()
     with torch.inference_mode(False), torch.no_grad():  # vectors are kept, and may be used where gradients are taken
-        ids = backbone.tokenizer(list(sentences)).to(backbone.device)
-        ids = ids[:, : int(ids.argmax(dim=-1).max()) + 1]  # causal: what follows the longest sentence is never read
+        ids = tokenizer(list(sentences)).to(backbone.device)
+        ids = ids[:, : int(end_positions(ids).max()) + 1]  # causal: what follows the longest sentence is never read
         return torch.cat([text(part).float() for part in ids.split(chunk)])
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.text import end_positions
-from headclip.errors import BackboneError, InputError
+from headclip.errors import InputError
 
 PLACEHOLDER = "X"
 
@@ -40,8 +40,6 @@ class PromptLearner(nn.Module):
     ) -> None:
         super().__init__()
         text = backbone.require_text()
-        if backbone.tokenizer is None:
-            raise BackboneError(f"backbone '{backbone.name}' has no tokenizer, and prompts need one")
         layers = len(text.blocks)
         wrong = [layer for layer in deep_layers if not 1 <= layer <= layers]
         if wrong:
@@ -69,9 +67,9 @@ class PromptLearner(nn.Module):
 
     def _embed(self, backbone: Backbone, words: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Word embeddings (T, L, W) of sentences with placeholders before the words, and their token ids (T, L)."""
-        assert backbone.tokenizer is not None
+        tokenizer = backbone.require_tokenizer()
         sentences = [" ".join([PLACEHOLDER] * self.n_context + [word]) for word in words]
-        ids = backbone.tokenizer(sentences).to(backbone.device)
+        ids = tokenizer(sentences).to(backbone.device)
         with torch.no_grad():
             return backbone.require_text().token_embedding(ids).float(), ids
 

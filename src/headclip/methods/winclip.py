@@ -25,6 +25,7 @@ from headclip.methods.ensembles import (
     compose,
     ensemble_vectors,
     readable,
+    wanted_categories,
 )
 from headclip.methods.references import ReferenceMemory, reference_batches
 from headclip.methods.scoring import grid_to_map, joint_score, similarity, top_share_mean
@@ -110,9 +111,7 @@ class WinClip(Method):
         Raises:
             InputError: an empty category, or none in the list.
         """
-        names = [readable(name) for name in ([self.config.category] if categories is None else categories)]
-        if not names:
-            raise InputError("no category; name what the images show, or leave it out")
+        names = [readable(name) for name in wanted_categories(categories, self.config.category)]
         for name in dict.fromkeys(names):
             if name not in self._text:
                 self._text[name] = self._describe(name)
