@@ -23,7 +23,7 @@ from headclip.evaluation.metrics import PROTOCOLS
 from headclip.evaluation.outputs import FORMAT as EVALUATION
 from headclip.evaluation.outputs import RESULTS as EVALUATION_RESULTS
 from headclip.evaluation.scoring import DatasetResult
-from headclip.files import write_atomically
+from headclip.files import load_json, write_atomically
 from headclip.inference.detector import Detector
 from headclip.inference.run import Run
 
@@ -92,7 +92,7 @@ class Court:
     def record(self, judge: Judge, seed: int, dataset: Dataset) -> dict[str, Any] | None:
         """What is on record, None where nothing is or the dataset has other images by now."""
         try:
-            found = json.loads(self.record_path(judge, seed, dataset).read_text(encoding="utf-8"))
+            found = load_json(self.record_path(judge, seed, dataset))
         except (OSError, ValueError):
             return None
         same = found["listed"] == len(choose(dataset, self.settings.limit)) and found["level"] == dataset.info.level
@@ -153,7 +153,7 @@ def _no_scoring(progress: Progress) -> Progress:
 
 def _is_evaluation(folder: Path) -> bool:
     try:
-        found = json.loads((folder / EVALUATION_RESULTS).read_text(encoding="utf-8"))
+        found = load_json(folder / EVALUATION_RESULTS)
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("format") == EVALUATION

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from headclip.clip.layouts import unwrap
 from headclip.clip.torchscript import read_torchscript
 from headclip.errors import BackboneError
+from headclip.files import load_json
 
 # In order of preference: safetensors holds numbers and nothing else.
 HUGGINGFACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -128,10 +128,8 @@ def read_json(path: Path) -> dict[str, Any]:
         BackboneError: the file is missing or not a JSON object.
     """
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it is larger than {MAX_JSON >> 20} MiB")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path, MAX_JSON)
+    except (OSError, ValueError) as error:
         raise BackboneError(f"{path} cannot be read: {error}; download it again") from error
     if not isinstance(content, dict):
         raise BackboneError(f"{path} does not hold a JSON object; download it again")

@@ -15,7 +15,7 @@ from headclip.data.hashing import TrainingHashes, leakage, pixel_hash
 from headclip.errors import ImageError, InputError
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
-from headclip.files import results_in, write_atomically
+from headclip.files import load_json, results_in, write_atomically
 from headclip.inference.run_facts import as_facts
 from headclip.inference.shards import MERGED
 
@@ -99,7 +99,7 @@ def check_no_whole(out: Path) -> None:
         InputError: there is such an evaluation.
     """
     try:
-        found = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+        found = load_json(out / RESULTS)
     except (OSError, ValueError):
         return
     if isinstance(found, dict) and MERGED not in found:
