@@ -10,9 +10,19 @@ Example:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headclip.version import __version__
+
+if TYPE_CHECKING:  # type checkers see the names of `_WHERE` where they come from
+    from headclip.clip.weights import load_backbone
+    from headclip.data.datasets import datasets, open_dataset
+    from headclip.errors import HeadclipError
+    from headclip.inference.detector import Detector
+    from headclip.inference.exported import ExportedDetector
+    from headclip.inference.prediction import Prediction
+    from headclip.inference.tiles import TiledDetector
+    from headclip.methods import list_methods
 
 _WHERE = {
     "Detector": "headclip.inference.detector",
