@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli.common import Device, Precision, output, progress_output
+from headclip.cli import options as shared
+from headclip.cli.common import Device, Precision, output
+from headclip.cli.progress import plain_bars
 
 if TYPE_CHECKING:
     from headclip.data.discover import ImageFile
@@ -60,10 +61,8 @@ def compare(
         list[str] | None,
         typer.Option(metavar="[METHOD=]FILE", help="What headclip train learnt, for its method. Repeatable."),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="As in headclip predict.")] = "embedded",
-    category: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the images show, for methods that ask.")
-    ] = None,
+    backbone: shared.Backbone = "embedded",
+    category: shared.Category = None,
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", metavar="NAME=PATH", help="A labelled dataset, for ground truth. Repeatable."),
@@ -101,12 +100,10 @@ def compare(
         float | None, typer.Option(min=1.0, max=40.0, metavar="INCHES", help="Of the figure.  [default: at most 7.16]")
     ] = None,
     dpi: Annotated[int, typer.Option(min=50, max=1200, metavar="N", help="Dots per inch.")] = 300,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    precision: Annotated[Precision, typer.Option(help="In which numbers to compute.")] = Precision.auto,
-    image_size: Annotated[
-        int | None, typer.Option(min=32, metavar="N", help="Input size of the model, in pixels.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    device: shared.OnDevice = Device.auto,
+    precision: shared.InPrecision = Precision.auto,
+    image_size: shared.ImageSize = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Draw images, ground truth and the maps of several methods, or of finished runs, in one figure.
 
@@ -122,14 +119,14 @@ def compare(
     need_matplotlib()
     truths = TruthFinder([open_spec(spec) for spec in data or []], masks)
     folders = [entry for entry in inputs or [] if is_run_folder(Path(entry))]
-    shared = {"count": count, "scale": scale.value if scale else None, "limits": limits}
-    with progress_bar(quiet) as show:
+    chosen = {"count": count, "scale": scale.value if scale else None, "limits": limits}
+    with plain_bars(quiet) as show:
         if folders:
-            found, facts = _of_runs(inputs or [], folders, method, checkpoint, truths, choose, shared, show)
+            found, facts = _of_runs(inputs or [], folders, method, checkpoint, truths, choose, chosen, show)
         else:
             model = {"backbone": backbone, "category": category, "device": device.value, "precision": precision.value}
             found, facts = _of_methods(
-                inputs or [], method, checkpoint, {**model, "image_size": image_size}, truths, choose, shared, show
+                inputs or [], method, checkpoint, {**model, "image_size": image_size}, truths, choose, chosen, show
             )
     found = _retitle(found, titles)
     options = Options(style=style.value, outline=outline, names=names, width=width)
@@ -146,7 +143,7 @@ def _of_runs(
     checkpoint: Sequence[str] | None,
     truths: TruthFinder,
     choose: Choice | None,
-    shared: dict[str, Any],
+    chosen: dict[str, Any],
     show: Callable[[str, int, int], None],
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.errors import InputError
@@ -162,7 +159,7 @@ def _of_runs(
     runs = [Run.open(folder) for folder in folders]
     titles = run_titles([Path(folder) for folder in folders], runs, HEADINGS)
     rule: Rule = choose.value if choose else ("different" if len(runs) > 1 else "anomalous")
-    found = compare_runs(dict(zip(titles, runs, strict=True)), truths, rule=rule, progress=show, **shared)
+    found = compare_runs(dict(zip(titles, runs, strict=True)), truths, rule=rule, progress=show, **chosen)
     return found, {"runs": dict(zip(titles, map(str, folders), strict=True))}
 
 
@@ -173,7 +170,7 @@ def _of_methods(
     model: dict[str, Any],
     truths: TruthFinder,
     choose: Choice | None,
-    shared: dict[str, Any],
+    chosen: dict[str, Any],
     show: Callable[[str, int, int], None],
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.cli.figures_models import open_columns
@@ -183,7 +180,7 @@ def _of_methods(
     images = _images(inputs, truths)
     detectors: dict[str, Detector] = open_columns(method, list(checkpoints or []), **model)
     rule: Rule = choose.value if choose else "first"
-    found = compare_methods(detectors, images, truths, rule=rule, progress=show, **shared)
+    found = compare_methods(detectors, images, truths, rule=rule, progress=show, **chosen)
     return found, {"methods": {title: short_facts(detector.describe()) for title, detector in detectors.items()}}
 
 
@@ -267,20 +264,3 @@ def _report(out: Path, found: Comparison) -> None:
         values = ", ".join(f"{name} {value:.4f}" for name, value in facts.items())
         console.print(f"colours of {title} in map values: {values}", soft_wrap=True)
     console.print(f"{len(found.images)} of {found.candidates} images ({found.rule}): {out}", soft_wrap=True)
-
-
-@contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that shows each stage of the work on stderr."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=progress_output(), disable=quiet) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield show

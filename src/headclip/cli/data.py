@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headclip.cli.common import EXIT_FAILED, output, progress_output
+from headclip.cli.common import EXIT_FAILED, output
 from headclip.cli.options import Quiet
+from headclip.cli.progress import count_bar
 
 if TYPE_CHECKING:
     from headclip.data.check import CheckReport
@@ -72,7 +73,7 @@ def check(
 
     logging.getLogger("headclip.data.datasets").setLevel(logging.ERROR)  # the table says it all
     dataset = open_spec(data, lenient=True)
-    with _progress("Reading") as advance:
+    with count_bar("reading") as advance:
         report = check_dataset(dataset, pixels=not quick, progress=advance)
     _print_report(report, every)
     if not report.ok:
@@ -103,7 +104,7 @@ def synth(
     from headclip.data.synthetic.photographs import Photographs
     from headclip.data.write_synthetic import write_synthetic
 
-    with _progress("Rendering", quiet) as advance:
+    with count_bar("rendering", quiet) as advance:
         written = write_synthetic(
             out,
             count,
@@ -118,27 +119,6 @@ def synth(
     known = written.total - written.new
     if not quiet:
         output().print(f"{out}: {written.total:,} pictures, {written.new:,} new, {known:,} already there")
-
-
-class _progress:  # noqa: N801 - used as a function
-    """A progress bar on stderr that knows its total from the first step."""
-
-    def __init__(self, title: str, quiet: bool = False) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=progress_output(), transient=True, disable=quiet)
-        self._task = self._bar.add_task(title, total=None)
-
-    def __enter__(self) -> _progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
 
 
 def _print_report(report: CheckReport, every: bool) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli.common import Device, Precision, error_line, output, parse_settings
-from headclip.cli.compare import progress_bar
+from headclip.cli import options as shared
+from headclip.cli.common import Device, Precision, command_line, error_line, output, parse_settings
+from headclip.cli.progress import plain_bars
 
 if TYPE_CHECKING:
     from headclip.inference.detector import Detector
@@ -44,24 +42,16 @@ def inspect(
     backbone: Annotated[
         str | None, typer.Option(help="As in headclip predict.  [default: the checkpoint's, else embedded]")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(metavar="NAME", help="See headclip methods.  [default: the checkpoint's]")
-    ] = None,
-    category: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the images show, for methods that ask.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the method. Repeatable.")
-    ] = None,
+    method: shared.OneMethod = None,
+    category: shared.Category = None,
+    setting: shared.Settings = None,
     words: Annotated[int, typer.Option(min=1, max=50, metavar="N", help="Nearest words of each token.")] = 5,
     measure: Annotated[Measure, typer.Option(help="Distance between tokens and words.")] = Measure.euclidean,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    precision: Annotated[Precision, typer.Option(help="In which numbers to compute.")] = Precision.fp32,
-    image_size: Annotated[
-        int | None, typer.Option(min=32, metavar="N", help="Input size of the model, in pixels.")
-    ] = None,
+    device: shared.OnDevice = Device.auto,
+    precision: shared.InPrecision = Precision.fp32,
+    image_size: shared.ImageSize = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the inspection in DIR.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Draw head weights, words near the prompts, layers' contributions and the parts of scores.
 
@@ -73,7 +63,7 @@ def inspect(
 
     need_matplotlib()
     images = _images(image or [])
-    _check_out(out, overwrite)
+    earlier = _earlier(out, overwrite)
     detector = _detector(
         checkpoint,
         backbone,
@@ -85,16 +75,17 @@ def inspect(
         image_size=image_size,
     )
     left_out: dict[str, str] = {}
-    with progress_bar(quiet) as show:
+    with plain_bars(quiet) as show:
         show("inspecting", 0, len(images) + 1)
-        _clear(out)
+        for path in earlier:
+            path.unlink(missing_ok=True)
         writer = InspectionWriter(out, inspect_model(detector, count=words, measure=measure.value))
         for done, file in enumerate(images, start=1):
             show("inspecting", done, len(images) + 1)
             seen = _inspected(inspect_image, detector, file, left_out)
             if seen is not None:
                 writer.add(seen)
-        page = writer.finish(left_out, shlex.join(["headclip", *sys.argv[1:]]))
+        page = writer.finish(left_out, command_line())
         show("inspecting", len(images) + 1, len(images) + 1)
     for name, reason in left_out.items():
         error_line(f"left out {reason if name in reason else f'{name}: {reason}'}")
@@ -140,36 +131,22 @@ def _inspected(inspect_image: Any, detector: Detector, file: Any, left_out: dict
         return None
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    from headclip.errors import InputError
+def _earlier(out: Path, overwrite: bool) -> list[Path]:
+    """The files that an earlier inspection wrote, which are to be replaced.
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out needs a folder")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if _known_files(out) is None:
-        raise InputError(f"{out} is not empty and holds no inspection; choose an empty or a new folder")
+    Raises:
+        InputError: `out` is a file, holds something else, or an inspection that is not to be replaced.
+    """
+    from headclip.errors import InputError
+    from headclip.figures.page import FORMAT, JSON_FILE
+    from headclip.files import results_in
+
+    found = results_in(out, JSON_FILE, FORMAT, "inspection")
+    if found is None:
+        return []
     if not overwrite:
         raise InputError(f"{out} already holds an inspection; add --overwrite or choose another folder")
-
-
-def _known_files(out: Path) -> list[str] | None:
-    """The files that an earlier inspection wrote, or None where there was none."""
-    from headclip.figures.page import FORMAT, JSON_FILE
-
-    try:
-        found = json.loads((out / JSON_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        return None
-    return [name for name in found.get("files", []) if isinstance(name, str) and Path(name).name == name]
-
-
-def _clear(out: Path) -> None:
-    """Remove the figures of an earlier inspection, and nothing else."""
-    for name in _known_files(out) or []:
-        (out / name).unlink(missing_ok=True)
+    return [out / name for name in found.get("files", []) if isinstance(name, str) and Path(name).name == name]
 
 
 def _report(model: Any, page: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headclip.cli import options as shared
 from headclip.cli.common import EXIT_INTERRUPTED, Device, error_line, output, progress_output
 
 if TYPE_CHECKING:
@@ -39,16 +40,16 @@ def pretrain(
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Images to render and see; fixes the schedule. [64000]")
+        int | None, typer.Option(min=1, help="Images to render and see; fixes the schedule.  [default: 64000]")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step. [32]")] = None,
-    rate: Annotated[float | None, typer.Option(help="Peak learning rate. [0.0008]")] = None,
-    seed: Annotated[int | None, typer.Option(help="First values and rendered images. [1]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.  [default: 32]")] = None,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.0008]")] = None,
+    seed: Annotated[int | None, typer.Option(help="First values and rendered images.  [default: 1]")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    device: shared.OnDevice = Device.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render, at the lowest priority.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Pretrain on rendered image-caption pairs, with a patch-text term on the local stream.
 

@@ -45,6 +45,34 @@ def stage_bars(quiet: bool) -> Iterator[Stages]:
         yield show
 
 
+@contextmanager
+def plain_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows each stage of a short work, by its name, what is done of it and of how much."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=progress_output(), disable=quiet) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def count_bar(title: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows how much is done, of how much; the bar is gone at the end."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_output(), transient=True, disable=quiet) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def guarded(work: Callable[[Stages], T], quiet: bool) -> T:
     """Run with progress bars; an interruption says how to go on."""
     try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headclip.cli import judging_options as options
-from headclip.cli.common import output, progress_output
+from headclip.cli.common import output
 from headclip.cli.options import Quiet
+from headclip.cli.progress import count_bar
 
 if TYPE_CHECKING:
     from headclip.inference.run import Run
@@ -56,9 +58,15 @@ def rejudge(
     if not quiet:
         options.warn_of_overlap(judging.calibration, map(opened.image_path, opened.rows))
     known = _labels(opened, labels)
-    with _bar(quiet, len(opened.rows)) as advance:
+    numbers, total = itertools.count(1), len(opened.rows)
+    with count_bar("judging again", quiet) as show:
         done = judge_again(
-            run, chosen.criteria, calibration=chosen.calibration, note=chosen.note, labels=known, on_done=advance
+            run,
+            chosen.criteria,
+            calibration=chosen.calibration,
+            note=chosen.note,
+            labels=known,
+            on_done=lambda name: show(next(numbers), total),
         )
     if not quiet:
         _print(done.run, len(done.changed))
@@ -77,22 +85,6 @@ def _labels(run: Run, spec: str | None) -> dict[str, int] | None:
     if not known:
         raise InputError(f"{spec} has no label for any image of {run.folder}")
     return known
-
-
-def _bar(quiet: bool, total: int) -> Any:
-    """A context whose value counts one image at a time."""
-    from contextlib import contextmanager
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    @contextmanager
-    def show() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=progress_output(), disable=quiet) as bar:
-            task = bar.add_task("judging again", total=total)
-            yield lambda name: bar.advance(task)
-
-    return show()
 
 
 def _print(run: Run, changed: int) -> None:
