@@ -50,8 +50,10 @@ def plan_methods(methods: str | None, checkpoints: Sequence[str], settings: Sequ
         method_class(name)  # an unknown one is an error that lists all
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"--method names {', '.join(twice)} twice; to compare two trainings of one method, name it "
-                         "once and give --checkpoint A=FILE --checkpoint B=FILE")  # fmt: skip
+        raise InputError(
+            f"--method names {', '.join(twice)} twice; to compare two trainings of one method, name it once and give "
+            "--checkpoint A=FILE --checkpoint B=FILE"
+        )
     found = [_read_checkpoint(spec, names) for spec in checkpoints]
     stray = next((choice for choice in found if names and choice.method not in names), None)
     if stray is not None:

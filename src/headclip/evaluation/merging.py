@@ -177,8 +177,10 @@ class _Source:
 
     def _counter(self) -> Counter:
         """A `count_category` that merges the states of the parts instead of reading every image."""
-        located = {self._dataset.relative(record.path): self._rows[file.name].located
-                   for record, file in zip(self._records, self._names, strict=True)}  # fmt: skip
+        located = {
+            self._dataset.relative(record.path): self._rows[file.name].located
+            for record, file in zip(self._records, self._names, strict=True)
+        }
 
         def count(category: str, images: Sequence[JudgedImage]) -> Counted:
             state = merge_all(self._states(category))
