@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-import torch
 
 from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, check_exportable
@@ -81,7 +80,7 @@ def export_model(
             model=detector.describe() if calibration is None else {**detector.describe(), "calibration": calibration},
             patch=detector.patch,
             interface=INTERFACE,
-            versions=software_versions() | {"torch": torch.__version__} | _versions(engine),
+            versions=software_versions() | _versions(engine),
         )
         facts.save(paths[0])
         progress("comparing with the original")
@@ -89,7 +88,7 @@ def export_model(
         parity = measure_parity(detector, exported, images, source, tolerance)
         del exported  # lets go of the files, which Windows asks for
         if parity.ok:
-            ExportFacts(**{**vars(facts), "parity": parity.to_dict()}).save(paths[0])
+            replace(facts, parity=parity.to_dict()).save(paths[0])
             side_file(target).unlink(missing_ok=True)  # from here to the end, a half replaced export has none
             for path in [*paths, side_file(paths[0])]:
                 shutil.move(path, target.parent / path.name)

@@ -21,8 +21,6 @@ from headclip.methods.base import Method, list_methods, method_class
 from headclip.methods.scoring import joint_score, map_operator
 from headclip.methods.similarity import SimilarityMethod
 
-OUTPUTS = ("anomaly_map", "score", "global_score", "local_score")
-
 
 class GraphTower(VisionTower):
     """A tower's own parameters, with patches and position embeddings in operations that take symbolic sizes."""
@@ -99,7 +97,7 @@ class ExportGraph(nn.Module):
         self.least = least_patches(self.image_size, self.patch, detector.least_side)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, H, W, 3) uint8, any B, H and W -> map (B, H, W) and three scores (B,) in [0, 1], in OUTPUTS' order."""
+        """(B, H, W, 3) uint8, any B, H and W -> map (B, H, W) and three scores (B,) in [0, 1], ordered as OUTPUTS."""
         height, width = images.shape[1], images.shape[2]
         rows, columns = self.grid(height, width)
         pixels = self.pixels(images, rows, columns)
