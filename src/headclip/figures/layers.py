@@ -44,7 +44,6 @@ def layers_figure(seen: ImageInspection) -> Figure:
     """For each part of the local stream its contribution to the logit, and the map without it."""
     layers = seen.layers
     assert layers is not None
-    columns = 1 + len(layers.parts)
     blocks = ceil(len(layers.parts) / (_MOST_COLUMNS - 1))
     columns = 1 + ceil(len(layers.parts) / blocks)
     height_of, width_of = seen.image.shape[:2]

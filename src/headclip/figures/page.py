@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,7 @@ class InspectionWriter:
         facts = plain(seen, _PIXELS)
         facts["height"], facts["width"] = seen.image.shape[:2]
         self.facts.append(facts)
-        empty = np.empty((0, 0), np.float32)
-        shown.seen = _without_pixels(seen, empty)
+        shown.seen = _without_pixels(seen)
         self.images.append(shown)
 
     def finish(self, left_out: Mapping[str, str], command: str = "") -> Path:
@@ -156,10 +155,9 @@ class InspectionWriter:
         )
 
 
-def _without_pixels(seen: ImageInspection, empty: NDArray[np.float32]) -> ImageInspection:
-    from dataclasses import replace
-
-    return replace(seen, image=np.empty((0, 0, 3), np.uint8), anomaly_map=empty)
+def _without_pixels(seen: ImageInspection) -> ImageInspection:
+    """Without what is drawn by then, and large."""
+    return replace(seen, image=np.empty((0, 0, 3), np.uint8), anomaly_map=np.empty((0, 0), np.float32))
 
 
 def _plain_name(name: str) -> str:
