@@ -193,6 +193,22 @@ def test_what_a_tower_cannot_grow_into():
         grow(shallow, replace(shallow.config, vision=replace(vision, layers=vision.layers - 1)))
 
 
+def test_a_run_that_diverges_keeps_its_last_sound_weights(tmp_path, monkeypatch):
+    trainer = pretrainer()
+    losses = trainer.losses
+
+    def diverging(batch):
+        found = losses(batch)
+        return replace(found, total=found.total * float("nan")) if trainer.step == 2 else found
+
+    monkeypatch.setattr(trainer, "losses", diverging)
+    with pytest.raises(InputError, match=r"the gradient is nan in step 3 .*lower the learning rate"):
+        trainer.run(tmp_path, workers=0)
+    state = load_torch(tmp_path / "state.pt")
+    assert state["step"] == 2
+    assert all(torch.isfinite(value).all() for value in [*state["model"].values(), *state["average"].values()])
+
+
 def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(tmp_path, monkeypatch):
     whole = pretrainer()
     whole.run(tmp_path / "whole", workers=0)

@@ -171,7 +171,11 @@ class Pretrainer:
         return loss
 
     def advance(self, batch: PretrainBatch) -> PretrainLosses:
-        """One optimiser step."""
+        """One optimiser step.
+
+        Raises:
+            InputError: the gradient is not finite; the weights, and with them what is saved, stay as they were.
+        """
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = self.rate(self.step) * group["share"]
@@ -179,7 +183,12 @@ class Pretrainer:
         for optimiser in self.optimisers:  # the student's heads too
             optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.clip_gradient)
+        norm = torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.clip_gradient)
+        if not torch.isfinite(norm):
+            raise InputError(
+                f"the gradient is {float(norm)} in step {self.step + 1} (loss {float(losses.total.detach())}); "
+                "lower the learning rate, or set the recipe's precision to fp32"
+            )
         with uninterrupted():  # a state that is saved is that of a whole number of steps
             self._apply_gradients()
         return losses
