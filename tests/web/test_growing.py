@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -115,6 +116,23 @@ def test_watching_in_the_server(client, folder, tmp_path):
     assert site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None}
     assert site.get(f"/runs/results/thumb/{data['ids'][0]}").status_code == 200
     assert "Watching <b>line</b>" in site.get("/runs/results").text
+
+
+def test_whatever_happens_once_a_folder_is_watched_on(client, folder, tmp_path, monkeypatch):
+    watch = watch_of(folder, tmp_path / "results")
+    look, trouble = watch.look, threading.Event()
+
+    def stumbling(detector, writer):
+        if not trouble.is_set():
+            raise ValueError("nobody thought of this")
+        return look(detector, writer)
+
+    monkeypatch.setattr(watch, "look", stumbling)
+    site = client(detector=FakeDetector(), watch=watch)
+    until(lambda: site.get("/v1/ready").json()["watch"]["error"] == "ValueError; the server's log says more")
+    trouble.set()
+    (folder / "part.png").write_bytes(encoded())
+    until(lambda: site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None})
 
 
 def test_mistakes_show_at_the_start(folder, tmp_path):

@@ -96,8 +96,9 @@ class Watch:
                 try:
                     self.look(detector, writer)
                     self._count(writer, None)
-                except (HeadclipError, OSError) as error:  # a full disk, a share that went away: it may come back
-                    _log.error("watching %s: %s", self.folder, error)
+                except Exception as error:  # a full disk, a share that went away: it may come back
+                    is_known = isinstance(error, (HeadclipError, OSError))
+                    _log.error("watching %s: %s", self.folder, error, exc_info=None if is_known else error)
                     self._count(writer, type(error).__name__ + "; the server's log says more")
                 self._stop.wait(self._interval)
 
