@@ -178,6 +178,8 @@ def test_folders_of_one_name_are_not_one_dataset(target, tmp_path, name, same):
 def test_a_damaged_training_record():
     with pytest.raises(InputError, match="damaged"):
         TrainingHashes.from_metadata({"name": "a", "looks": {"x": "no hex"}})
+    with pytest.raises(InputError, match="64 bits"):
+        TrainingHashes.from_metadata({"name": "a", "looks": {"x": "1" + 16 * "0"}})
 
 
 @pytest.mark.realdata

@@ -106,6 +106,8 @@ class TrainingHashes:
         try:
             names = data.get("names") or ([data["name"]] if data.get("name") else [])
             looks = {str(path): int(value, 16) for path, value in dict(data.get("looks", {})).items()}
+            if not all(0 <= value < 1 << 64 for value in looks.values()):
+                raise ValueError("a perceptual hash has 64 bits")
             return cls(tuple(str(name) for name in names), dict(data.get("files", {})), looks)
         except (TypeError, ValueError) as error:
             raise InputError(f"the training record of the checkpoint is damaged: {error}") from None
