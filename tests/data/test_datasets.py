@@ -313,6 +313,13 @@ def test_jpeg_specks_are_not_anomalous(tmp_path):
     np.testing.assert_array_equal(data.mask(data.records[0], (10, 12)), stored > 127)
 
 
+def test_a_dataset_is_shown_in_a_line(tmp_path):
+    write("headct", tmp_path)
+    shown = repr(open_dataset("headct", tmp_path))
+    assert "title='HeadCT'" in shown
+    assert "ImageRecord" not in shown
+
+
 def test_headct_list(tmp_path):
     write("headct", tmp_path)
     (tmp_path / "labels.csv").write_text("id, hemorrhage\n0, 1\n1, 0\n9, 1\n")

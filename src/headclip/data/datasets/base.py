@@ -61,8 +61,8 @@ class Dataset:
 
     info: DatasetInfo
     root: Path
-    records: list[ImageRecord]
-    findings: tuple[Finding, ...] = ()
+    records: list[ImageRecord] = field(repr=False)  # thousands
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.records)
