@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headclip.data.datasets.base import DatasetInfo
 from headclip.data.datasets.registry import dataset
-from headclip.data.layouts import read_mvtec
+from headclip.data.layouts import first_folder, read_mvtec
 from headclip.data.reading import Reading
 
 
@@ -40,5 +40,4 @@ from headclip.data.reading import Reading
 )
 def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
     """MVTec folders, in `root` or in the folder that the archive is named after."""
-    inner = root / "mvtec_anomaly_detection"
-    read_mvtec(reading, inner if inner.is_dir() else root, info.categories)
+    read_mvtec(reading, first_folder(root, "mvtec_anomaly_detection") or root, info.categories)

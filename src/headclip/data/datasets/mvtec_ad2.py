@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headclip.data.datasets.base import DatasetInfo
 from headclip.data.datasets.registry import dataset
-from headclip.data.layouts import read_mvtec
+from headclip.data.layouts import first_folder, read_mvtec
 from headclip.data.reading import Reading
 
 
@@ -24,6 +24,5 @@ from headclip.data.reading import Reading
 )
 def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
     """As MVTec AD, but the masks lie inside the test folder."""
-    inner = root / "mvtec_ad_2"
-    base = inner if inner.is_dir() else root
+    base = first_folder(root, "mvtec_ad_2") or root
     read_mvtec(reading, base, info.categories, test="test_public", truth="test_public/ground_truth")

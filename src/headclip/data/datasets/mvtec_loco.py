@@ -7,7 +7,7 @@ from pathlib import Path
 from headclip.data.datasets.base import DatasetInfo
 from headclip.data.datasets.registry import dataset
 from headclip.data.discover import find_images
-from headclip.data.layouts import add_masked, report_unused, subfolders
+from headclip.data.layouts import add_masked, first_folder, report_unused, subfolders
 from headclip.data.reading import Reading
 
 
@@ -31,8 +31,7 @@ from headclip.data.reading import Reading
 )
 def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
     """The masks of an image are the files of a folder that has its name."""
-    inner = root / "mvtec_loco_anomaly_detection"
-    base = inner if inner.is_dir() else root
+    base = first_folder(root, "mvtec_loco_anomaly_detection") or root
     single = (base / "test").is_dir()
     for folder in [base] if single else subfolders(base):
         if not (folder / "test").is_dir():

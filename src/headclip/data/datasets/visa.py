@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headclip.data.datasets.base import DatasetInfo
 from headclip.data.datasets.registry import dataset
-from headclip.data.layouts import read_mvtec
+from headclip.data.layouts import first_folder, read_mvtec
 from headclip.data.manifest import read_manifest
 from headclip.data.reading import Reading
 
@@ -44,4 +44,4 @@ def read(root: Path, reading: Reading, info: DatasetInfo) -> None:
     if (root / SPLIT).is_file():
         read_manifest(reading, root / SPLIT, base=root)
     else:
-        read_mvtec(reading, root / "1cls" if (root / "1cls").is_dir() else root, info.categories)
+        read_mvtec(reading, first_folder(root, "1cls") or root, info.categories)
