@@ -12,19 +12,9 @@ from typing import Any
 
 from headclip.data.datasets import find_dataset
 from headclip.errors import InputError
+from headclip.evaluation.metrics.figures import ALL_METRICS
 
-METRICS = (
-    "image_auroc",
-    "image_ap",
-    "image_f1",
-    "image_mad",
-    "pixel_auroc",
-    "pixel_aupro",
-    "pixel_ap",
-    "pixel_f1",
-    "pixel_iou",
-    "pixel_mad",
-)
+METRICS = ALL_METRICS
 """Every metric that a figure may have, in the order of the paper's tables. All values are in percent."""
 
 AVERAGE = "average"
