@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,9 @@ from torch.utils.data import Dataset
 from headclip.clip.preprocess import resize, resize_mask
 from headclip.data.datasets import Dataset as LabelledDataset
 from headclip.data.decode import decode
-from headclip.data.folders import ImageRecord, read_dataset, read_mask
+from headclip.data.folders import read_dataset
 from headclip.data.hashing import perceptual_hash
+from headclip.data.records import ImageRecord, read_mask, record_mask
 from headclip.data.synthetic import SyntheticDataset
 from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import ImageError, InputError
@@ -50,6 +52,10 @@ class TrainingSet(Protocol):
     def describe(self) -> dict[str, Any]:
         """Name, size and fingerprint, for the checkpoint."""
         ...
+
+
+MaskOf = Callable[[ImageRecord, tuple[int, int]], NDArray[np.bool_] | None]
+"""From a record and the size of its image to the mask; None where the anomalous pixels are not known."""
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
@@ -111,14 +117,7 @@ class FolderTrainingSet(Dataset[TrainingItem]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> TrainingItem:
-        record = self.records[index]
-        image = _pixels(record.path)
-        size = (self.size, self.size)
-        mask = torch.zeros(size, dtype=torch.bool)
-        if record.mask is not None:
-            mask = resize_mask(read_mask(record.mask, size=image.shape[:2]), size)
-        known = record.mask is not None or record.label == 0
-        return TrainingItem(resize(image, size), mask, int(record.label or 0), known, record.category or "object")
+        return labelled_item(self.records[index], record_mask, self.size)
 
     def describe(self) -> dict[str, Any]:
         return self._description
@@ -146,13 +145,7 @@ class DatasetTrainingSet(Dataset[TrainingItem]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> TrainingItem:
-        record = self.records[index]
-        image = _pixels(record.path)
-        size = (self.size, self.size)
-        found = self.dataset.mask(record, image.shape[:2])
-        mask = torch.zeros(size, dtype=torch.bool) if found is None else resize_mask(found, size)
-        known = found is not None
-        return TrainingItem(resize(image, size), mask, int(record.label or 0), known, record.category or "object")
+        return labelled_item(self.records[index], self.dataset.mask, self.size)
 
     def describe(self) -> dict[str, Any]:
         return self._description
@@ -161,6 +154,20 @@ class DatasetTrainingSet(Dataset[TrainingItem]):
     def _description(self) -> dict[str, Any]:
         paths = {self.dataset.relative(record.path): record.path for record in self.records}
         return describe_files(self.dataset.name, paths)
+
+
+def labelled_item(record: ImageRecord, mask_of: MaskOf, side: int) -> TrainingItem:
+    """A labelled image and its mask as a square of `side` px.
+
+    Raises:
+        ImageError: the image or its mask cannot be read any more.
+    """
+    image, size = _pixels(record.path), (side, side)
+    found = mask_of(record, (image.shape[0], image.shape[1]))
+    mask = torch.zeros(size, dtype=torch.bool) if found is None else resize_mask(found, size)
+    return TrainingItem(
+        resize(image, size), mask, int(record.label or 0), found is not None, record.category or "object"
+    )
 
 
 def describe_files(name: str, paths: dict[str, Path]) -> dict[str, Any]:
