@@ -29,7 +29,7 @@ from headclip.web.limits import Limits
 from headclip.web.live import LiveRun
 from headclip.web.marks import MarksError
 from headclip.web.metrics import Metrics
-from headclip.web.runs import NoSuchImageError, RunView, open_runs
+from headclip.web.runs import NoSuchImageError, RunView, free_key, open_runs
 from headclip.web.service import Service
 from headclip.web.site import Site
 from headclip.web.watch import Watch
@@ -116,22 +116,20 @@ def _open_site(options: AppOptions, service: Service | None) -> Site:
         return site
     if options.live is not None:
         options.live.start(service.batcher, options.judging)
-        site.live_key = _add(site, options.live.folder, "live", options.judging)
+        site.live_key = _add(site, options.live.folder, options.judging)
     if options.watch is not None:
         options.watch.start(service.batcher, options.judging)
-        site.watch_key = _add(site, options.watch.out, printable(options.watch.out.resolve().name), options.judging)
+        site.watch_key = _add(site, options.watch.out, options.judging)
         site.watched = printable(options.watch.folder.name)
     return site
 
 
-def _add(site: Site, folder: Path, name: str, judging: Judging) -> str:
+def _add(site: Site, folder: Path, judging: Judging) -> str:
     """Put a growing run on the site, unless it is there already."""
     for key, view in site.runs.items():
         if view.folder.resolve() == folder.resolve():
             return key
-    key = next(iter(open_runs([folder]))) if name != "live" else "live"
-    while key in site.runs:
-        key += "-2"
+    key = free_key(folder, site.runs)
     site.runs[key] = RunView(folder, key, judging)
     return key
 

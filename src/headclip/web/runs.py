@@ -6,7 +6,7 @@ import hashlib
 import re
 import statistics
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -157,12 +157,18 @@ def open_runs(folders: Sequence[Path], judging: Judging | None = None) -> dict[s
         if folder.resolve() in seen:
             raise InputError(f"{folder} is given twice")
         seen.add(folder.resolve())
-        stem = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:40] or "run"
-        key, number = stem, 2
-        while key in views:
-            key, number = f"{stem}-{number}", number + 1
+        key = free_key(folder, views)
         views[key] = RunView(folder, key, judging)
     return views
+
+
+def free_key(folder: Path, taken: Container[str]) -> str:
+    """A short name for addresses, after a folder, that no other run has."""
+    stem = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:40] or "run"
+    key, number = stem, 2
+    while key in taken:
+        key, number = f"{stem}-{number}", number + 1
+    return key
 
 
 def _scale(run: Run) -> Scale:
