@@ -10,6 +10,15 @@ from headclip.evaluation.metrics import Figures, macro_average
 from headclip.evaluation.scoring import DatasetResult, centred_intervals, mean_replicates
 
 
+def average_title(count: int, domain: str) -> str:
+    """What tables call a mean over so many datasets of a domain.
+
+    >>> average_title(2, "medical"), average_title(3, "any")
+    ('average of 2 medical datasets', 'average of 3 datasets')
+    """
+    return f"average of {count} {'' if domain == 'any' else f'{domain} '}datasets"
+
+
 @dataclass(frozen=True, eq=False)
 class Average:
     """Of one method over all datasets of a domain. figures and intervals: under one protocol."""
@@ -24,7 +33,7 @@ class Average:
     @property
     def title(self) -> str:
         """What tables call it."""
-        return f"average of {len(self.results)} {'datasets' if self.domain == 'any' else self.domain + ' datasets'}"
+        return average_title(len(self.results), self.domain)
 
     @property
     def leaking(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from headclip.csv_text import CsvText
 from headclip.errors import InputError
+from headclip.evaluation.averages import average_title
 from headclip.evaluation.bootstrap import Comparison, Replicates, compare
 from headclip.evaluation.metrics import ALL_METRICS
 from headclip.evaluation.scoring import DatasetResult, mean_replicates
@@ -67,9 +68,8 @@ def _compare_averages(results: Sequence[DatasetResult]) -> list[MethodComparison
             pairs = [(first[key], second[key]) for key in first if key in second]
             pairs = [pair for pair in pairs if not _difference_of_images(*pair)]
             if len(pairs) > 1:
-                title = f"average of {len(pairs)} {'datasets' if domain == 'any' else domain + ' datasets'}"
                 one, two = (mean_replicates([pair[side].replicates for pair in pairs]) for side in (0, 1))
-                found.append(_paired(("", title, name, other), one, two))
+                found.append(_paired(("", average_title(len(pairs), domain), name, other), one, two))
     return found
 
 
