@@ -36,7 +36,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib"
 
 _DEPTHS = (8, 10, 12, 14, 16)
 _LEAST_RANGE = 1e-300  # of values to be stretched: 255 by less is more than a number holds
-_INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION_TAG = 0x0112
 _PHOTOMETRIC_TAG, _SAMPLE_BITS_TAG, _MAX_VALUE_TAG = 262, 258, 281
 
@@ -125,8 +125,8 @@ def as_rgb(
 def to_rgb(image: Image.Image, *, background: int = 255) -> NDArray[np.uint8]:
     """The loaded `image`, of any Pillow mode, as upright (H, W, 3) uint8 (see the module's choices)."""
     orientation = _orientation(image)
-    if image.mode in _INTEGER_MODES:
-        pixels = _three_channels(_scale_integers(np.asarray(image), _stated_maximum(image), _is_inverted(image)))
+    if image.mode in INTEGER_MODES:
+        pixels = _three_channels(_scale_integers(np.asarray(image), _stated_maximum(image), is_inverted(image)))
     elif image.mode == "F":
         pixels = _three_channels(_scale_floats(np.asarray(image)))
     elif image.has_transparency_data:
@@ -266,7 +266,7 @@ def _stated_maximum(image: Image.Image) -> int | None:
     return (1 << depth) - 1 if depth < 16 else None
 
 
-def _is_inverted(image: Image.Image) -> bool:
+def is_inverted(image: Image.Image) -> bool:
     """True for a TIFF whose 0 is white, which Pillow inverts for 8 bits only."""
     return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0
 

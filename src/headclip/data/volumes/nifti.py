@@ -101,8 +101,8 @@ def open_nifti(path: Path, state: tuple[int, int], options: VolumeOptions) -> tu
         if not _is_gzip(path) and path.stat().st_size < size:
             raise ImageError(f"the header claims {_times(shape)} voxels, {size:,} bytes; the file has fewer")
         slope, intercept = _scaling(header)
-        clean, affine, notes = _clean_header(nibabel, header, shape)
-        grid = _grid(nibabel, shape, clean.binaryblock, affine, header.get_zooms()[:3], options)
+        clean, affine, notes = _clean_header(header, shape)
+        grid = _grid(nibabel, shape, clean.binaryblock, affine, options)
     count = grid.shape[grid.axis]
     if count > MAX_SLICES:
         raise ImageError(f"{count:,} slices are more than {MAX_SLICES:,}")
@@ -188,7 +188,7 @@ def _scaling(header: Any) -> tuple[float, float]:
     return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
 
 
-def _clean_header(nibabel: Any, header: Any, shape: tuple[int, int, int]) -> tuple[Any, Any, tuple[str, ...]]:
+def _clean_header(header: Any, shape: tuple[int, int, int]) -> tuple[Any, Any, tuple[str, ...]]:
     """The header of the anomaly volume: of the file's own fields only those on the place in space."""
     clean = type(header)()
     _describe(clean, shape, header.get_zooms()[:3])
@@ -224,7 +224,6 @@ def _grid(
     shape: tuple[int, int, int],
     header: bytes,
     affine: NDArray[np.float64],
-    zooms: tuple[float, ...],
     options: VolumeOptions,
 ) -> Grid:
     """Which axis of the file is which of the patient's, and which way each runs."""

@@ -19,7 +19,8 @@ from headclip.data.volumes.dicom import (
     require_pydicom,
 )
 from headclip.data.volumes.model import MAX_SLICES, Grid
-from headclip.data.volumes.nifti import output_header, quietly
+from headclip.data.volumes.nifti import output_header
+from headclip.data.volumes.quiet import quietly
 from headclip.errors import ImageError
 
 _EVEN = 0.01  # gaps that differ by less than this share of the mean are even

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from headclip.data.decode import check_size, to_rgb, warnings_lock
+from headclip.data.decode import INTEGER_MODES, check_size, is_inverted, to_rgb, warnings_lock
 from headclip.data.volumes.model import MAX_SLICES
 from headclip.data.volumes.window import Window, percentile_window, sampled
 from headclip.errors import ImageError
@@ -23,7 +23,7 @@ from headclip.errors import ImageError
 EXTENSIONS = frozenset({".tif", ".tiff"})
 _SUBFILE_TAG = 254
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 p. 36
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_DEEP_MODES = (*INTEGER_MODES, "F")
 _lock = threading.RLock()
 
 
@@ -99,8 +99,7 @@ def _window_of(source: TiffSource, max_pixels: int) -> Window:
 def _values(image: Image.Image) -> NDArray[np.generic]:
     """(H, W) as stored, upright as far as white is concerned: a TIFF whose 0 is white is inverted."""
     values = np.array(image)
-    inverted = getattr(image, "tag_v2", {}).get(262) == 0
-    return -values.astype(np.float64) if inverted else values
+    return -values.astype(np.float64) if is_inverted(image) else values
 
 
 @contextmanager
