@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.errors import InputError
-from headclip.evaluation.metrics.per_image import CoarseBins, ImageCounts
+from headclip.evaluation.metrics.per_image import ImageCounts
 from headclip.evaluation.metrics.state import PixelState, empty_state, merge
 from headclip.files import parse_json
 
@@ -127,9 +127,6 @@ def merge_all(states: Iterable[PixelState]) -> PixelState:
 
 class StateCounts(ImageCounts):
     """`ImageCounts` filled from the states of images instead of their maps; the result is the same."""
-
-    def __init__(self, bins: CoarseBins) -> None:
-        super().__init__(bins)
 
     def add(self, state: PixelState) -> None:
         """Add one image, by its own state, whose level is at most that of the bins."""

@@ -115,7 +115,7 @@ def _draw(result: DatasetResult, level: str, curves: dict[str, Curves], path: Pa
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots(1, len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
-        _axis(axis, kind, level)
+        _axis(axis, kind)
         for number, (name, found) in enumerate(curves.items()):
             x, y = getattr(found, kind)
             if len(x):
@@ -137,7 +137,7 @@ def _drawstyle(kind: str) -> str:
     return "steps-pre" if kind == "pr" else "default"
 
 
-def _axis(axis: Any, kind: str, level: str) -> None:
+def _axis(axis: Any, kind: str) -> None:
     rate = "false-positive rate"
     labels = {"roc": (rate, "true-positive rate"), "pr": ("recall", "precision"), "pro": (rate, "region overlap")}
     axis.set(xlabel=labels[kind][0], ylabel=labels[kind][1], title=kind.upper(), ylim=(-0.02, 1.02))

@@ -100,7 +100,7 @@ def judge_dataset(
             writers[label] = writer
             recorders[label] = Recorder(detector, dataset, by_name, writer, options)
         session = _Session(groups, by_name, recorders, options)
-        session.judge(labelled, len(labelled), progress, partial(_delegate, elsewhere, dataset) if elsewhere else None)
+        session.judge(labelled, progress, partial(_delegate, elsewhere, dataset) if elsewhere else None)
         for label, writer in writers.items():
             writer.finish(RUN_PAGE, {"dataset": dataset.name, "label": label})
         return {label: [recorder.result(file) for file in names.files] for label, recorder in recorders.items()}
@@ -129,7 +129,7 @@ def judge_files(
 
     records: by the names of the files; recorders: by the labels of the detectors in `groups`.
     """
-    _Session(groups, records, recorders, options).judge(files, len(files), lambda done, total, failed: None)
+    _Session(groups, records, recorders, options).judge(files, lambda done, total, failed: None)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,6 @@ class _Session:
     def judge(
         self,
         files: list[ImageFile],
-        images: int,
         progress: Progress,
         delegate: Callable[..., None] | None = None,
     ) -> None:
@@ -170,7 +169,7 @@ class _Session:
             file.name: [name for name, known in self.recorders.items() if not known.is_done(file)] for file in files
         }
         todo = [file for file in files if wanted[file.name]]
-        total, lost = images * len(self.recorders), 0
+        total, lost = len(files) * len(self.recorders), 0
         done = total - sum(map(len, wanted.values()))
         progress(done, total, lost)
 

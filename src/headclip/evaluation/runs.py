@@ -86,7 +86,7 @@ def evaluate_runs(
                     options.scoring,
                     leakage=shared[id(run), id(dataset)],
                     limit=options.limit,
-                    extra_notes=[*lost, *_run_notes(run, dataset, rows, scale)],
+                    extra_notes=[*lost, *_run_notes(run, rows, scale)],
                     progress=scoring_progress(progress, dataset),
                 )
             )
@@ -187,7 +187,7 @@ def _resolution(run: Run, options: Options) -> Resolution:
     return "tower" if kept == "tower" else options.scale
 
 
-def _run_notes(run: Run, dataset: Dataset, rows: Mapping[Path, Row], scale: Resolution) -> list[str]:
+def _run_notes(run: Run, rows: Mapping[Path, Row], scale: Resolution) -> list[str]:
     notes = [] if run.finished else [f"the run {run.name} was not finished"]
     used = {row.path for row in rows.values()}
     others = [row.path for row in run.rows if row.path not in used]
