@@ -105,8 +105,6 @@ def _checkpoint_line(facts: Mapping[str, Any]) -> str:
 
 def results_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything, as JSON."""
-    left_out = ("resume", "overwrite", "shard")
-    options = {key: value for key, value in vars(evaluation.options).items() if key not in left_out}
     return {
         "format": FORMAT,
         "status": "finished",
@@ -114,13 +112,19 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": round(evaluation.seconds, 1),
         "command": evaluation.command,
         "arguments": evaluation.arguments,
-        "options": options | {"resolution": evaluation.options.scale},
+        "options": options_json(evaluation) | {"resolution": evaluation.options.scale},
         "versions": versions(),
         "results": [_result_json(result) for result in evaluation.results],
         "averages": [_average_json(average) for average in averages(evaluation.results, evaluation.options.protocol)],
         "comparisons": [comparison.json() for comparison in compare_results(evaluation.results)],
         **evaluation.extra,
     }
+
+
+def options_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The options on which results depend."""
+    left_out = ("resume", "overwrite", "shard")
+    return {key: value for key, value in vars(evaluation.options).items() if key not in left_out}
 
 
 def _result_json(result: DatasetResult) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from headclip.evaluation.counts import DAMAGE
 from headclip.evaluation.fingerprint import record_line
 from headclip.evaluation.judged import JudgedImage, name_images
 from headclip.evaluation.metrics.state import PixelState
-from headclip.evaluation.outputs import RESULTS, short_facts, versions
+from headclip.evaluation.outputs import RESULTS, options_json, short_facts, versions
 from headclip.evaluation.scoring import Counted, Counter, DatasetResult, count_category
 from headclip.evaluation.worst import worst_images
 from headclip.files import write_atomically
@@ -159,12 +159,6 @@ class PartWriter:
             "datasets": self._datasets,
         }
         write_atomically(self._folder / RESULTS, json.dumps(as_facts(content), indent=2) + "\n")
-
-
-def options_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The options on which results depend."""
-    left_out = ("resume", "overwrite", "shard")
-    return {key: value for key, value in vars(evaluation.options).items() if key not in left_out}
 
 
 def part_folder(folder: Path, dataset: str, number: int) -> Path:
