@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headclip.csv_text import CsvText
 from headclip.data.synthetic import Sample, SyntheticDataset
 from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.renderer import RENDERER_VERSION
@@ -77,6 +78,7 @@ def write_synthetic(
                 new += 1
             if progress is not None:
                 progress(index + 1)
+    _write_rows(folder, rows)  # in order
     _write_captions(folder, rows)
     return Written(len(rows), new)
 
@@ -139,9 +141,8 @@ def _write_rows(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
 
 
 def _write_captions(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _FIELDS, extrasaction="ignore", lineterminator="\n")
+    text = CsvText()
+    writer = csv.DictWriter(text, _FIELDS, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows[index] for index in sorted(rows))
-    _write_rows(folder, rows)
     write_atomically(folder / CAPTIONS, text.getvalue())
