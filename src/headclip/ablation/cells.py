@@ -13,12 +13,10 @@ from headclip.errors import InputError
 from headclip.evaluation.metrics import ALL_METRICS, image_metrics, macro_average
 from headclip.evaluation.metrics import Figures as Found
 from headclip.evaluation.published import Figure, published
+from headclip.evaluation.tables import IMAGE_COLUMNS, PIXEL_COLUMNS
 from headclip.methods.base import TrainableMethod, method_class
 
-LEVELS = {
-    "image": ("image_auroc", "image_ap", "image_f1", "image_mad"),
-    "pixel": ("pixel_auroc", "pixel_aupro", "pixel_ap", "pixel_f1", "pixel_iou", "pixel_mad"),
-}
+LEVELS = {"image": IMAGE_COLUMNS, "pixel": PIXEL_COLUMNS}
 MEAN_OF = "average"
 """The dataset of a cell that averages over several."""
 RATIO_AXIS = "joint score ratio"

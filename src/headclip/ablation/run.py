@@ -159,8 +159,13 @@ def _report(
     by_key = {dataset_key(dataset): dataset for dataset in datasets}
     protocol = options.judging.protocol
 
+    known: dict[tuple[str, int, str], dict[str, Any] | None] = {}  # rows that differ in the ratio alone read the same
+
     def read(row: Row, seed: int, key: str) -> dict[str, Any] | None:
-        return court.record(row.judge, seed, by_key[key])
+        place = (row.judge.key, seed, key)
+        if place not in known:
+            known[place] = court.record(row.judge, seed, by_key[key])
+        return known[place]
 
     cells = make_cells(plan, options.seeds, list(by_key), read, protocol)
     ratio = ratio_plan(plan, RATIOS) if plan.ablation.ratio else None
