@@ -210,6 +210,23 @@ def test_a_category_of_normals_only_has_no_figures_and_does_not_count(root, tmp_
     assert any("nut has normal images only" in note for note in evaluation.results[0].notes)
 
 
+def test_a_category_of_anomalous_images_only_is_in_no_image_mean(root, tmp_path):
+    write_set(tmp_path / "set", ("cup",))
+    picture(tmp_path / "set/nut/test/bent/0.png", 7, (4, 14, 6, 16))
+    mask(tmp_path / "set/nut/ground_truth/bent/0_mask.png", (4, 14, 6, 16))
+    evaluation = run(open_dataset("folder", tmp_path / "set"), tmp_path / "e")
+    result = evaluation.results[0]
+    cup, nut = result.categories
+    for protocol in ("exact", "ader"):  # AP and F1 are 1 for whatever scores: no figure to put into a mean
+        assert not any(name.startswith("image") for name in nut.figures[protocol])
+        assert nut.figures[protocol].absent["image_ap"] == "no normal image"
+        assert result.mean[protocol]["image_ap"] == cup.figures[protocol]["image_ap"]
+        assert result.mean[protocol]["image_mad"] == cup.figures[protocol]["image_mad"]
+    assert "pixel_ap" in nut.figures["exact"]
+    assert not any(name.startswith("image") for name in nut.intervals)
+    assert result.intervals["image_f1"].value == cup.intervals["image_f1"].value
+
+
 def test_broken_files_are_rows_and_notes(tmp_path):
     root = write_set(tmp_path / "set", ("cup",))
     (root / "cup/test/good/0.png").write_bytes(b"this is no image")

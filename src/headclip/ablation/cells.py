@@ -10,7 +10,7 @@ from typing import Any
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan, Row
 from headclip.errors import InputError
-from headclip.evaluation.metrics import ALL_METRICS, image_metrics, macro_average
+from headclip.evaluation.metrics import ALL_METRICS, category_image_metrics, macro_average
 from headclip.evaluation.metrics import Figures as Found
 from headclip.evaluation.published import Figure, published
 from headclip.evaluation.tables import IMAGE_COLUMNS, PIXEL_COLUMNS
@@ -83,7 +83,7 @@ def figures(record: Mapping[str, Any], alpha: float | None, protocol: str) -> di
             assert alpha is not None
             images = [image for image in record["images"] if image[0] == name]
             scores = [(1.0 - alpha) * image[3] + alpha * image[4] for image in images]
-            again = image_metrics(scores, [image[1] for image in images], protocol)
+            again = category_image_metrics(scores, [image[1] for image in images], protocol)
             values.update(again)
         rows.append(Found(values))
     mean = macro_average(rows)

@@ -11,12 +11,13 @@ from headclip.evaluation.bootstrap import Interval, Replicates, image_replicates
 from headclip.evaluation.counts import StateCounts, merge_all
 from headclip.evaluation.judged import JudgedImage, dataset_key
 from headclip.evaluation.metrics import (
+    IMAGE_METRICS,
     PROTOCOLS,
     Figures,
     PixelState,
     bounds,
+    category_image_metrics,
     compute,
-    image_metrics,
     macro_average,
     merge,
 )
@@ -178,8 +179,8 @@ def _score_category(
     if level != "pixel":
         scores = [float(image.score or 0.0) for image in scored]
         for protocol in PROTOCOLS:
-            _join(figures[protocol], image_metrics(scores, labels, protocol))
-        if options.replicates and scored:
+            _join(figures[protocol], category_image_metrics(scores, labels, protocol))
+        if options.replicates and any(metric in figures[options.protocol] for metric in IMAGE_METRICS):
             replicates.append(
                 image_replicates(scores, labels, replicates=options.replicates, seed=options.seed, stream=stream)
             )

@@ -9,7 +9,7 @@ from headclip.evaluation.metrics.figures import (
     macro_average,
     row_counts,
 )
-from headclip.evaluation.metrics.image import image_metrics
+from headclip.evaluation.metrics.image import category_image_metrics, image_metrics
 from headclip.evaluation.metrics.pixel import PixelMetrics, bounds, compute, pixel_metrics
 from headclip.evaluation.metrics.state import PixelState, empty_state, merge, update
 
@@ -22,6 +22,7 @@ __all__ = [
     "PixelMetrics",
     "PixelState",
     "bounds",
+    "category_image_metrics",
     "compute",
     "empty_state",
     "image_metrics",

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from headclip.errors import InputError
 from headclip.evaluation.metrics import curves
-from headclip.evaluation.metrics.figures import Figures, check_protocol
+from headclip.evaluation.metrics.figures import IMAGE_METRICS, Figures, check_protocol
 
 
 def image_metrics(scores: ArrayLike, labels: ArrayLike, protocol: str = "exact") -> Figures:
@@ -43,6 +43,17 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike, protocol: str = "exact")
     figures.put("image_ap", float(curves.average_precision(positives, negatives)), "no anomalous image")
     figures.put("image_f1", float(curves.f1_max(positives, negatives)), "no anomalous image")
     return figures.add_mad()
+
+
+def category_image_metrics(scores: ArrayLike, labels: ArrayLike, protocol: str = "exact") -> Figures:
+    """`image_metrics` for a row of a table: without normal images none is defined.
+
+    AP and F1-max would be 1 there whatever the scores, and raise every mean that they enter.
+    """
+    figures = image_metrics(scores, labels, protocol)
+    if "image_auroc" in figures or "image_ap" not in figures:
+        return figures
+    return Figures(absent=dict.fromkeys(IMAGE_METRICS, "no normal image")).add_mad()
 
 
 def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
