@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from ablation.ablation_files import SIZE, datasets, run
+from evaluation.evaluate_files import write_set
 from headclip.ablation.models import MODELS, TrainingData
+from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.inference.detector import Detector
@@ -117,6 +119,17 @@ def test_more_seeds_and_sets_on_resume_but_no_other_settings(data, tmp_path):
         run("lhw", grown.out, two, settings={"sigma": 2.0}, resume=True)
     other = run("lhw", grown.out, two, seeds=(1,), settings={"sigma": 2.0}, overwrite=True)
     assert len(list((other.out / MODELS).glob("*.safetensors"))) == 2
+
+
+def test_other_images_of_the_same_name_and_number_are_judged_anew(data, tmp_path):
+    first = run("lhw", tmp_path / "out", data, seeds=(1,))
+    root = write_set(tmp_path / "moved" / data[0].root.name, normal=3, defects=3, seed=900)
+    other = open_dataset("folder", root)
+    again = run("lhw", first.out, [other], seeds=(1,), resume=True)
+    afresh = run("lhw", tmp_path / "afresh", [other], seeds=(1,))
+    one, two, three = (cell(outcome, "with LHW", other.info.family) for outcome in (first, again, afresh))
+    assert two.by_seed == three.by_seed
+    assert two.by_seed != one.by_seed
 
 
 def test_the_tower_runs_once_for_models_with_equal_needs(data, tmp_path):

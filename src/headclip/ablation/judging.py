@@ -18,6 +18,7 @@ from headclip.ablation.plan import Judge, Plan
 from headclip.data.datasets import Dataset
 from headclip.errors import InputError
 from headclip.evaluation.evaluate import RUNS, Options, evaluate_methods
+from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.judged import choose, dataset_key, name_images
 from headclip.evaluation.metrics import PROTOCOLS
 from headclip.evaluation.outputs import FORMAT as EVALUATION
@@ -83,6 +84,7 @@ class Court:
 
     def __init__(self, workshop: Workshop, settings: JudgingSettings) -> None:
         self.workshop, self.settings, self.out = workshop, settings, workshop.out
+        self._fingerprints: dict[tuple[str, Path], str] = {}
 
     def record_path(self, judge: Judge, seed: int, dataset: Dataset) -> Path:
         """Where the record of a detector on a dataset lies."""
@@ -95,8 +97,16 @@ class Court:
             found = load_json(self.record_path(judge, seed, dataset))
         except (OSError, ValueError):
             return None
-        same = found["listed"] == len(choose(dataset, self.settings.limit)) and found["level"] == dataset.info.level
-        return found if same and found["scale"] == self.settings.options.scale else None
+        same = found["level"] == dataset.info.level and found["scale"] == self.settings.options.scale
+        # records of earlier versions have no fingerprint: nothing says that they are of these images
+        return found if same and found.get("fingerprint") == self._fingerprint(dataset) else None
+
+    def _fingerprint(self, dataset: Dataset) -> str:
+        """Of the images that are judged, their masks and labels; the files are read once."""
+        key = (dataset.info.name, dataset.root)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = dataset_fingerprint(choose(dataset, self.settings.limit))
+        return self._fingerprints[key]
 
     def judge(self, plan: Plan, seeds: tuple[int, ...], datasets: Sequence[Dataset], progress: Progress) -> None:
         """Judge what is not on record; every image is decoded once for all detectors that are left."""
@@ -118,11 +128,11 @@ class Court:
         named = {f"{judge.key}-seed{seed}": (judge, seed) for judge, seed in pairs}
         detectors = {label: self._detector(*pair) for label, pair in named.items()}
         results = evaluate_methods(detectors, [dataset], scratch, self.settings.options, progress=_no_scoring(progress))
-        records = choose(dataset, self.settings.limit)
+        about = {"scale": self.settings.options.scale, "fingerprint": self._fingerprint(dataset)}
         for result in results:
             judge, seed = named[result.method]
             run = Run.open(scratch / RUNS / dataset_key(dataset) / result.method)
-            content = _content(result, run, judge, seed, len(records), self.settings.options.scale)
+            content = _content(result, run, judge, seed) | about
             write_atomically(self.record_path(judge, seed, dataset), json.dumps(content) + "\n")
         shutil.rmtree(scratch.parent)
 
@@ -159,7 +169,7 @@ def _is_evaluation(folder: Path) -> bool:
     return isinstance(found, dict) and found.get("format") == EVALUATION
 
 
-def _content(result: DatasetResult, run: Run, judge: Judge, seed: int, listed: int, scale: str) -> dict[str, Any]:
+def _content(result: DatasetResult, run: Run, judge: Judge, seed: int) -> dict[str, Any]:
     info = result.dataset.info
     parts = {row.path: row for row in run.rows}
     names = name_images([image.record for image in result.images], result.dataset.root)
@@ -175,8 +185,6 @@ def _content(result: DatasetResult, run: Run, judge: Judge, seed: int, listed: i
         "domain": info.domain,
         "family": info.family,
         "level": info.level,
-        "scale": scale,
-        "listed": listed,
         "method": judge.model.method,
         "seed": seed,
         "alpha": judge.alpha,
