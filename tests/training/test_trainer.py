@@ -242,8 +242,31 @@ def test_resume_with_other_settings_is_refused(backbone, rendered, tmp_path):
     run = trainer(backbone, rendered)
     with pytest.raises(StopError):
         run.run(out, save_seconds=-1, progress=lambda p: stop(p) if p.batch > 1 else None)
-    with pytest.raises(InputError, match="training differ"):
+    with pytest.raises(InputError, match="training differ") as caught:
         trainer(backbone, rendered, rate=1.0).restore(state_path(out))
+    assert "training.rate was 0.001, now 1.0" in str(caught.value)
+
+
+def test_resume_at_another_image_size_is_refused(backbone, tmp_path):
+    for label, value in (("good", 60), ("bad", 200)):
+        save_image(tmp_path / "parts" / label / "0.png", value)
+
+    def of_size(size):
+        return trainer(backbone, FolderTrainingSet(tmp_path / "parts", size))
+
+    def stop(progress):
+        raise StopError
+
+    out = tmp_path / "a.safetensors"
+    with pytest.raises(StopError):
+        of_size(SIZE).run(out, save_seconds=0, progress=lambda p: stop(p) if p.epoch > 1 else None)
+    with pytest.raises(InputError, match=r"image_size was \[42, 42\], now \[28, 28\]"):
+        of_size(28).restore(state_path(out))
+    of_size(SIZE).restore(state_path(out))
+    state = torch.load(state_path(out), weights_only=True)
+    del state["settings"]["image_size"]  # as earlier versions wrote it
+    torch.save(state, state_path(out))
+    of_size(SIZE).restore(state_path(out))
 
 
 def test_checkpoint_says_where_it_came_from(backbone, rendered, tmp_path):

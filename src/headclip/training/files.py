@@ -16,6 +16,8 @@ from headclip.clip.files import check_archive
 from headclip.errors import HeadclipError, InputError
 from headclip.files import cannot_write, whole_file, write_atomically
 
+_FEW, _MANY = 16, 64  # values that a message shows of a list; fields of a table that it looks into
+
 
 def save_torch(content: Any, path: Path) -> None:
     """Write tensors and plain values for `load_torch`, atomically.
@@ -63,6 +65,21 @@ def reading_state(path: Path) -> Iterator[None]:
             f"{path} cannot be resumed from ({reason}): it is damaged or no state of a training run; "
             "remove it and start anew without --resume"
         ) from error
+
+
+def changes(name: str, there: Any, now: Any) -> list[str]:
+    """What a setting of a run that is resumed was and is, field by field; of long lists and tables only that they
+    differ.
+
+    >>> changes("training", {"rate": 0.1, "seed": 1}, {"rate": 0.2, "seed": 1})
+    ['training.rate was 0.1, now 0.2']
+    """
+    if isinstance(there, dict) and isinstance(now, dict) and len(there) < _MANY > len(now):
+        keys = [key for key in {**there, **now} if there.get(key) != now.get(key)]
+        return [text for key in keys for text in changes(f"{name}.{key}", there.get(key), now.get(key))]
+    if any(isinstance(value, dict | list | tuple) and len(value) > _FEW for value in (there, now)):
+        return [f"{name} is another"]
+    return [f"{name} was {there}, now {now}"]
 
 
 class _Sink:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,7 @@ from headclip.training.batches import Batch, SeenItem, collate, pack_items, reme
 from headclip.training.distributed import ALONE, Objective, Ranks, group_errors
 from headclip.training.feature_codec import FeatureDtype
 from headclip.training.features import FeatureStore, image_key, kept_or_computed, kept_request
-from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
+from headclip.training.files import append_json_line, changes, load_torch, reading_state, save_torch, trim_log
 from headclip.training.losses import LossParts, PixelLoss, joint_loss
 from headclip.training.sets import TrainingSet
 from headclip.training.workers import end_with_parent
@@ -125,9 +126,8 @@ class Trainer:
                 "(--features-in FOLDER; one below /dev/shm lies in memory)"
             )
         kept_request(self.method)  # refuses before the first image is made
-        height, width = self.data[0].image.shape[-2:]
         folder = None if place in (True, "memory") else Path(place)  # type: ignore[arg-type]
-        store = FeatureStore(self.method.backbone, (height, width), folder=folder, dtype=self.config.features_dtype)
+        store = FeatureStore(self.method.backbone, self.image_size, folder=folder, dtype=self.config.features_dtype)
         shortage = store.shortage(self.method, len(self.data)) or ""  # each machine asks its own disk
         found = [text.decode() for text in self.ranks.gather(shortage.encode()) if text]
         if not found:
@@ -135,6 +135,12 @@ class Trainer:
         if self.ranks.leads:
             warnings.warn(f"{found[0]}; the tower runs in every epoch instead", stacklevel=3)
         return None
+
+    @cached_property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images as they enter the tower."""
+        height, width = self.data[0].image.shape[-2:]
+        return height, width
 
     @property
     def batches(self) -> int:
@@ -246,6 +252,7 @@ class Trainer:
             "training": self.config.facts(),
             "backbone_hash": self.method.backbone.hash,
             "data": self.data.describe(),
+            "image_size": self.image_size,
         }
         return json.loads(json.dumps(facts))
 
@@ -271,11 +278,13 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
         ours = self.settings()
-        other = sorted(key for key in ours if ours[key] != state["settings"].get(key))
+        theirs = {"image_size": ours["image_size"], **state["settings"]}  # states of earlier versions do not say it
+        other = sorted(key for key in ours if ours[key] != theirs.get(key))
         if other:
+            changed = ", ".join(text for key in other for text in changes(key, theirs.get(key), ours[key]))
             raise InputError(
-                f"{path} cannot be resumed: {', '.join(other)} differ from the run that wrote it; "
-                "give the same options, or start anew without --resume"
+                f"{path} cannot be resumed: {', '.join(other)} differ from the run that wrote it "
+                f"({changed}); give the same options, or start anew without --resume"
             )
         self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
