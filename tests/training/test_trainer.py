@@ -20,7 +20,7 @@ from headclip.methods import create_method
 from headclip.methods.checkpoint import load_checkpoint, read_info
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from headclip.training.losses import DEFECT_WEIGHT, joint_loss, local_loss
-from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
+from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet, open_labelled
 from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
 from tiny_clip import make_backbone, make_config
 
@@ -380,3 +380,29 @@ def test_the_command_keeps_features_on_disk(tmp_path):
     assert "an image" in done.output
     assert list((tmp_path / "features").rglob("heads-*.int8.rows"))
     assert str(tmp_path) not in json.dumps(read_info(tmp_path / "a.safetensors").training)
+
+
+def test_what_evaluations_read_can_be_trained_on(tmp_path):
+    for index, value in enumerate((60, 200)):
+        save_image(tmp_path / "parts" / f"{index}.png", value)
+    manifest = tmp_path / "parts/list.csv"
+    manifest.write_text("image,label,category\n0.png,good,nut\n1.png,defect,nut\n")
+    for source in (str(manifest), f"manifest={manifest}"):
+        data = open_labelled(source, SIZE)
+        assert [(item.label, item.category) for item in (data[0], data[1])] == [(0, "nut"), (1, "nut")]
+        assert data.describe()["name"] == "list"
+    with pytest.raises(InputError, match="no labels to train on"):  # nothing says that the list is meant
+        open_labelled(str(tmp_path / "parts"), SIZE)
+    manifest.rename(tmp_path / "parts/manifest.csv")
+    assert len(open_labelled(str(tmp_path / "parts"), SIZE)) == 2
+
+    save_image(tmp_path / "brain/no/a.png", 60)
+    save_image(tmp_path / "brain/yes/b.png", 200)
+    data = open_labelled(f"brainmri={tmp_path / 'brain'}", SIZE)
+    assert data.describe()["name"] == "brainmri"  # by which an evaluation knows the set again
+    save_image(tmp_path / "bad/yes/b.png", 200)
+    with pytest.raises(InputError, match="nothing to tell apart"):
+        open_labelled(f"brainmri={tmp_path / 'bad'}", SIZE)
+    for source, words in (("nowhere", "NAME=PATH of a dataset"), ("sdd=/nowhere", "/nowhere does not exist")):
+        with pytest.raises(InputError, match=words):
+            open_labelled(source, SIZE)

@@ -14,13 +14,7 @@ from headclip.errors import InputError
 from headclip.methods import TrainableMethod, create_method
 from headclip.methods.base import Method
 from headclip.training.features import kept_request
-from headclip.training.sets import (
-    DatasetTrainingSet,
-    FolderTrainingSet,
-    SyntheticTrainingSet,
-    TrainingItem,
-    TrainingSet,
-)
+from headclip.training.sets import SyntheticTrainingSet, TrainingItem, TrainingSet, open_labelled
 from headclip.training.trainer import Progress as Step
 from headclip.training.trainer import TrainConfig, Trainer, state_path
 
@@ -45,13 +39,7 @@ class TrainingData:
         """
         if self.source == "synthetic":
             return RememberedSet(SyntheticTrainingSet(self.seed, self.images, size))
-        if "=" in self.source and not Path(self.source).exists():
-            from headclip.data.datasets import open_spec
-
-            return RememberedSet(DatasetTrainingSet(open_spec(self.source), size))
-        if not Path(self.source).is_dir():
-            raise InputError(f"--data {self.source}: write synthetic, a labelled folder, or NAME=PATH of a dataset")
-        return RememberedSet(FolderTrainingSet(Path(self.source), size))
+        return RememberedSet(open_labelled(self.source, size))
 
 
 class RememberedSet:

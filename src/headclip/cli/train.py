@@ -38,7 +38,10 @@ class PixelLoss(StrEnum):
 def train(
     data: Annotated[
         str,
-        typer.Option(metavar="synthetic|FOLDER", help="The rendered auxiliary set, or a labelled folder."),
+        typer.Option(
+            metavar="synthetic|FOLDER|NAME=PATH",
+            help="The rendered auxiliary set, a labelled folder, or a dataset as in headclip evaluate.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The checkpoint to write.")],
     method: options.TrainedMethod = "headclip",
@@ -141,10 +144,10 @@ def leave_with_a_lost_one() -> Iterator[None]:
 def _open_set(data: str, images: int, size: int, seed: int, photographs: Path | None) -> TrainingSet:
     from headclip.data.synthetic.photographs import Photographs
     from headclip.errors import InputError
-    from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet
+    from headclip.training.sets import SyntheticTrainingSet, open_labelled
 
     if data == "synthetic":
         return SyntheticTrainingSet(seed, images, size, Photographs(photographs) if photographs else None)
     if photographs is not None:
         raise InputError("--photographs stand under rendered defects, with --data synthetic; leave them out")
-    return FolderTrainingSet(Path(data), size)
+    return open_labelled(data, size)

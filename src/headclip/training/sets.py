@@ -18,6 +18,8 @@ from torch.utils.data import Dataset
 
 from headclip.clip.preprocess import resize, resize_mask
 from headclip.data.datasets import Dataset as LabelledDataset
+from headclip.data.datasets import open_spec
+from headclip.data.datasets.custom import MANIFESTS
 from headclip.data.decode import decode
 from headclip.data.folders import read_dataset
 from headclip.data.hashing import perceptual_hash
@@ -25,7 +27,7 @@ from headclip.data.records import ImageRecord, read_mask, record_mask
 from headclip.data.synthetic import SyntheticDataset
 from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import ImageError, InputError
-from headclip.files import file_hash
+from headclip.files import expanded, file_hash
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +134,17 @@ class DatasetTrainingSet(Dataset[TrainingItem]):
     """The labelled images of an opened dataset (A23), resized to squares of `size` px.
 
     Raises:
-        InputError: nothing in it can be read, or nothing is anomalous.
+        InputError: nothing in it can be read, nothing is anomalous, or everything is and no mask says where.
     """
 
     def __init__(self, dataset: LabelledDataset, size: int) -> None:
         self.dataset, self.size = dataset, size
         self.records = readable([record for record in dataset.records if record.label is not None])
-        if not any(record.label == 1 for record in self.records):
-            raise InputError(f"{dataset.info.title} in {dataset.root} has normal images only; training needs others")
+        where, labels = f"{dataset.info.title} in {dataset.root}", {record.label for record in self.records}
+        if labels == {0}:
+            raise InputError(f"{where} has normal images only; training needs others")
+        if labels == {1} and not any(record.has_mask for record in self.records):
+            raise InputError(f"{where} has anomalous images only and no masks; there is nothing to tell apart")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -153,7 +158,26 @@ class DatasetTrainingSet(Dataset[TrainingItem]):
     @cached_property
     def _description(self) -> dict[str, Any]:
         paths = {self.dataset.relative(record.path): record.path for record in self.records}
-        return describe_files(self.dataset.name, paths)
+        info = self.dataset.info
+        return describe_files(info.title if info.domain == "any" else info.name, paths)
+
+
+def open_labelled(source: str, size: int) -> FolderTrainingSet | DatasetTrainingSet:
+    """What `--data` names beside the rendered set: a labelled folder, the file of a manifest, `NAME=PATH` of a dataset.
+
+    In a folder a manifest goes first, as in evaluations.
+
+    Raises:
+        InputError: it is none of them, or there is nothing in it to learn from.
+    """
+    path = expanded(source)
+    if path.is_dir() and not any((path / name).is_file() for name in MANIFESTS):
+        return FolderTrainingSet(path, size)
+    if not path.exists() and "=" not in source:
+        raise InputError(
+            f"--data {source}: write synthetic, a labelled folder, or NAME=PATH of a dataset; there is no such path"
+        )
+    return DatasetTrainingSet(open_spec(source), size)
 
 
 def labelled_item(record: ImageRecord, mask_of: MaskOf, side: int) -> TrainingItem:
