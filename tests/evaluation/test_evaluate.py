@@ -193,6 +193,7 @@ def test_pixel_only_and_image_only_sets(tmp_path):
     assert "-" not in cells[6:]
     average = next(row for row in evaluation.rows if row.kind == "average")
     assert average.values["image_auroc"] == pytest.approx(100 * evaluation.results[1].mean["exact"]["image_auroc"])
+    assert average.title == "average of 2 medical datasets (image 1, pixel 1)"  # no mean of two in any column
 
 
 def test_a_category_of_normals_only_has_no_figures_and_does_not_count(root, tmp_path):

@@ -10,15 +10,6 @@ from headclip.evaluation.metrics import Figures, macro_average
 from headclip.evaluation.scoring import DatasetResult, centred_intervals, mean_replicates
 
 
-def average_title(count: int, domain: str) -> str:
-    """What tables call a mean over so many datasets of a domain.
-
-    >>> average_title(2, "medical"), average_title(3, "any")
-    ('average of 2 medical datasets', 'average of 3 datasets')
-    """
-    return f"average of {count} {'' if domain == 'any' else f'{domain} '}datasets"
-
-
 @dataclass(frozen=True, eq=False)
 class Average:
     """Of one method over all datasets of a domain. figures and intervals: under one protocol."""
@@ -33,12 +24,25 @@ class Average:
     @property
     def title(self) -> str:
         """What tables call it."""
-        return average_title(len(self.results), self.domain)
+        return average_title(self.domain, self.results)
 
     @property
     def leaking(self) -> bool:
         """Whether one of the datasets shares images with the training set."""
         return any(result.leakage for result in self.results)
+
+
+def average_title(domain: str, results: Sequence[DatasetResult]) -> str:
+    """Of how many datasets, and how many of them have image and pixel figures, where these are not all of them."""
+    title = f"average of {len(results)} {'datasets' if domain == 'any' else domain + ' datasets'}"
+    counts = {level: sum(_has(result, level) for result in results) for level in ("image", "pixel")}
+    if not any(0 < count < len(results) for count in counts.values()):
+        return title
+    return f"{title} ({', '.join(f'{level} {count}' for level, count in counts.items())})"
+
+
+def _has(result: DatasetResult, level: str) -> bool:
+    return any(metric.startswith(level) for figures in result.mean.values() for metric in figures)
 
 
 def averages(results: Sequence[DatasetResult], protocol: str) -> list[Average]:

@@ -68,8 +68,9 @@ def _compare_averages(results: Sequence[DatasetResult]) -> list[MethodComparison
             pairs = [(first[key], second[key]) for key in first if key in second]
             pairs = [pair for pair in pairs if not _difference_of_images(*pair)]
             if len(pairs) > 1:
+                title = average_title(domain, [pair[0] for pair in pairs])
                 one, two = (mean_replicates([pair[side].replicates for pair in pairs]) for side in (0, 1))
-                found.append(_paired(("", average_title(len(pairs), domain), name, other), one, two))
+                found.append(_paired(("", title, name, other), one, two))
     return found
 
 
