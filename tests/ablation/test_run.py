@@ -132,6 +132,16 @@ def test_other_images_of_the_same_name_and_number_are_judged_anew(data, tmp_path
     assert two.by_seed != one.by_seed
 
 
+def test_seeds_that_are_added_train_on_the_same_images(data, tmp_path):
+    train = TrainingData(str(write_set(tmp_path / "train", ("cup",), normal=2, defects=2, seed=50)))
+    run("lhw", tmp_path / "out", data, only=["with LHW"], seeds=(1,), data_=train)
+    (tmp_path / "train/cup/test/good/0.png").unlink()
+    again = {"only": ["with LHW"], "data_": train, "resume": True}
+    with pytest.raises(InputError, match=r"trained on other images than .*train holds now"):
+        run("lhw", tmp_path / "out", data, seeds=(1, 2), **again)
+    run("lhw", tmp_path / "out", data, seeds=(1,), **again)  # nothing is left to train
+
+
 def test_the_tower_runs_once_for_models_with_equal_needs(data, tmp_path):
     backbone = make_backbone(make_config())
     passes = []

@@ -13,6 +13,7 @@ from headclip.clip.backbone import Backbone
 from headclip.errors import InputError
 from headclip.methods import TrainableMethod, create_method
 from headclip.methods.base import Method
+from headclip.methods.checkpoint import read_info
 from headclip.training.features import kept_request
 from headclip.training.sets import SyntheticTrainingSet, TrainingItem, TrainingSet, open_labelled
 from headclip.training.trainer import Progress as Step
@@ -95,15 +96,31 @@ class Workshop:
                 raise InputError(f"{judge.model.label}: {error}") from error
 
     def train(self, plan: Plan, seeds: tuple[int, ...], progress: Progress) -> None:
-        """Train what is not there yet; a run that was stopped goes on from its last saved step."""
+        """Train what is not there yet; a run that was stopped goes on from its last saved step.
+
+        Raises:
+            InputError: the images have changed since others of these models were trained.
+        """
         jobs = [(model, seed) for model in plan.models for seed in seeds if not self._is_done(model, seed)]
         images = len(self._trainer(*jobs[0]).data) if jobs else 0
+        if jobs and self.data.source != "synthetic":
+            self._check_data(plan, seeds)
         steps = [model.train["epochs"] * -(-images // model.train["batch_size"]) for model, _ in jobs]
         title = f"training {len(jobs)} model{'s' if len(jobs) > 1 else ''}"
         for number, (model, seed) in enumerate(jobs):
             self._train(model, seed, partial(_show, progress, title, sum(steps[:number]), sum(steps)))
         self._kept.clear()
         self._sets.clear()
+
+    def _check_data(self, plan: Plan, seeds: tuple[int, ...]) -> None:
+        """Raise InputError where a finished model has learnt from other images than there are now."""
+        now = next(iter(self._sets.values())).describe()["fingerprint"]
+        for path in (self.path(model, seed) for model in plan.models for seed in seeds if self._is_done(model, seed)):
+            if read_info(path).data.get("fingerprint") != now:
+                raise InputError(
+                    f"{path} was trained on other images than {self.data.source} holds now, and all rows and seeds of "
+                    "a table share theirs; bring those images back, or use --overwrite or another folder"
+                )
 
     def _is_done(self, model: Model, seed: int) -> bool:
         path = self.path(model, seed)
