@@ -109,6 +109,15 @@ def test_order_links_and_pictures(finished):
     assert not set(evil["o"]) & set("<>&\"'#?{} ")
 
 
+def test_no_score_lies_outside_the_range_of_the_page(finished):
+    low, high = 0.2345674, 0.7654326  # the one rounds down, the other up
+    parts = {"global_score": 0.5, "local_score": 0.5, "height": 9, "width": 9}
+    rows = [Row(f"{score}.png", "ok", score=score, **parts) for score in (high, low)]
+    page = Page(whole_page(rows, finished.facts, {}, finished.folder))
+    scores = [image["s"] for image in page.data["images"]]
+    assert [page.data["high"], page.data["low"]] == scores
+
+
 def test_maps_are_on_the_scale_of_the_run(finished):
     scale = finished.facts["scale"]
     page = Page(finished.report.read_text())

@@ -82,8 +82,8 @@ def report_pieces(
     data = {
         "volumes": [{"n": volume["volume"], "w": volume["worst"], "p": volume["paths"]} for volume in volumes],
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
-        "low": low,
-        "high": high,
+        "low": _digits(low),
+        "high": _digits(high),
         "root": _link(os.path.relpath(stored_path(facts["root"]), folder)) if ok and not hidden else "",
     }
     pieces = page_template("headclip.inference", "report.html").generate(
@@ -179,7 +179,7 @@ def _images(
     for row in rows:
         image: dict[str, Any] = {
             "n": row.path,
-            "s": round(_score(row), 6),
+            "s": _digits(_score(row)),
             "g": round(row.global_score or 0.0, 6),
             "l": round(row.local_score or 0.0, 6),
             "h": row.height,
@@ -253,6 +253,11 @@ def report_thumbnails(
 
 def _score(row: Row) -> float:
     return row.score or 0.0
+
+
+def _digits(score: float) -> float:
+    """A score as the page's script has it; all rounded alike, none lies outside the range that it is drawn in."""
+    return round(score, 6)
 
 
 def _link(path: str) -> str:
