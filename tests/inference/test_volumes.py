@@ -388,6 +388,20 @@ def test_wrong_options_are_said(tmp_path, fake_command, monkeypatch, capfd, opti
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kind", ["stack", "series"])
+def test_calibrating_on_volumes_says_to_judge_them_first(tmp_path, monkeypatch, capsys, kind):
+    """Of a stack the first page alone would draw a line for all of them, and DICOM would be called no image."""
+    monkeypatch.chdir(tmp_path)
+    if kind == "stack":
+        write_tiff(tmp_path / "in/a.tif", [np.full((20, 20), value, np.uint8) for value in (10, 200)])
+    else:
+        write_series(tmp_path / "in", head_of(2, 16))
+    assert run("calibrate", "in", "--out", "c.json") == 2
+    error = capsys.readouterr().err
+    assert "1 of the files or series are volumes" in error
+    assert "judge them with `headclip predict ... --out RUN`, then name RUN here" in error
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     write_nifti(tmp_path / "in/mr.nii", ramp())
     monkeypatch.setitem(sys.modules, "nibabel", None)

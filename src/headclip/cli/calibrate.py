@@ -14,6 +14,7 @@ from headclip.cli import options
 from headclip.cli.calibrate_report import print_calibration, print_repeated
 from headclip.cli.common import EXIT_INTERRUPTED, Device, Precision
 from headclip.cli.judging_options import IgnoreBorder, MinArea
+from headclip.cli.volume_options import images_alone
 
 if TYPE_CHECKING:
     from headclip.judgement.calibration import Calibration
@@ -217,7 +218,7 @@ def _score(
 
 def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any, _Truth | None, Any]:
     """The images; with --labelled what is known of them, and what counts the pixels of their maps."""
-    from headclip.data.discover import ImageFile, discover
+    from headclip.data.discover import ImageFile
     from headclip.errors import InputError
     from headclip.inference.run import is_run_folder
 
@@ -225,7 +226,7 @@ def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any,
         run = next((entry for entry in normals if is_run_folder(Path(entry))), None)
         if run is not None:
             raise InputError(f"{run} is a run; name one run at a time and nothing beside it, or the images it judged")
-        return discover(normals).files, None, None
+        return images_alone(normals).files, None, None
     from headclip.data.datasets import open_spec
 
     if len(normals) != 1:

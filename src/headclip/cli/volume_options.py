@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,6 +79,25 @@ def volume_options(
         DEFAULT_MAX_VOXELS if max_voxels is None else max_voxels,
         DEFAULT_TOP_SHARE if share is None else share,
     )
+
+
+def images_alone(inputs: Sequence[str]) -> ImageSet:
+    """The images that `inputs` name, for commands that do not take volumes apart.
+
+    Raises:
+        InputError: there are volumes among them, of which nothing or the first page alone would be looked at.
+    """
+    from headclip.data.volumes.find import discover_volumes
+    from headclip.data.volumes.model import VolumeOptions, VolumeSet
+    from headclip.errors import InputError
+
+    found = discover_volumes(inputs, VolumeOptions(), lambda: b"")
+    if isinstance(found, VolumeSet):
+        raise InputError(
+            f"{len(found.volumes):,} of the files or series are volumes (TIFF of many pages, DICOM, NIfTI), which are "
+            "judged slice by slice; judge them with `headclip predict ... --out RUN`, then name RUN here"
+        )
+    return found
 
 
 def hide(images: ImageSet, arguments: dict[str, Any]) -> dict[str, Any]:
