@@ -6,12 +6,15 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from data.volume_files import write_tiff
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.inference.run import Run
 from headclip.inference.run_files import RunFolderError
+from headclip.inference.volumes_inputs import open_inputs
 from headclip.judgement.choosing import Judging
 from headclip.web.bodies import Upload
 from headclip.web.live import LiveRun, free_name
@@ -56,6 +59,21 @@ def test_files_are_judged_once_they_are_complete(folder, tmp_path):
     assert [(row.path, row.status) for row in run.rows] == [("a.png", "ok"), ("broken.png", "failed")]
     assert run.load_map(run.rows[0]).shape == (40, 56)
     assert (tmp_path / "run" / "results.csv").read_text().count("\n") == 3
+
+
+def test_a_stack_is_not_judged_by_its_first_page(folder, tmp_path):
+    write_tiff(folder / "stack.tif", [np.full((20, 20), value, np.uint8) for value in (10, 200)])
+    write_tiff(folder / "lone.tif", [np.full((20, 20), 10, np.uint8)])
+    watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+    with watch.open(detector) as writer:
+        watch.look(detector, writer)
+        watch.look(detector, writer)
+    rows = {row.path: row for row in Run.open(tmp_path / "run").rows}
+    assert {name: row.status for name, row in rows.items()} == {"lone.tif": "ok", "stack.tif": "failed"}
+    assert "a TIFF of 2 pages" in rows["stack.tif"].reason
+    predict_run(FakeDetector(), open_inputs([folder], tmp_path / "run", resume=True), tmp_path / "run", resume=True)
+    names = [row.path for row in Run.open(tmp_path / "run").rows]
+    assert names == ["lone.tif", "stack.tif/page-0001", "stack.tif/page-0002"]
 
 
 def test_a_file_that_changes_is_judged_again(folder, tmp_path):

@@ -93,6 +93,12 @@ def encoded_grey(value):
     return buffer.getvalue()
 
 
+def stack():
+    buffer = io.BytesIO()
+    Image.new("L", (40, 40)).save(buffer, "TIFF", save_all=True, append_images=[Image.new("L", (40, 40))])
+    return buffer.getvalue()
+
+
 REFUSED = {
     "empty": (b"", 400),
     "text": (b"hello, this is text", 415),
@@ -102,6 +108,7 @@ REFUSED = {
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", 415),
     "cut short": (encoded()[:200], 422),
     "one pixel": (encoded(1, 1), 422),
+    "two pages": (stack(), 422),
     "bomb": (png_header(40_000, 40_000), 413),
     "too many pixels": (png_header(2_000, 1_000), 413),
     "many bytes": (b"\xff\xd8\xff" + bytes(600_000), 413),

@@ -53,6 +53,7 @@ def find_work(
         RunFolderError: the run folder cannot be written.
     """
     done = set()
+    _forget_taken_apart(writer, every)
     if writer.entries:
         done = {file.name for file, known in zip(images, _each(writer.is_done, images), strict=True) if known}
     missing = [file for file in images if file.name not in done]
@@ -91,6 +92,12 @@ def _keep_renamed(
         present |= {entry.sha256 for name, entry in writer.entries.items() if name in names and entry.sha256}
         _forget(writer, [entry.row for digest, entries in old.items() if digest in present for entry in entries])
     return taken
+
+
+def _forget_taken_apart(writer: RunWriter, every: ImageSet) -> None:
+    """Forget a file that is now judged page by page or slice by slice: it was refused, or judged by its first page."""
+    whole = {file.name.rpartition("/")[0] for file in every}
+    _forget(writer, [entry.row for name, entry in writer.entries.items() if name in whole])
 
 
 def _best(entries: Sequence[Entry]) -> Entry:

@@ -7,7 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile, ImageSet
+from headclip.data.volumes.tiff import refuse_stack
 from headclip.inference.predict import judge_more
 from headclip.inference.prediction import Judge
 from headclip.inference.run import Entry, read_facts
@@ -16,6 +21,20 @@ from headclip.judgement.choosing import Chosen, Judging, choose
 from headclip.judgement.labels import read_labels
 from headclip.judgement.run_judging import judge_rows, judgement_facts
 from headclip.judgement.verdicts import Criteria
+
+
+class LoneImage(ImageFile):
+    """A file that is one image; a stack is a row that says so, where its first page would stand for the others."""
+
+    def decode(self, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+        """As of any image file.
+
+        Raises:
+            ImageError: also for a TIFF of several pages.
+        """
+        pixels = super().decode(max_pixels)
+        refuse_stack(self.path)
+        return pixels
 
 
 def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tuple[RunWriter, Chosen]:

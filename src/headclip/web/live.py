@@ -17,7 +17,7 @@ from headclip.inference.run import Row, is_run_folder
 from headclip.inference.run_writer import RunWriter, check_output
 from headclip.judgement.choosing import Chosen, Judging
 from headclip.web.bodies import Upload
-from headclip.web.growing import add_images, open_run
+from headclip.web.growing import LoneImage, add_images, open_run
 
 IMAGES = "images"
 _MOST = 5000  # images; the rest belongs into `headclip predict`
@@ -103,7 +103,7 @@ class LiveRun:
         name = free_name(upload.name, {*writer.entries, *(path.name for path in self._root.iterdir())})
         path = self._root / name
         path.write_bytes(upload.content)
-        return ImageFile(path, name)
+        return LoneImage(path, name)
 
 
 def free_name(wanted: str, taken: set[str]) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from headclip.data.decode import decode
+from headclip.data.volumes.tiff import refuse_stack
 from headclip.errors import ImageError
 from headclip.inference.prediction import Judge, Judgement
 from headclip.inference.run_files import encode_map, quantise
@@ -125,6 +126,7 @@ class Service:
         try:
             pixels = decode(content, max_pixels=self.limits.max_pixels)
             check_alone(content)
+            refuse_stack(content)
             return pixels
         except ImageError as error:
             return Refused(_status_of(str(error)), str(error))

@@ -14,7 +14,7 @@ from headclip.inference.prediction import Judge
 from headclip.inference.run import is_run_folder
 from headclip.inference.run_writer import RunWriter, check_output
 from headclip.judgement.choosing import Chosen, Judging
-from headclip.web.growing import add_images, open_run
+from headclip.web.growing import LoneImage, add_images, open_run
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
@@ -121,7 +121,7 @@ class Watch:
     def _complete(self) -> list[ImageFile]:
         """Files that are not on record as they are, and did not change since the last look."""
         seen: dict[str, tuple[int, int]] = {}
-        complete = []
+        complete: list[ImageFile] = []
         for path in find_images(self.folder):
             try:
                 status = path.stat()
@@ -130,7 +130,7 @@ class Watch:
             name = printable(path.relative_to(self.folder).as_posix())
             seen[name] = state = (status.st_size, status.st_mtime_ns)
             if self._done.get(name) != state and self._seen.get(name) == state:
-                complete.append(ImageFile(path, name))
+                complete.append(LoneImage(path, name))
         self._seen = seen
         return complete
 

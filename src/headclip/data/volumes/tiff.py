@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import warnings
@@ -21,6 +22,7 @@ from headclip.data.volumes.window import Window, percentile_window, sampled
 from headclip.errors import ImageError
 
 EXTENSIONS = frozenset({".tif", ".tiff"})
+_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE_TAG = 254
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 p. 36
 _DEEP_MODES = (*INTEGER_MODES, "F")
@@ -52,13 +54,14 @@ class TiffSource:
         return np.repeat(grey[..., None], 3, axis=2)
 
 
-def tiff_pages(path: Path) -> tuple[int, ...]:
+def tiff_pages(source: Path | bytes) -> tuple[int, ...]:
     """The frames of a TIFF that are pages; () where it cannot be told, so that decoding says what is wrong."""
     frames = []
-    if not os.path.isfile(path):  # noqa: PTH113 - never raises; opening a pipe would wait for ever
+    if isinstance(source, Path) and not os.path.isfile(source):  # noqa: PTH113 - never raises, and no pipe is opened
         return ()
     try:
-        with path.open("rb") as stream, _no_warnings():
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream, _no_warnings():
             image = TiffImagePlugin.TiffImageFile(stream)
             for frame in range(MAX_SLICES):
                 image.seek(frame)
@@ -70,6 +73,24 @@ def tiff_pages(path: Path) -> tuple[int, ...]:
     except Exception:  # damaged files raise nearly anything
         return ()
     return tuple(frames)
+
+
+def refuse_stack(source: Path | bytes) -> None:
+    """For those who judge single images, and would judge a stack by its first page.
+
+    Raises:
+        ImageError: it is a TIFF of several pages.
+    """
+    count = len(tiff_pages(source)) if _is_tiff(source) else 0
+    if count > 1:
+        raise ImageError(
+            f"a TIFF of {count:,} pages, of which only the first would be judged; `headclip predict` judges them all, "
+            "or save each page as an image of its own"
+        )
+
+
+def _is_tiff(source: Path | bytes) -> bool:
+    return source[:4] in _SIGNATURES if isinstance(source, bytes) else source.suffix.lower() in EXTENSIONS
 
 
 @lru_cache(maxsize=2)
