@@ -373,6 +373,7 @@ def test_dropped_images_are_judged(open_page, tmp_path):
     page.wait_for_selector(".gallery .card:not(.broken)")
     assert "0.353" in page.locator(".gallery .card:not(.broken)").inner_text()
     assert "not a PNG" in page.locator("#drop-errors").inner_text()
+    assert page.locator("#drop-state").inner_text() == "1 image judged, 1 failed"
     data = page.evaluate_handle(
         """() => { const data = new DataTransfer(); const canvas = document.createElement('canvas');
         canvas.width = canvas.height = 32; const text = atob(canvas.toDataURL('image/png').split(',')[1]);

@@ -1,6 +1,6 @@
 // Images dropped on the page, or chosen: sent a few at a time, and again when the server is busy.
 
-import { byId, element, plural, request } from "./dom.js";
+import { byId, count, element, plural, request } from "./dom.js";
 
 const AT_ONCE = 4; // images in one request
 const TRIES = 30;
@@ -14,6 +14,7 @@ export class Drop {
     this.judged = judged;
     this.waiting = [];
     this.done = 0;
+    this.failed = 0;
     this.total = 0;
     this.busy = false;
     let inside = 0;
@@ -35,7 +36,7 @@ export class Drop {
 
   add(files) {
     if (!files.length) return;
-    if (!this.busy) { this.done = this.total = 0; byId("drop-errors").replaceChildren(); }
+    if (!this.busy) { this.done = this.failed = this.total = 0; byId("drop-errors").replaceChildren(); }
     this.waiting.push(...files);
     this.total += files.length;
     if (!this.busy) this.work();
@@ -51,7 +52,8 @@ export class Drop {
       this.judged();
     }
     this.busy = false;
-    this.say(`${plural(this.total, "image")} judged`);
+    const failed = this.failed ? `, ${count(this.failed)} failed` : "";
+    this.say(`${plural(this.total - this.failed, "image")} judged${failed}`);
   }
 
   async send(files) {
@@ -60,11 +62,14 @@ export class Drop {
     for (let attempt = 1; ; attempt += 1) {
       try {
         const { results } = await request("/live/images", { method: "POST", body });
-        for (const { name, status, reason } of results) if (status === "failed") this.complain(`${name}: ${reason}`);
+        const failed = results.filter((result) => result.status === "failed");
+        for (const { name, reason } of failed) this.complain(`${name}: ${reason}`);
+        this.failed += failed.length;
         return;
       } catch (error) {
         if (error.status === 429 && attempt < TRIES) { await pause(error.retryAfter); continue; }
         this.complain(`${files.map((file) => file.name).join(", ")}: ${error.message}`);
+        this.failed += files.length;
         return;
       }
     }
