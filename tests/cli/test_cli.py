@@ -87,6 +87,15 @@ def test_max_pixels_can_be_raised_and_lowered(folder, capsys):
     assert "12 images judged, 7 of them earlier, 0 failed" in capsys.readouterr().out
 
 
+def test_rows_of_images_that_are_gone_are_counted_and_pointed_out(folder, capsys):
+    assert run("predict", "in", "-o", "run", "-q") == 0
+    (Path("in") / Run.open("run").rows[0].path).unlink()
+    assert run("predict", "in", "-o", "run", "--resume") == 0
+    out = capsys.readouterr().out
+    assert "12 images judged, 12 of them earlier, 0 failed" in out
+    assert "Of these on record, not among the inputs any more: 1;" in out
+
+
 def test_nothing_but_failures_is_exit_status_1(folder, capsys):
     (folder / "empty").mkdir()
     (folder / "empty/a.png").touch()

@@ -211,8 +211,15 @@ def _print_summary(summary: RunSummary, top: int, part: Shard | None, out: Path)
             table.add_row(str(rank), f"{row.score:.4f}", f"{row.width} x {row.height}", row.path)
         console.print(table)
         console.print()
-    kept = f", {summary.skipped:,} of them earlier" if summary.skipped else ""
+    earlier = summary.skipped + summary.gone
+    kept = f", {earlier:,} of them earlier" if earlier else ""
     console.print(f"{len(summary.ok):,} images judged{kept}, {len(summary.failed):,} failed", soft_wrap=True)
+    if summary.gone:
+        console.print(
+            f"Of these on record, not among the inputs any more: {summary.gone:,}; --overwrite in place of --resume "
+            "judges all anew, without them",
+            soft_wrap=True,
+        )
     url = on_ray.place_of(out)
     if part is None and url is None:
         volume_options.print_volumes(summary.folder, top)

@@ -60,6 +60,11 @@ class RunSummary:
         return [row for row in self.rows if row.status == "failed"]
 
     @property
+    def gone(self) -> int:
+        """How many rows are of images that were judged in earlier calls and are not among the inputs any more."""
+        return max(0, len(self.rows) - self.judged - self.skipped)
+
+    @property
     def report(self) -> Path:
         """The page to open."""
         return self.folder / REPORT
