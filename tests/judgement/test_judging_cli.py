@@ -116,6 +116,14 @@ def test_a_threshold_in_percent_is_refused(folder, capsys, option):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(("given", "words"), [("70%", "write 0.7"), ("0,7", "write 0.7"), ("high", "e.g. 0.7")])
+def test_shares_in_percent_or_with_a_comma_are_answered_with_what_was_meant(folder, capsys, given, words):
+    for command in (["rejudge", "run", "--threshold"], ["calibrate", "in", "--out", "c.json", "--false-alarms"]):
+        assert run(*command, given) == 2
+        assert f"'{given}' is no number; write" in (error := capsys.readouterr().err)
+        assert words in error
+
+
 def test_rejudge_and_regions(folder, capsys):
     assert run("predict", "in", "--out", "run", "-q") == 0
     assert run("rejudge", "run", "--threshold", "0.5") == 0

@@ -37,14 +37,18 @@ def calibrate(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.json", help="Where to write it.")] = None,
     false_alarms: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of normal images that may raise an alarm.")
+        float,
+        typer.Option(parser=options.share, metavar="SHARE", help="Share of normal images that may raise an alarm."),
     ] = 0.01,
     confidence: Annotated[
         float | None,
-        typer.Option(metavar="C", help="Keep it with this confidence, e.g. 0.95.  [default: on average]"),
+        typer.Option(
+            parser=options.share, metavar="C", help="Keep it with this confidence, e.g. 0.95.  [default: on average]"
+        ),
     ] = None,
     contaminated: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of NORMALS that may not be normal after all.")
+        float,
+        typer.Option(parser=options.share, metavar="SHARE", help="Share of NORMALS that may not be normal after all."),
     ] = 0.0,
     tightest: Annotated[
         bool, typer.Option("--tightest", help="If the images are too few, promise what they can keep.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headclip.cli.options import share
+
 if TYPE_CHECKING:
     from headclip.judgement.calibration import Calibration
     from headclip.judgement.choosing import Judging
@@ -18,11 +20,14 @@ CalibrationFile = Annotated[
     typer.Option("--calibration", metavar="FILE", help="Thresholds from headclip calibrate --out."),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(metavar="X", help="Image score above which an image is a defect, set by hand; 0 to 1.")
+    float | None,
+    typer.Option(parser=share, metavar="X", help="Image score above which an image is a defect, set by hand; 0 to 1."),
 ]
 PixelThreshold = Annotated[
     float | None,
-    typer.Option(metavar="Y", help="Map value above which a pixel belongs to a region, set by hand; 0 to 1."),
+    typer.Option(
+        parser=share, metavar="Y", help="Map value above which a pixel belongs to a region, set by hand; 0 to 1."
+    ),
 ]
 MinArea = Annotated[
     int | None,

@@ -94,6 +94,24 @@ ImageSize = Annotated[
 ]
 
 
+def share(text: str) -> float:
+    """A number of which people think in percent, or write with a comma.
+
+    Raises:
+        BadParameter: it is none; says how to write what was meant.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    number, percent, _ = text.strip().replace(",", ".").partition("%")
+    try:
+        meant = float(number) / (100 if percent else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number; write one between 0 and 1, e.g. 0.7") from None
+    raise typer.BadParameter(f"{text!r} is no number; write {meant:g}")
+
+
 def _batch_size(text: str) -> int | None:
     """ "auto" is None, as if the option were not there."""
     if text == "auto":
