@@ -211,12 +211,18 @@ def test_files_that_are_no_images(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("this is text")
     (tmp_path / "anim.png").write_bytes(encoded(Image.fromarray(RAMP), "GIF"))
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (tmp_path / "film.jpg").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(40))
+    (tmp_path / "images.zip").write_bytes(b"PK\x03\x04" + bytes(40))
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     reasons = {
         "empty.png": "empty",
         "text.png": "not a PNG, JPEG",
-        "anim.png": "content is GIF",
+        "anim.png": "content is GIF: save it as JPEG or PNG",
+        "phone.jpg": "content is HEIC: save it as JPEG or PNG",
+        "film.jpg": "content is a film: save its frames as images",
+        "images.zip": "content is ZIP: unpack it first",
         "folder.png": "folder",
         "pipe.png": "regular file",
         "absent.png": "does not exist",

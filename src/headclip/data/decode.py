@@ -62,6 +62,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "PDF"),
     (b"PK\x03\x04", "ZIP"),
 )
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}  # of files that begin with `ftyp`
+_ADVICE = {"PDF": "save its pages as images", "ZIP": "unpack it first", "a film": "save its frames as images"}
 warnings_lock = threading.Lock()
 
 
@@ -176,9 +178,11 @@ def _format_of(stream: IO[bytes]) -> str:
     name = next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         name = "WebP"
+    if head[4:8] == b"ftyp":
+        name = _BRANDS.get(head[8:12], "a film")
     if name in _OPENERS:
         return name
-    found = f"; its content is {name}" if name else ""
+    found = f"; its content is {name}: {_ADVICE.get(name, 'save it as JPEG or PNG')}" if name else ""
     raise ImageError(f"not a PNG, JPEG, BMP, TIFF or WebP image{found}")
 
 
