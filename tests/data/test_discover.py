@@ -104,6 +104,14 @@ def test_wrong_inputs_are_named(tree):
             discover(inputs)
 
 
+def test_a_folder_without_images_says_what_it_holds(tree):
+    (tree / "phone/deep").mkdir(parents=True)
+    for name in ("1.HEIC", "deep/2.heic", "film.mov", "x.mueller"):
+        (tree / "phone" / name).touch()
+    with pytest.raises(InputError, match=r"subfolders included; it holds 2 \.heic, 1 \.mov$"):
+        discover(["phone"])
+
+
 def test_links_are_followed_and_loops_are_not(tree):
     (tree / "b" / "more").symlink_to(tree / "a" / "sub")
     (tree / "a" / "sub" / "loop").symlink_to(tree / "a")

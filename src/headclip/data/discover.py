@@ -6,6 +6,7 @@ import glob
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,10 @@ from headclip.errors import InputError
 from headclip.files import cannot_use, content_hash, expanded
 
 _KINDS = "PNG, JPEG, BMP, TIFF or WebP"
+_OTHER = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".raw", ".dng", ".cr2", ".nef", ".arw"}
+    | {".mp4", ".mov", ".avi", ".mkv", ".zip", ".npy", ".mat", ".h5", ".nii", ".gz", ".dcm"}
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,9 @@ def _expand(
         refuse_run(path)
         paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
         if not paths:
-            raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included")
+            raise InputError(
+                f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included{_other_kinds(path)}"
+            )
         return path, paths
     if os.path.lexists(path):
         return path.parent, [path]
@@ -201,6 +208,14 @@ def _expand(
     except OSError as error:
         raise cannot_use(entry, error) from error
     raise InputError(f"{entry} has just appeared; repeat the command")
+
+
+def _other_kinds(folder: Path) -> str:
+    """What a folder without images holds instead; other endings than these may be parts of a patient's name."""
+    files = find_images(folder, wanted=lambda path: path.suffix.lower() in _OTHER)
+    found = Counter(path.suffix.lower() for path in files)
+    kinds = [f"{count:,} {kind}" for kind, count in found.most_common(4)]
+    return f"; it holds {', '.join(kinds)}" if kinds else ""
 
 
 def _expand_glob(
