@@ -96,6 +96,11 @@ def test_rows_of_images_that_are_gone_are_counted_and_pointed_out(folder, capsys
     assert "Of these on record, not among the inputs any more: 1;" in out
 
 
+def test_one_image_is_one_image(folder, capsys):
+    assert run("predict", str(next(Path("in").rglob("*.*"))), "-o", "run") == 0
+    assert "\n1 image judged, 0 failed" in capsys.readouterr().out
+
+
 def test_nothing_but_failures_is_exit_status_1(folder, capsys):
     (folder / "empty").mkdir()
     (folder / "empty/a.png").touch()

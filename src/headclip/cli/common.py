@@ -184,6 +184,15 @@ def resume_line(command: str, words: Sequence[str], options: Mapping[str, Any]) 
     return f"{program()} {shlex.join([command, *given])} --resume"
 
 
+def counted(number: int, word: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def error_line(message: str) -> None:
     """Write `error: ...` to stderr."""
     sys.stderr.write(f"error: {visible(message)}\n")

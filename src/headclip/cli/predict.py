@@ -17,6 +17,7 @@ from headclip.cli.common import (
     EXIT_INTERRUPTED,
     Device,
     Precision,
+    counted,
     error_line,
     output,
     resume_line,
@@ -213,7 +214,7 @@ def _print_summary(summary: RunSummary, top: int, part: Shard | None, out: Path)
         console.print()
     earlier = summary.skipped + summary.gone
     kept = f", {earlier:,} of them earlier" if earlier else ""
-    console.print(f"{len(summary.ok):,} images judged{kept}, {len(summary.failed):,} failed", soft_wrap=True)
+    console.print(f"{counted(len(summary.ok), 'image')} judged{kept}, {len(summary.failed):,} failed", soft_wrap=True)
     if summary.gone:
         console.print(
             f"Of these on record, not among the inputs any more: {summary.gone:,}; --overwrite in place of --resume "

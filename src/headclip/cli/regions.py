@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headclip.cli.common import output
+from headclip.cli.common import counted, output
 
 
 class Format(StrEnum):
@@ -51,5 +51,5 @@ def regions(
 
     wanted = None if not verdict else {item.value for item in verdict}
     count = export_regions(Run.open(run), to.value, out, verdicts=wanted, url_prefix=url_prefix, overwrite=overwrite)
-    what = "masks" if to is Format.masks else "regions"
-    output().print(f"{count:,} {what} in {out}", soft_wrap=True)
+    what = counted(count, "mask" if to is Format.masks else "region")
+    output().print(f"{what} in {out}", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headclip.cli import judging_options as options
-from headclip.cli.common import output
+from headclip.cli.common import counted, output
 from headclip.cli.options import Quiet
 from headclip.cli.progress import count_bar
 
@@ -94,9 +94,10 @@ def _print(run: Run, changed: int) -> None:
         return
     counts, known = run.judgement["verdicts"], run.judgement["labelled"]
     console.print(run.judgement["note"], soft_wrap=True)
+    new = f"{counted(changed, 'verdict')} {'is' if changed == 1 else 'are'} new"
     console.print(
         f"{counts['defect']:,} defect, {counts['review']:,} to review, {counts['ok']:,} ok; "
-        f"{run.judgement['regions']:,} regions; {changed:,} verdicts are new",
+        f"{counted(run.judgement['regions'], 'region')}; {new}",
         soft_wrap=True,
     )
     if known:

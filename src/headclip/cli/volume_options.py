@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli.common import output
+from headclip.cli.common import counted, output
 
 if TYPE_CHECKING:
     from headclip.data.discover import ImageSet
@@ -131,4 +131,5 @@ def print_volumes(folder: Path, top: int) -> None:
         console.print(table)
         console.print()
     failed = sum(row.status == "failed" for row in rows)
-    console.print(f"{len(rows) - failed:,} volumes judged, {failed:,} failed: volumes.csv, volumes/", soft_wrap=True)
+    judged = counted(len(rows) - failed, "volume")
+    console.print(f"{judged} judged, {failed:,} failed: volumes.csv, volumes/", soft_wrap=True)
