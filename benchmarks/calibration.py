@@ -230,8 +230,8 @@ def _merge_rows(folder: Path, count: int, say: Callable[[str], None]) -> dict[st
 def _recording(folder: Path) -> float:
     """CPU seconds for one row on the machine that keeps the record: its line in the journal."""
     from headclip.data.discover import ImageFile, ImageSet
-    from headclip.inference.run import Entry, Row
-    from headclip.inference.run_writer import RunWriter
+    from headclip.runs.run import Entry, Row
+    from headclip.runs.writer import RunWriter
 
     shutil.rmtree(folder, ignore_errors=True)
     names = [f"part {n // _FOLDER_SIZE:05}/image {n:08}.png" for n in range(_ROWS)]
@@ -271,7 +271,7 @@ class _Brightness:
 
 def _do_list(images: str, out: str) -> None:
     from headclip.data.discover import discover
-    from headclip.inference.shards import Shard, keep_listing
+    from headclip.runs.shards import Shard, keep_listing
 
     found = discover([images])
     share = Shard(1, 64).of(found)
@@ -282,7 +282,7 @@ def _do_list(images: str, out: str) -> None:
 def _do_make(count: str, folder: str) -> None:
     """Four finished shards of tiny pictures."""
     from headclip.inference.predict import predict_run
-    from headclip.inference.shards import Shard
+    from headclip.runs.shards import Shard
 
     place = Path(folder)
     rng = np.random.default_rng(0)
@@ -297,9 +297,9 @@ def _do_make(count: str, folder: str) -> None:
 def _do_rows(count: str, folder: str) -> None:
     """Two finished shards of images that failed: rows without files, so that many are soon made."""
     from headclip.data.discover import ImageFile, ImageSet
-    from headclip.inference.run import Entry, Row
-    from headclip.inference.run_writer import RunWriter
-    from headclip.inference.shards import Shard, keep_listing
+    from headclip.runs.run import Entry, Row
+    from headclip.runs.shards import Shard, keep_listing
+    from headclip.runs.writer import RunWriter
 
     place = Path(folder)
     names = [f"part {n // _FOLDER_SIZE:05}/image {n:08}.png" for n in range(int(count))]

@@ -33,7 +33,7 @@ from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.weights import load_backbone
 from headclip.export.parity import check_images
 from headclip.inference.detector import Detector
-from headclip.inference.prediction import Prediction
+from headclip.prediction import Prediction
 
 
 def main() -> None:

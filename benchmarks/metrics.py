@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from headclip.evaluation.metrics import Figures, PixelMetrics, PixelState
-from headclip.evaluation.metrics.state import merge
+from headclip.metrics import Figures, PixelMetrics, PixelState
+from headclip.metrics.state import merge
 
 GRID = 37  # patches per side of the paper's 518 px
 

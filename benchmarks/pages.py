@@ -31,9 +31,11 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from headclip.data.levels import quantise
 from headclip.demo import NOTICE_TEXT, dataset_folder
-from headclip.inference.run import Row, parquet_bytes
-from headclip.inference.run_files import encode_map, encode_preview, map_file, preview_file, quantise
+from headclip.runs.files import map_file, preview_file
+from headclip.runs.pictures import encode_map, encode_preview
+from headclip.runs.run import Row, parquet_bytes
 
 CHROMIUM = os.environ.get("HEADCLIP_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -15,7 +15,7 @@ from calibration import HEADCLIP, Measured, link, render, shard_command, watch
 from simulation import Plan, Task, World, simulate
 
 from headclip.data.discover import discover
-from headclip.inference.shards import Shard
+from headclip.runs.shards import Shard
 
 SHARDS = 4
 

@@ -30,9 +30,9 @@ from headclip.clip.tokenizer import ClipTokenizer
 from headclip.clip.vision import VisionRequest
 from headclip.data.synthetic import SyntheticDataset, caption_pair
 from headclip.data.synthetic.base import Rng
-from headclip.evaluation.metrics.image import image_metrics
 from headclip.files import write_atomically
 from headclip.methods.headclip import proportional_csa
+from headclip.metrics.image import image_metrics
 from headclip.training.pretrain import Pretrainer
 from headclip.training.pretrain_config import PretrainConfig
 from headclip.training.pretrain_losses import unit

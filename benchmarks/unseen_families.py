@@ -34,9 +34,9 @@ from headclip.clip.weights import load_backbone
 from headclip.data.synthetic.photographs import Photographs
 from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.renderer import item_seed, render
-from headclip.evaluation.metrics.image import image_metrics
 from headclip.methods.headclip import HeadClipConfig, proportional_csa
 from headclip.methods.scoring import joint_score, scaled_odds, top_share_mean
+from headclip.metrics.image import image_metrics
 from headclip.training.pretrain_losses import patch_targets
 
 Figures = tuple[float, float, float]

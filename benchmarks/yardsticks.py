@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from headclip.clip.preprocess import input_size, resize
-from headclip.inference.prediction import Prediction
+from headclip.prediction import Prediction
 
 PATCH, STRIDE, NEIGHBOURS, TOP_SHARE = 16, 8, 3, 0.01
 SCALES = (1.0, 2.0, 4.0)

@@ -12,7 +12,7 @@ from PIL import Image
 from headclip import Detector
 from headclip.data.synthetic import render
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
+from headclip.runs.run import Run
 
 
 def draw_images(folder: Path, count: int) -> Path:

@@ -11,7 +11,7 @@ import csv
 import sys
 from pathlib import Path
 
-from headclip.evaluation.metrics.image import image_metrics
+from headclip.metrics.image import image_metrics
 
 
 def crystals(labels: Path) -> dict[str, str]:

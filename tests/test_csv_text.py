@@ -13,10 +13,10 @@ from PIL import Image
 from headclip.csv_text import CsvText
 from headclip.data.volumes.names import write_key
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Row, Run, csv_bytes
 from headclip.judgement.choosing import Judging
-from headclip.judgement.exports import region_table
-from headclip.judgement.labels import labels_bytes, read_labels
+from headclip.runs.exports import region_table
+from headclip.runs.records import labels_bytes, read_labels
+from headclip.runs.run import Row, Run, csv_bytes
 from headclip.web.marks import Mark, labels_csv
 from inference.fake_detector import FakeDetector
 

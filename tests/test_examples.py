@@ -21,8 +21,8 @@ from headclip.cli.app import main
 from headclip.clip.hub import is_complete
 from headclip.clip.weights import EMBEDDED, load_backbone, save_backbone
 from headclip.errors import InputError
-from headclip.inference.run import Run
 from headclip.methods.checkpoint import load_checkpoint
+from headclip.runs.run import Run
 from tiny_clip import make_backbone, make_config
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

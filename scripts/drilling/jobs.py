@@ -164,7 +164,7 @@ def _next_pretraining(command: list[str], out: Path) -> list[str] | None:
 
 
 def _journal_rows(out: Path) -> list[str]:
-    from headclip.inference.run import read_journal
+    from headclip.runs.run import read_journal
 
     found: list[str] = []
     for journal in (out / "out").rglob("progress.jsonl"):
@@ -173,7 +173,7 @@ def _journal_rows(out: Path) -> list[str]:
 
 
 def _run_outcome(out: Path) -> dict[str, Any]:
-    from headclip.inference.run import Run
+    from headclip.runs.run import Run
 
     run = Run.open(out / "out")
     assert run.finished, "the run says that it is not finished"

@@ -26,8 +26,8 @@ def set_odd_times(folder: Path) -> None:
 def leaping_clock() -> None:
     """Let `time.time` and `datetime.now` of this process leap back and forth by years at every look."""
     import headclip.evaluation.outputs
-    import headclip.inference.run_writer
     import headclip.judgement.calibration
+    import headclip.runs.writer
 
     chance, now = random.Random(0), time.time
 
@@ -40,7 +40,7 @@ def leaping_clock() -> None:
             return datetime.datetime.fromtimestamp(leaping(), tz)
 
     time.time = leaping
-    for module in (headclip.evaluation.outputs, headclip.inference.run_writer, headclip.judgement.calibration):
+    for module in (headclip.evaluation.outputs, headclip.runs.writer, headclip.judgement.calibration):
         module.datetime = Leaping
 
 

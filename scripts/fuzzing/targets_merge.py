@@ -79,7 +79,7 @@ def _put_list(copy: Path, name: str, content: bytes) -> None:
     """A list of images, under the name of its content, as the one that all shards have seen."""
     import pyarrow.parquet as pq
 
-    from headclip.inference.shards import listing_hash
+    from headclip.runs.shards import listing_hash
 
     known = next((copy / "shards").glob("listing-*.parquet"))
     try:
@@ -107,7 +107,7 @@ def _put_list(copy: Path, name: str, content: bytes) -> None:
 def _target(folder: Path, title: str, source: Path, name: str, damages: tuple[Damage, ...], put: Put) -> Target:
     from headclip.evaluation.merging import is_evaluation_part, merge_evaluations
     from headclip.inference.merging import merge_runs
-    from headclip.inference.parts import part_folders
+    from headclip.runs.parts import part_folders
 
     place = folder / title.replace(" ", "-").replace(".", "-")
 
@@ -144,8 +144,8 @@ def _within(place: Path, copy: Path, work: Callable[[], object]) -> None:
 
 def _run(folder: Path) -> Path:
     from headclip.inference.predict import predict_run
-    from headclip.inference.shards import Shard
     from headclip.judgement.choosing import Judging
+    from headclip.runs.shards import Shard
 
     judging = Judging(threshold=0.2, pixel_threshold=0.3, min_area=1)
     for index in range(1, SHARDS + 1):
@@ -170,7 +170,7 @@ class _Evaluated(Brightness):
 def _evaluation(folder: Path) -> Path:
     from headclip.data.datasets import open_dataset
     from headclip.evaluation.evaluate import Options, evaluate
-    from headclip.inference.shards import Shard
+    from headclip.runs.shards import Shard
 
     data = folder / "set"
     for number, path in enumerate(sorted((folder / "in").rglob("[0-9].png"))):

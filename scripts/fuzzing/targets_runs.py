@@ -45,8 +45,8 @@ def make(folder: Path) -> list[Target]:
     from headclip.judgement.calibrate import calibrate
     from headclip.judgement.choosing import Judging
     from headclip.judgement.conformal import Promise
-    from headclip.judgement.labels import labels_bytes
     from headclip.judgement.scored import Scored
+    from headclip.runs.records import labels_bytes
 
     fresh(folder)
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def _part(
 def _open_run(folder: Path) -> None:
     """All that can be asked of a run."""
     from headclip.evaluation.runs import match_rows  # noqa: F401 - imported before the first input, not within it
-    from headclip.inference.run import Run
+    from headclip.runs.run import Run
     from headclip.web.runs import RunView
 
     run = Run.open(folder)
@@ -143,7 +143,7 @@ def _calibration_target(folder: Path, sound: bytes) -> Target:
 
 def _counts_target(folder: Path) -> Target:
     from headclip.evaluation.counts import encode_counts, merge_all, read_counts, read_facts
-    from headclip.evaluation.metrics.state import image_state
+    from headclip.metrics.state import image_state
 
     mask = np.zeros((20, 24), bool)
     mask[4:9, 5:9] = True

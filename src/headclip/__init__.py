@@ -20,15 +20,15 @@ if TYPE_CHECKING:  # type checkers see the names of `_WHERE` where they come fro
     from headclip.errors import HeadclipError
     from headclip.inference.detector import Detector
     from headclip.inference.exported import ExportedDetector
-    from headclip.inference.prediction import Prediction
     from headclip.inference.tiles import TiledDetector
     from headclip.methods import list_methods
+    from headclip.prediction import Prediction
 
 _WHERE = {
     "Detector": "headclip.inference.detector",
     "ExportedDetector": "headclip.inference.exported",
     "TiledDetector": "headclip.inference.tiles",
-    "Prediction": "headclip.inference.prediction",
+    "Prediction": "headclip.prediction",
     "HeadclipError": "headclip.errors",
     "load_backbone": "headclip.clip.weights",
     "datasets": "headclip.data.datasets",

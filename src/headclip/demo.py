@@ -20,7 +20,7 @@ from headclip.cli.common import Device, output, readable_errors
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from headclip.inference.run import Row
+    from headclip.runs.run import Row
 
 FOLDERS = ("good", "defective")
 KINDS = ("mono", "poly")
@@ -64,7 +64,7 @@ def demo(
 ) -> None:
     """Judge a labelled sample of real solar cells and say how well the scores tell the defective ones."""
     from headclip.cli.predict import predict
-    from headclip.inference.run import Run
+    from headclip.runs.run import Run
 
     console = output()
     data = dataset_folder()

@@ -23,7 +23,7 @@ from headclip.cli.app import main
 from headclip.cli.common import forgiving_output
 from headclip.cli.progress import stage_bars
 from headclip.errors import BackboneError
-from headclip.inference.run import Run
+from headclip.runs.run import Run
 from headclip.version import __version__
 from inference.fake_detector import FakeDetector
 from inference.pictures import BAD_FILES, write_bad_files, write_pictures

@@ -13,10 +13,10 @@ from evaluation.evaluate_files import mask, picture, write_set
 from headclip.cli.app import main
 from headclip.clip.weights import load_backbone, save_backbone
 from headclip.data.datasets import open_dataset
-from headclip.evaluation.metrics import image_metrics, pixel_metrics
-from headclip.inference.run import Run
 from headclip.methods import create_method
 from headclip.methods.checkpoint import save_checkpoint
+from headclip.metrics import image_metrics, pixel_metrics
+from headclip.runs.run import Run
 from tiny_clip import make_backbone, make_config
 
 BOX = (6, 22, 8, 30)

@@ -12,7 +12,7 @@ import pytest
 
 from commands import run
 from evaluation.evaluate_files import FakeEvaluated, write_set
-from headclip.inference.run import Run
+from headclip.runs.run import Run
 from inference.pictures import write_pictures
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from headclip.data.datasets import open_dataset, open_spec
 from headclip.data.discover import discover, natural_key
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
-from headclip.inference.run_files import RunFolderError
-from headclip.inference.run_writer import check_output
+from headclip.runs.files import RunFolderError
+from headclip.runs.writer import check_output
 from inference.fake_detector import FakeDetector
 
 

@@ -175,7 +175,7 @@ def test_damaged_pixel_counts_are_found_out(tmp_path, damage):
     import numpy as np
 
     from headclip.evaluation.counts import encode_counts, is_sound, read_counts
-    from headclip.evaluation.metrics.state import image_state
+    from headclip.metrics.state import image_state
 
     scores = np.random.default_rng(0).random((20, 24)).astype(np.float32)
     path = tmp_path / "a.counts"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from headclip.engine.chunks import Chunk, Result
 from headclip.engine.crew import Crew
-from headclip.inference.run import Row, Run
+from headclip.runs.run import Row, Run
 from inference.fake_detector import FakeDetector
 
 GUILTY = 255  # the brightness of a picture that kills its worker

@@ -17,7 +17,7 @@ from headclip.engine.crew import LOST, Crew
 from headclip.engine.evaluating import evaluate_on_ray
 from headclip.engine.predicting import Model
 from headclip.evaluation.evaluate import Options, evaluate, evaluate_together
-from headclip.inference.run import Run
+from headclip.runs.run import Run
 from tiny_clip import make_backbone, make_config
 
 OPTIONS = Options(bootstrap=20, figures=False)

@@ -22,11 +22,11 @@ from headclip.engine.predicting import Model, Settings, predict_on_ray
 from headclip.engine.storage import Place
 from headclip.errors import HeadclipError, InputError
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Entry, Row, Run
-from headclip.inference.run_files import RunFolderError
 from headclip.judgement.choosing import Judging
-from headclip.judgement.rejudge import rejudge
 from headclip.judgement.verdicts import Criteria
+from headclip.runs.files import RunFolderError
+from headclip.runs.rejudge import rejudge
+from headclip.runs.run import Entry, Row, Run
 from inference.fake_detector import FakeDetector
 
 CREW = Crew(2, 2)
@@ -266,7 +266,7 @@ def test_one_deadly_image_costs_one_row(inline, pictures, tmp_path):
 
 
 def test_shards_and_a_crew(inline, pictures, tmp_path):
-    from headclip.inference.shards import Shard
+    from headclip.runs.shards import Shard
 
     for index in (1, 2):
         run(pictures, tmp_path / "run", shard=Shard(index, 2))

@@ -27,7 +27,7 @@ from headclip.errors import HeadclipError, InputError
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.inference.detector import Detector
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
+from headclip.runs.run import Run
 from inference.fake_detector import FakeDetector
 from inference.pictures import write_pictures
 

@@ -13,9 +13,9 @@ from headclip.engine.crew import Crew
 from headclip.engine.predicting import Model, Settings, predict_on_ray
 from headclip.engine.storage import Place
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
-from headclip.inference.run_files import RunFolderError
 from headclip.judgement.choosing import Judging
+from headclip.runs.files import RunFolderError
+from headclip.runs.run import Run
 from inference.fake_detector import FakeDetector
 
 ENDPOINT = os.environ.get("HEADCLIP_S3_ENDPOINT", "")

@@ -13,7 +13,7 @@ from headclip.engine import storage
 from headclip.engine.storage import Place, RemotePath, as_url, discover_remote, shown
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
-from headclip.inference.run import is_run_folder
+from headclip.runs.run import is_run_folder
 from inference.fake_detector import FakeDetector
 
 

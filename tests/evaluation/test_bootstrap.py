@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.metrics_oracles import KINDS, _scores
 from headclip.errors import InputError
 from headclip.evaluation import PIXEL_METRICS, bootstrap
 from headclip.evaluation.bootstrap import Replicates, compare, image_replicates, macro_replicates, pixel_replicates
-from headclip.evaluation.metrics import PixelMetrics, image_metrics, macro_average, pixel_metrics
-from headclip.evaluation.metrics.per_image import ImageCounts, join, lay_bins
+from headclip.metrics import PixelMetrics, image_metrics, macro_average, pixel_metrics
+from headclip.metrics.per_image import ImageCounts, join, lay_bins
+from metrics.metrics_oracles import KINDS, _scores
 
 
 def draws_of(images: int, replicates: int, seed: int, stream: str, chunk: int = 1000) -> np.ndarray:

@@ -14,7 +14,7 @@ from headclip.data.datasets import open_dataset
 from headclip.evaluation.averages import averages
 from headclip.evaluation.comparison import compare_results, comparison_csv, comparison_table
 from headclip.evaluation.evaluate import Options, evaluate
-from headclip.evaluation.metrics import PIXEL_METRICS
+from headclip.metrics import PIXEL_METRICS
 
 
 class Worse(FakeEvaluated):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from headclip.evaluation.bootstrap import pixel_replicates
-from headclip.evaluation.metrics import per_image
-from headclip.evaluation.metrics.per_image import ImageCounts, join, lay_bins
-from headclip.evaluation.metrics.pixel import PixelMetrics
+from headclip.metrics import per_image
+from headclip.metrics.per_image import ImageCounts, join, lay_bins
+from headclip.metrics.pixel import PixelMetrics
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from headclip.clip.preprocess import resize, resize_mask
 from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
 from headclip.evaluation.evaluate import Options, evaluate
-from headclip.evaluation.metrics import image_metrics, pixel_metrics
 from headclip.evaluation.runs import evaluate_runs
 from headclip.inference.predict import predict_run
+from headclip.metrics import image_metrics, pixel_metrics
 
 QUICK = {"bootstrap": 20, "figures": False, "worst": 2}
 

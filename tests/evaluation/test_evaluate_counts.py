@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from headclip.errors import InputError
 from headclip.evaluation.counts import StateCounts, encode_counts, merge_all, read_counts, read_facts
-from headclip.evaluation.metrics import merge
-from headclip.evaluation.metrics.per_image import ImageCounts, lay_bins
-from headclip.evaluation.metrics.state import image_state
+from headclip.metrics import merge
+from headclip.metrics.per_image import ImageCounts, lay_bins
+from headclip.metrics.state import image_state
 
 
 def image(seed, wide=False, defects=True):

@@ -14,7 +14,7 @@ from headclip.data.datasets import open_dataset
 from headclip.data.records import ImageRecord
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.evaluation.judged import truth_fingerprint
-from headclip.inference.run_files import RunFolderError
+from headclip.runs.files import RunFolderError
 
 # Evaluates argv[1] into argv[2]; dies by SIGKILL before it puts file number argv[3] in place.
 SCRIPT = """

@@ -17,11 +17,11 @@ from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
 from headclip.evaluation.evaluate import Options, evaluate, evaluate_together
 from headclip.evaluation.merging import is_evaluation_part, merge_evaluations
-from headclip.evaluation.metrics import compute
 from headclip.evaluation.shards import read_state
-from headclip.inference.run import Run
-from headclip.inference.run_files import RunFolderError
-from headclip.inference.shards import Shard
+from headclip.metrics import compute
+from headclip.runs.files import RunFolderError
+from headclip.runs.run import Run
+from headclip.runs.shards import Shard
 
 OPTIONS = Options(bootstrap=5, figures=False, worst=2)
 TABLES = ("tables.csv", "scores.csv", "tables.md", "tables.tex", "worst.html")
@@ -33,7 +33,7 @@ from dying import die_before_file
 from evaluation.evaluate_files import FakeEvaluated
 from headclip.data.datasets import open_dataset
 from headclip.evaluation.evaluate import Options, evaluate
-from headclip.inference.shards import Shard
+from headclip.runs.shards import Shard
 
 die_before_file(int(sys.argv[3]))
 options = Options(bootstrap=5, figures=False, worst=2, shard=Shard(1, 2))

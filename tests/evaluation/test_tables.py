@@ -16,10 +16,10 @@ from headclip.data.records import ImageRecord
 from headclip.evaluation.bootstrap import Interval, image_replicates, macro_replicates
 from headclip.evaluation.latex import escape, latex
 from headclip.evaluation.markdown import markdown
-from headclip.evaluation.metrics import PROTOCOLS, Figures, macro_average
 from headclip.evaluation.published import published
 from headclip.evaluation.scoring import CategoryResult, DatasetResult
 from headclip.evaluation.tables import csv_table, parquet_table, table_rows
+from headclip.metrics import PROTOCOLS, Figures, macro_average
 
 IMAGE = {"image_auroc": 0.9, "image_ap": 0.8, "image_f1": 0.7}
 PIXEL = {"pixel_auroc": 0.6, "pixel_aupro": 0.5, "pixel_ap": 0.4, "pixel_f1": 0.3, "pixel_iou": 0.2}

@@ -13,13 +13,13 @@ import pytest
 from fuzzing.targets_merge import SHARDS, make
 from headclip.errors import HeadclipError
 from headclip.evaluation.merging import merge_evaluations
-from headclip.evaluation.metrics.state import PixelState, empty_state, image_state, merge
 from headclip.evaluation.part_checks import MOST_DRAWS, part_fault
 from headclip.evaluation.shards import read_rows, read_state
 from headclip.inference.merging import merge_runs
-from headclip.inference.run import read_journal
-from headclip.inference.run_checks import row_fault
-from headclip.inference.shards import keep_listing, read_listing
+from headclip.metrics.state import PixelState, empty_state, image_state, merge
+from headclip.runs.checks import row_fault
+from headclip.runs.run import read_journal
+from headclip.runs.shards import keep_listing, read_listing
 
 SOUND = {"path": "a.png", "status": "ok", "score": 0.5, "map": "maps/a.png.png"}
 

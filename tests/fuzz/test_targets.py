@@ -90,8 +90,8 @@ def test_a_bomb_beside_the_pixels_is_not_unpacked(kind):
 def test_nesting_without_end_is_no_crash(tmp_path):
     from headclip.data.manifest import read_manifest
     from headclip.data.reading import Reading
-    from headclip.inference.run import read_facts
     from headclip.judgement.calibration import Calibration
+    from headclip.runs.run import read_facts
 
     for name in ("list.json", "calibration.json", "run.json"):
         (tmp_path / name).write_text("[" * 200_000)
@@ -140,7 +140,7 @@ def test_a_zip_archive_that_claims_more_than_it_holds_is_refused(tmp_path):
 
 
 def test_a_row_of_another_kind_is_left_out_of_a_journal(tmp_path):
-    from headclip.inference.run import read_journal
+    from headclip.runs.run import read_journal
 
     sound = {"path": "a.png", "status": "ok", "score": 0.5}
     rows = [

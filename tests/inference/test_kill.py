@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run, is_run_folder
+from headclip.runs.run import Run, is_run_folder
 from inference.fake_detector import FakeDetector
 
 # Judges argv[1] into argv[2]; dies before it puts file number argv[3] in place (never, if that is negative).

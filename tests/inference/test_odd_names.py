@@ -16,10 +16,10 @@ from headclip.evaluation.evaluate import Options, evaluate
 from headclip.evaluation.runs import evaluate_runs
 from headclip.inference.merging import merge_runs
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
-from headclip.inference.shards import Shard
 from headclip.judgement.choosing import Judging
-from headclip.judgement.exports import export_regions
+from headclip.runs.exports import export_regions
+from headclip.runs.run import Run
+from headclip.runs.shards import Shard
 from inference.fake_detector import FakeDetector
 
 OPTIONS = {"bootstrap": 5, "figures": False, "worst": 1}

@@ -15,8 +15,8 @@ from PIL import Image
 
 from headclip.errors import InputError
 from headclip.inference.predict import Progress, predict_run
-from headclip.inference.run import COLUMNS, Row, Run
-from headclip.inference.run_files import JOURNAL, MARKS, RunFolderError
+from headclip.runs.files import JOURNAL, MARKS, RunFolderError
+from headclip.runs.run import COLUMNS, Row, Run
 from headclip.web.marks import Marks
 from inference.fake_detector import FakeDetector, FakePrediction
 

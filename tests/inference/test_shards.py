@@ -19,11 +19,11 @@ from headclip.data.discover import discover
 from headclip.errors import InputError
 from headclip.inference.merging import merge_runs
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
-from headclip.inference.run_files import RunFolderError
-from headclip.inference.run_writer import RunWriter
-from headclip.inference.shards import Shard, keep_listing, read_listing, share_of
 from headclip.judgement.choosing import Judging
+from headclip.runs.files import RunFolderError
+from headclip.runs.run import Run
+from headclip.runs.shards import Shard, keep_listing, read_listing, share_of
+from headclip.runs.writer import RunWriter
 from inference.fake_detector import FakeDetector
 from inference.pictures import write_pictures
 
@@ -33,7 +33,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = [sys.argv[4]]
 from headclip.inference.predict import predict_run
-from headclip.inference.shards import Shard
+from headclip.runs.shards import Shard
 from inference.fake_detector import FakeDetector
 predict_run(FakeDetector(batch_size=1, seconds=0.05), [sys.argv[1]], sys.argv[2], shard=Shard.parse(sys.argv[3]), resume=True)
 """  # noqa: E501

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from headclip.errors import InputError
 from headclip.inference.detector import Detector
-from headclip.inference.prediction import Prediction
 from headclip.inference.tiles import TiledDetector, tile_axis
 from headclip.methods.headclip import HeadClip
+from headclip.prediction import Prediction
 from tiny_clip import make_backbone, make_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")

@@ -21,13 +21,14 @@ from headclip.data.volumes.model import VolumeOptions
 from headclip.data.volumes.window import Window
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Row, Run
-from headclip.inference.run_files import RunFolderError, encode_map, write_atomic
-from headclip.inference.shards import Shard
-from headclip.inference.volumes import read_volumes, volume_score, write_volumes
 from headclip.inference.volumes_inputs import open_inputs
 from headclip.inference.volumes_predict import predict_volume
-from headclip.judgement.rejudge import rejudge
+from headclip.runs.files import RunFolderError, write_atomic
+from headclip.runs.pictures import encode_map
+from headclip.runs.rejudge import rejudge
+from headclip.runs.run import Row, Run
+from headclip.runs.shards import Shard
+from headclip.runs.volumes import read_volumes, volume_score, write_volumes
 from inference.fake_detector import FakeDetector
 
 OPTIONS = VolumeOptions(window=Window(500, 1000), top_share=0.5)

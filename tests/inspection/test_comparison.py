@@ -9,13 +9,13 @@ from PIL import Image
 from headclip.data.datasets import open_spec
 from headclip.data.discover import discover
 from headclip.errors import InputError
-from headclip.inference.overlay import Scale
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
 from headclip.inspection.choosing import choose_images
 from headclip.inspection.comparison import SIDE, compare_methods, compare_runs, run_titles
 from headclip.inspection.scales import TAIL, RankScale, choose_scales
 from headclip.inspection.truth import TruthFinder, without_masks
+from headclip.runs.overlay import Scale
+from headclip.runs.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
 

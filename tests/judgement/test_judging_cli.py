@@ -16,10 +16,10 @@ from headclip.cli.models import reference_images
 from headclip.errors import InputError
 from headclip.inference.detector import Detector
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
 from headclip.judgement import Calibration
 from headclip.methods import create_method
 from headclip.methods.checkpoint import learnt_hash, read_info, save_checkpoint
+from headclip.runs.run import Run
 from inference.fake_detector import FakeDetector
 from inference.pictures import write_pictures
 from tiny_clip import make_backbone, make_config

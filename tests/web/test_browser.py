@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Row, parquet_bytes
-from headclip.judgement.rejudge import rejudge
 from headclip.judgement.verdicts import Criteria
+from headclip.runs.rejudge import rejudge
+from headclip.runs.run import Row, parquet_bytes
 from headclip.web import server
 from headclip.web.app import AppOptions, create_app
 from headclip.web.live import LiveRun

@@ -12,10 +12,10 @@ import pytest
 from data.volume_files import write_tiff
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
-from headclip.inference.run import Run
-from headclip.inference.run_files import RunFolderError
 from headclip.inference.volumes_inputs import open_inputs
 from headclip.judgement.choosing import Judging
+from headclip.runs.files import RunFolderError
+from headclip.runs.run import Run
 from headclip.web.bodies import Upload
 from headclip.web.live import LiveRun, free_name
 from headclip.web.runs import image_id

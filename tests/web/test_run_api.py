@@ -14,11 +14,11 @@ from PIL import Image
 from headclip.data.manifest import read_manifest
 from headclip.data.reading import Reading
 from headclip.errors import InputError
-from headclip.inference.run import Run
-from headclip.inference.run_files import RunFolderError
 from headclip.judgement.choosing import Judging
-from headclip.judgement.rejudge import rejudge
 from headclip.judgement.verdicts import Criteria
+from headclip.runs.files import RunFolderError
+from headclip.runs.rejudge import rejudge
+from headclip.runs.run import Run
 from headclip.web.marks import MARKS, Marks
 from headclip.web.runs import RunView, image_id, open_runs
 

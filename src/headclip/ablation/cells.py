@@ -10,11 +10,11 @@ from typing import Any
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan, Row
 from headclip.errors import InputError
-from headclip.evaluation.metrics import ALL_METRICS, category_image_metrics, macro_average
-from headclip.evaluation.metrics import Figures as Found
 from headclip.evaluation.published import Figure, published
 from headclip.evaluation.tables import IMAGE_COLUMNS, PIXEL_COLUMNS
 from headclip.methods.base import TrainableMethod, method_class
+from headclip.metrics import ALL_METRICS, category_image_metrics, macro_average
+from headclip.metrics import Figures as Found
 
 LEVELS = {"image": IMAGE_COLUMNS, "pixel": PIXEL_COLUMNS}
 MEAN_OF = "average"

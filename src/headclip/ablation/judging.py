@@ -20,13 +20,13 @@ from headclip.errors import InputError
 from headclip.evaluation.evaluate import RUNS, Options, evaluate_methods
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.judged import choose, dataset_key, name_images
-from headclip.evaluation.metrics import PROTOCOLS
 from headclip.evaluation.outputs import FORMAT as EVALUATION
 from headclip.evaluation.outputs import RESULTS as EVALUATION_RESULTS
 from headclip.evaluation.scoring import DatasetResult
 from headclip.files import load_json, write_atomically
 from headclip.inference.detector import Detector
-from headclip.inference.run import Run
+from headclip.metrics import PROTOCOLS
+from headclip.runs.run import Run
 
 RECORDS, SCRATCH = "records", "scratch"
 JUDGED_AT_ONCE = 8_000

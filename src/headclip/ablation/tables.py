@@ -10,9 +10,9 @@ from headclip.ablation.cells import LEVELS, MEAN_OF, Cell, Difference, differenc
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan
 from headclip.csv_text import CsvText
-from headclip.evaluation.metrics import ALL_METRICS
 from headclip.evaluation.published import Figure, sources
 from headclip.evaluation.tables import LEGEND, LETTERS
+from headclip.metrics import ALL_METRICS
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,9 @@ def _score(
     from headclip.cli.progress import stage_bars
     from headclip.data.decode import DEFAULT_MAX_PIXELS
     from headclip.errors import InputError
-    from headclip.inference.run import Run, is_run_folder
     from headclip.judgement import scored as scoring
+    from headclip.runs.run import Run, is_run_folder
+    from headclip.runs.scored import score_run
 
     labelled, masks = labels
     if masks is not None and not labelled:
@@ -205,7 +206,7 @@ def _score(
         if len(normals) == 1 and is_run_folder(Path(normals[0])):
             run = Run.open(normals[0])
             truth, watch = _of_run(run, masks, rules) if labelled else (None, None)
-            return scoring.score_run(run, rules, progress=progress, watch=watch), run.settings, truth
+            return score_run(run, rules, progress=progress, watch=watch), run.settings, truth
         if masks is not None:
             raise InputError("--masks is for a RUN of headclip predict; a labelled folder brings its own masks")
         files, truth, watch = _files(normals, labelled, rules) if data is None else ([], None, None)
@@ -224,7 +225,7 @@ def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any,
     """The images; with --labelled what is known of them, and what counts the pixels of their maps."""
     from headclip.data.discover import ImageFile
     from headclip.errors import InputError
-    from headclip.inference.run import is_run_folder
+    from headclip.runs.run import is_run_folder
 
     if not labelled:
         run = next((entry for entry in normals if is_run_folder(Path(entry))), None)
@@ -247,7 +248,7 @@ def _of_run(run: Any, masks: str | None, rules: RegionRules) -> tuple[_Truth, An
     """What is known of a run's images, and what counts the pixels of their maps where masks were named."""
     from headclip.data.datasets import open_spec
     from headclip.errors import InputError
-    from headclip.judgement.labels import match_records
+    from headclip.runs.labels import match_records
 
     if masks is not None:
         dataset = open_spec(masks, lenient=True)

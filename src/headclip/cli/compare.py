@@ -112,8 +112,8 @@ def compare(
     from headclip.data.datasets import open_spec
     from headclip.figures.canvas import check_path, draw, need_matplotlib
     from headclip.figures.compare import Options, compare_figure
-    from headclip.inference.run import is_run_folder
     from headclip.inspection.truth import TruthFinder
+    from headclip.runs.run import is_run_folder
 
     check_path(out)
     need_matplotlib()
@@ -147,9 +147,9 @@ def _of_runs(
     show: Callable[[str, int, int], None],
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.errors import InputError
-    from headclip.inference.run import Run
     from headclip.inspection.comparison import compare_runs, run_titles
     from headclip.methods.titles import HEADINGS
+    from headclip.runs.run import Run
 
     if len(folders) < len(inputs):
         other = next(entry for entry in inputs if entry not in folders)
@@ -244,8 +244,8 @@ def _write_facts(path: Path, found: Comparison, facts: dict[str, Any]) -> None:
 
 def _colour_facts(found: Comparison) -> dict[str, Any]:
     """For each column, the map values that colours stand for."""
-    from headclip.inference.overlay import Scale
     from headclip.inspection.scales import TAIL, RankScale
+    from headclip.runs.overlay import Scale
 
     facts: dict[str, Any] = {}
     for title, colours in zip(found.columns, found.colours, strict=True):

@@ -76,7 +76,7 @@ def evaluate(
     from headclip.errors import InputError
     from headclip.evaluation.checks import check_out
     from headclip.evaluation.evaluate import Options
-    from headclip.inference.shards import Shard
+    from headclip.runs.shards import Shard
 
     if runs and shard is not None:
         raise InputError("--shard: finished runs are scored at once, without a model; leave it out")

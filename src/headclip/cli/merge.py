@@ -44,7 +44,7 @@ def merge(
     from headclip.errors import InputError
     from headclip.evaluation.merging import check_evaluations, is_evaluation_part, merge_evaluations
     from headclip.inference.merging import merge_runs
-    from headclip.inference.parts import check_parts, open_part, part_folders
+    from headclip.runs.parts import check_parts, open_part, part_folders
 
     folders = part_folders(runs)
     kinds = {is_evaluation_part(folder) for folder in folders}

@@ -29,7 +29,7 @@ from headclip.cli.progress import run_bars
 if TYPE_CHECKING:
     from headclip.data.discover import ImageFile
     from headclip.inference.predict import Progress, RunSummary
-    from headclip.inference.shards import Shard
+    from headclip.runs.shards import Shard
 
 _SHOWN_FAILURES = 10
 FROM_FOLDER = "from-folder"
@@ -95,9 +95,9 @@ def predict(
     from headclip.data.volumes.model import VolumeSet
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
-    from headclip.inference.run_writer import check_output
-    from headclip.inference.shards import Shard
     from headclip.inference.volumes_inputs import open_inputs, refuse_division
+    from headclip.runs.shards import Shard
+    from headclip.runs.writer import check_output
 
     part = None if shard is None else Shard.parse(shard)
     judging = judging_options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
@@ -239,7 +239,7 @@ def _print_summary(summary: RunSummary, top: int, part: Shard | None, out: Path)
 
 
 def _print_verdicts(summary: RunSummary) -> None:
-    from headclip.inference.run import read_facts
+    from headclip.runs.run import read_facts
 
     judgement = (read_facts(summary.folder) or {}).get("judgement")
     if judgement is None:

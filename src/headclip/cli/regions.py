@@ -46,8 +46,8 @@ def regions(
 
     RUN must have been judged with a pixel threshold (headclip predict --calibration, headclip rejudge).
     """
-    from headclip.inference.run import Run
-    from headclip.judgement.exports import export_regions
+    from headclip.runs.exports import export_regions
+    from headclip.runs.run import Run
 
     wanted = None if not verdict else {item.value for item in verdict}
     count = export_regions(Run.open(run), to.value, out, verdicts=wanted, url_prefix=url_prefix, overwrite=overwrite)

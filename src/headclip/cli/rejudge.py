@@ -14,7 +14,7 @@ from headclip.cli.options import Quiet
 from headclip.cli.progress import count_bar
 
 if TYPE_CHECKING:
-    from headclip.inference.run import Run
+    from headclip.runs.run import Run
 
 
 def rejudge(
@@ -39,9 +39,9 @@ def rejudge(
 
     What is not given stays as it is in RUN. Stopped at any moment, RUN is as before or as after.
     """
-    from headclip.inference.run import Run
     from headclip.judgement.choosing import Judging, choose
-    from headclip.judgement.rejudge import rejudge as judge_again
+    from headclip.runs.rejudge import rejudge as judge_again
+    from headclip.runs.run import Run
 
     judging = options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
     if not none and labels is None and judging == Judging():
@@ -78,7 +78,7 @@ def _labels(run: Run, spec: str | None) -> dict[str, int] | None:
         return None
     from headclip.data.datasets import open_spec
     from headclip.errors import InputError
-    from headclip.judgement.labels import match_labels
+    from headclip.runs.labels import match_labels
 
     dataset = open_spec(spec, lenient=True)
     known = match_labels(run, dataset.records, dataset.root)

@@ -114,7 +114,7 @@ def print_volumes(folder: Path, top: int) -> None:
     """The most anomalous volumes of a run; nothing where it has none."""
     from rich.table import Table
 
-    from headclip.inference.volumes import read_volumes
+    from headclip.runs.volumes import read_volumes
 
     rows = read_volumes(folder).volumes
     if not rows:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headclip.inference.run import Entry
+from headclip.runs.run import Entry
 
 _MOST_BATCHES = 8  # in a chunk: what a lost worker costs
 _SHARES = 6  # chunks for each actor at least, so that a slow one does not hold up the end

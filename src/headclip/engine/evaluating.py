@@ -20,8 +20,8 @@ from headclip.evaluation.checks import check_out
 from headclip.evaluation.evaluate import Evaluation, Options, evaluate, evaluate_together
 from headclip.evaluation.judging import Work
 from headclip.inference.detector import Detector
-from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import write_atomic
+from headclip.runs.files import write_atomic
+from headclip.runs.run import Entry, Row
 
 Progress = Callable[[str, int, int, int], None]
 

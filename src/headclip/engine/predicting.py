@@ -19,13 +19,13 @@ from headclip.engine.remote_run import RemoteRun
 from headclip.engine.storage import Place, RemotePath, as_url, discover_remote, local_path
 from headclip.engine.workers import Load, PredictTask, PredictWorker, Target
 from headclip.errors import InputError
-from headclip.inference.overlay import LevelHistogram
 from headclip.inference.predict import Progress, RunSummary, predict_run
-from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import TEMPORARY, write_atomic
-from headclip.inference.run_writer import check_output
-from headclip.inference.shards import Shard
 from headclip.judgement.choosing import Judging, choose
+from headclip.runs.files import TEMPORARY, write_atomic
+from headclip.runs.overlay import LevelHistogram
+from headclip.runs.run import Entry, Row
+from headclip.runs.shards import Shard
+from headclip.runs.writer import check_output
 
 _HASHES = ("backbone_hash", "checkpoint_hash")
 _PINNED = ("fp32", "fp16", "bf16")

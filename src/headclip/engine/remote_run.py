@@ -28,17 +28,9 @@ from headclip.data.discover import ImageFile, ImageSet
 from headclip.data.run_folder import is_sound
 from headclip.engine.storage import Place
 from headclip.files import parse_json
-from headclip.inference.run import (
-    COLUMNS,
-    Entry,
-    Row,
-    csv_bytes,
-    journal_line,
-    parquet_bytes,
-    row_schema,
-)
-from headclip.inference.run_facts import as_facts
-from headclip.inference.run_files import (
+from headclip.judgement.choosing import Chosen
+from headclip.runs.facts import as_facts
+from headclip.runs.files import (
     CSV_TABLE,
     JOURNAL,
     MAPS,
@@ -51,9 +43,17 @@ from headclip.inference.run_files import (
     RUN_JSON,
     RunFolderError,
 )
-from headclip.inference.run_writer import changed_settings, new_facts
-from headclip.judgement.choosing import Chosen
-from headclip.judgement.run_judging import judgement_facts
+from headclip.runs.judging import judgement_facts
+from headclip.runs.run import (
+    COLUMNS,
+    Entry,
+    Row,
+    csv_bytes,
+    journal_line,
+    parquet_bytes,
+    row_schema,
+)
+from headclip.runs.writer import changed_settings, new_facts
 
 PARTS = "parts"
 _ROWS, _SECONDS = 5_000, 30.0  # a part is written when it has that many rows, or the oldest of them waits that long
@@ -121,7 +121,7 @@ class RemoteRun:
         """Whether a run may be written there; cheap, so that it can be asked before a model is loaded.
 
         Raises:
-            RunFolderError: as `headclip.inference.run_writer.check_output`.
+            RunFolderError: as `headclip.runs.writer.check_output`.
         """
         if resume and overwrite:
             raise RunFolderError("--resume and --overwrite exclude each other; give one of them")

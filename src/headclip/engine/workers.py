@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
 from headclip.data.discover import ImageFile
+from headclip.data.prefetch import Decoded
 from headclip.engine.chunks import Chunk, FileRef, Result
 from headclip.engine.storage import Place
 from headclip.errors import HeadclipError, ImageError
 from headclip.inference.predict import judge_files
-from headclip.inference.prefetch import Decoded
-from headclip.inference.run import Entry
-from headclip.inference.run_files import REGIONS, TEMPORARY, RunFolderError
-from headclip.judgement.run_judging import judge_rows
 from headclip.judgement.verdicts import Criteria
+from headclip.runs.files import REGIONS, TEMPORARY, RunFolderError
+from headclip.runs.judging import judge_rows
+from headclip.runs.run import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

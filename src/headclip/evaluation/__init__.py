@@ -21,7 +21,7 @@ _METRICS = (
 def __getattr__(name: str) -> Any:
     """Import on first use, so that reading a dataset does not import scipy."""
     if name in _METRICS:
-        return getattr(import_module("headclip.evaluation.metrics"), name)
+        return getattr(import_module("headclip.metrics"), name)
     raise AttributeError(f"module 'headclip.evaluation' has no attribute '{name}'")
 
 

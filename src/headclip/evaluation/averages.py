@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headclip.evaluation.bootstrap import Interval, Replicates
-from headclip.evaluation.metrics import Figures, macro_average
 from headclip.evaluation.scoring import DatasetResult, centred_intervals, mean_replicates
+from headclip.metrics import Figures, macro_average
 
 
 @dataclass(frozen=True, eq=False)

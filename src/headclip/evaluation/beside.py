@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from headclip.evaluation.averages import Average
-from headclip.evaluation.metrics import ALL_METRICS, macro_average
 from headclip.evaluation.published import (
     AVERAGE,
     Figure,
@@ -19,6 +18,7 @@ from headclip.evaluation.published import (
 )
 from headclip.evaluation.rows import LETTERS, TableRow
 from headclip.evaluation.scoring import DatasetResult
+from headclip.metrics import ALL_METRICS, macro_average
 
 PAPER = "headclip"
 PAPER_METHODS = ("HeadCLIP", "AdaCLIP", "AnomalyCLIP", "AnoVL")

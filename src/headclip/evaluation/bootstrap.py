@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headclip.errors import InputError
-from headclip.evaluation.metrics import ader, curves
-from headclip.evaluation.metrics.figures import IMAGE_METRICS, PIXEL_METRICS, check_protocol, macro_average
-from headclip.evaluation.metrics.image import check_scores
-from headclip.evaluation.metrics.per_image import ImageCounts
+from headclip.metrics import ader, curves
+from headclip.metrics.figures import IMAGE_METRICS, PIXEL_METRICS, check_protocol, macro_average
+from headclip.metrics.image import check_scores
+from headclip.metrics.per_image import ImageCounts
 
 DEFAULT_REPLICATES = 1000
 # Numbers of a chunk of draws; some eight such arrays are in memory at once. Pixel figures read the counts of all images

@@ -16,8 +16,8 @@ from headclip.errors import ImageError, InputError
 from headclip.evaluation.judged import dataset_key
 from headclip.evaluation.outputs import FIGURES, FILES, FORMAT, RESULTS
 from headclip.files import load_json, results_in, write_atomically
-from headclip.inference.run_facts import as_facts
-from headclip.inference.shards import MERGED
+from headclip.runs.facts import as_facts
+from headclip.runs.shards import MERGED
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Options

@@ -11,8 +11,8 @@ from headclip.csv_text import CsvText
 from headclip.errors import InputError
 from headclip.evaluation.averages import average_title
 from headclip.evaluation.bootstrap import Comparison, Replicates, compare
-from headclip.evaluation.metrics import ALL_METRICS
 from headclip.evaluation.scoring import DatasetResult, mean_replicates
+from headclip.metrics import ALL_METRICS
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.errors import InputError
-from headclip.evaluation.metrics.per_image import ImageCounts
-from headclip.evaluation.metrics.state import PixelState, empty_state, merge
 from headclip.files import parse_json
+from headclip.metrics.per_image import ImageCounts
+from headclip.metrics.state import PixelState, empty_state, merge
 
 _FORMAT = "headclip-counts-1"
 _HEADER_BYTES = 1 << 20

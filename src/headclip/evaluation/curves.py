@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headclip.evaluation.metrics.curves import FPR_LIMIT
-from headclip.evaluation.metrics.image import check_scores, score_counts
-from headclip.evaluation.metrics.pixel import columns
 from headclip.evaluation.scoring import CategoryResult, DatasetResult
+from headclip.metrics.curves import FPR_LIMIT
+from headclip.metrics.image import check_scores, score_counts
+from headclip.metrics.pixel import columns
 
 NEEDS_MATPLOTLIB = "no figures: matplotlib is not installed; pip install 'headclip[plots]'"
 _POINTS = 400

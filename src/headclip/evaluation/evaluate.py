@@ -24,14 +24,14 @@ from headclip.evaluation.checks import (
 )
 from headclip.evaluation.judged import Resolution, choose
 from headclip.evaluation.judging import Elsewhere, judge_dataset
-from headclip.evaluation.metrics import PROTOCOLS
 from headclip.evaluation.outputs import write_outputs
 from headclip.evaluation.recording import COUNTS, JudgingOptions
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, count_category, score_dataset
 from headclip.evaluation.shards import PartWriter
 from headclip.evaluation.tables import TableRow, table_rows
 from headclip.inference.detector import Detector
-from headclip.inference.shards import Shard
+from headclip.metrics import PROTOCOLS
+from headclip.runs.shards import Shard
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from headclip.data.discover import ImageFile, ImageSet, printable
 from headclip.data.records import ImageRecord, read_mask
 from headclip.data.records import resize_mask as resize_nearest
 from headclip.errors import ImageError
-from headclip.evaluation.metrics.state import PixelState
+from headclip.metrics.state import PixelState
 
 Resolution = Literal["image", "tower"]
 Status = Literal["ok", "failed", "unlabelled", "missing"]

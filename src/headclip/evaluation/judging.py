@@ -20,17 +20,17 @@ from typing import Any
 
 from headclip.data.datasets import Dataset
 from headclip.data.discover import ImageFile
+from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.data.records import ImageRecord
 from headclip.evaluation.judged import JudgedImage, name_images
 from headclip.evaluation.recording import JudgingOptions, Recorder, failed, to_resolution
 from headclip.inference.detector import Detector
-from headclip.inference.prediction import Prediction
-from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
-from headclip.inference.run import Entry
-from headclip.inference.run_files import RUN_JSON
-from headclip.inference.run_writer import RunWriter
-from headclip.inference.shards import Shard
 from headclip.inference.shared import PassGroup, group_by_pass
+from headclip.prediction import Prediction
+from headclip.runs.files import RUN_JSON
+from headclip.runs.run import Entry
+from headclip.runs.shards import Shard
+from headclip.runs.writer import RunWriter
 
 RUN_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see tables.md.\n"
 _WAITING = 2  # portions of maps that are counted while the model goes on

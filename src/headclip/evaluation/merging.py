@@ -22,18 +22,19 @@ from headclip.evaluation.evaluate import Evaluation, scoring_progress
 from headclip.evaluation.fingerprint import fingerprint_of
 from headclip.evaluation.judged import JudgedImage, choose, dataset_key, name_images
 from headclip.evaluation.judging import RUN_PAGE
-from headclip.evaluation.metrics.state import PixelState
 from headclip.evaluation.outputs import FORMAT, RESULTS, write_outputs
 from headclip.evaluation.part_checks import part_fault, read_options
 from headclip.evaluation.recording import counts_file
 from headclip.evaluation.scoring import Counted, Counter, DatasetResult, score_dataset
 from headclip.evaluation.shards import ROWS, PartRow, part_folder, read_rows, read_state, state_file
 from headclip.files import load_json, results_in
-from headclip.inference.parts import check_division, check_listings, home, part_folders, some
-from headclip.inference.run import Entry, read_facts, read_journal
-from headclip.inference.run_files import JOURNAL, RUN_JSON, SHARDS, RunFolderError, map_file, read_map, take_file
-from headclip.inference.run_writer import RunWriter, changed_settings
-from headclip.inference.shards import MERGED, Shard, listing_hash, share_of
+from headclip.metrics.state import PixelState
+from headclip.runs.files import JOURNAL, RUN_JSON, SHARDS, RunFolderError, map_file, take_file
+from headclip.runs.parts import check_division, check_listings, home, part_folders, some
+from headclip.runs.pictures import read_map
+from headclip.runs.run import Entry, read_facts, read_journal
+from headclip.runs.shards import MERGED, Shard, listing_hash, share_of
+from headclip.runs.writer import RunWriter, changed_settings
 
 
 @dataclass(frozen=True)

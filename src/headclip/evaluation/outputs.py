@@ -17,12 +17,12 @@ from headclip.evaluation.curves import draw_figures
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.latex import latex
 from headclip.evaluation.markdown import markdown
-from headclip.evaluation.metrics import PROTOCOLS
 from headclip.evaluation.scoring import DatasetResult
 from headclip.evaluation.tables import csv_table, parquet_table
 from headclip.evaluation.worst import write_worst
 from headclip.files import write_atomically
-from headclip.inference.run_facts import as_facts
+from headclip.metrics import PROTOCOLS
+from headclip.runs.facts import as_facts
 from headclip.version import __version__
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 from headclip.errors import InputError
 from headclip.evaluation.evaluate import Options
-from headclip.inference.parts import is_digest
-from headclip.inference.run_checks import is_inside, is_text
+from headclip.runs.checks import is_inside, is_text
+from headclip.runs.parts import is_digest
 
 MOST_DRAWS = 100_000  # of the bootstrap, of which each is kept
 _KINDS: dict[str, type | tuple[type, ...]] = {

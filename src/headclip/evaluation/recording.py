@@ -14,24 +14,18 @@ from headclip.clip.preprocess import resize
 from headclip.data.datasets import Dataset
 from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
 from headclip.data.discover import ImageFile, printable
+from headclip.data.levels import quantise
+from headclip.data.prefetch import Decoded
 from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
 from headclip.evaluation.counts import encode_counts, is_sound, read_counts, read_facts
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, read_truth, truth_fingerprint
-from headclip.evaluation.metrics.state import image_state
 from headclip.inference.detector import Detector
-from headclip.inference.prediction import Prediction
-from headclip.inference.prefetch import Decoded
-from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import (
-    RunFolderError,
-    encode_map,
-    is_sound_map,
-    map_file,
-    quantise,
-    read_map,
-    write_atomic,
-)
+from headclip.metrics.state import image_state
+from headclip.prediction import Prediction
+from headclip.runs.files import RunFolderError, map_file, write_atomic
+from headclip.runs.pictures import encode_map, is_sound_map, read_map
+from headclip.runs.run import Entry, Row
 
 COUNTS = "counts"
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from headclip.evaluation.averages import Average
 from headclip.evaluation.bootstrap import Interval
-from headclip.evaluation.metrics import ALL_METRICS, Figures
 from headclip.evaluation.scoring import CategoryResult, DatasetResult
+from headclip.metrics import ALL_METRICS, Figures
 
 Kind = Literal["category", "mean", "average", "published", "difference"]
 IMAGE_COLUMNS = ("image_auroc", "image_ap", "image_f1", "image_mad")

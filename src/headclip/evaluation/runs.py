@@ -28,13 +28,14 @@ from headclip.evaluation.checks import (
 from headclip.evaluation.counts import encode_counts, read_counts
 from headclip.evaluation.evaluate import Evaluation, Options, scoring_progress
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, choose, read_truth
-from headclip.evaluation.metrics.state import image_state
 from headclip.evaluation.outputs import write_outputs
 from headclip.evaluation.scoring import score_dataset
 from headclip.files import scratch_folder, write_atomically
-from headclip.inference.overlay import resize_map
-from headclip.inference.run import Row, Run
-from headclip.inference.run_files import RunFolderError, read_levels
+from headclip.metrics.state import image_state
+from headclip.runs.files import RunFolderError
+from headclip.runs.overlay import resize_map
+from headclip.runs.pictures import read_levels
+from headclip.runs.run import Row, Run
 
 _FEW_LEVELS = 256
 _NO_MAP = "the run kept no map: not in the pixel metrics"

@@ -10,7 +10,7 @@ from headclip.data.datasets import Dataset
 from headclip.evaluation.bootstrap import Interval, Replicates, image_replicates, macro_replicates, pixel_replicates
 from headclip.evaluation.counts import StateCounts, merge_all
 from headclip.evaluation.judged import JudgedImage, dataset_key
-from headclip.evaluation.metrics import (
+from headclip.metrics import (
     IMAGE_METRICS,
     PROTOCOLS,
     Figures,
@@ -21,7 +21,7 @@ from headclip.evaluation.metrics import (
     macro_average,
     merge,
 )
-from headclip.evaluation.metrics.per_image import lay_bins
+from headclip.metrics.per_image import lay_bins
 
 _KEPT_BINS = 8192  # of a category's counts, for curves; its figures have been computed before
 

@@ -23,22 +23,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headclip.data.levels import quantise
 from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
 from headclip.evaluation.checks import PARTS, SHARD_FORMAT
 from headclip.evaluation.counts import DAMAGE
 from headclip.evaluation.fingerprint import record_line
 from headclip.evaluation.judged import JudgedImage, name_images
-from headclip.evaluation.metrics.state import PixelState
 from headclip.evaluation.outputs import RESULTS, options_json, short_facts, versions
 from headclip.evaluation.scoring import Counted, Counter, DatasetResult, count_category
 from headclip.evaluation.worst import worst_images
 from headclip.files import write_atomically
-from headclip.inference.parquet import read_table
-from headclip.inference.run_checks import is_inside, is_text
-from headclip.inference.run_facts import as_facts
-from headclip.inference.run_files import encode_map, map_file, quantise, write_atomic
-from headclip.inference.shards import Shard, keep_listing
+from headclip.metrics.state import PixelState
+from headclip.runs.checks import is_inside, is_text
+from headclip.runs.facts import as_facts
+from headclip.runs.files import map_file, write_atomic
+from headclip.runs.parquet import read_table
+from headclip.runs.pictures import encode_map
+from headclip.runs.shards import Shard, keep_listing
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Evaluation

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from headclip.csv_text import CsvText
 from headclip.evaluation.averages import averages
 from headclip.evaluation.beside import PAPER_METHODS, published_averages, published_rows
-from headclip.evaluation.metrics import ALL_METRICS
 from headclip.evaluation.rows import (
     DAGGER,
     IMAGE_COLUMNS,
@@ -25,6 +24,7 @@ from headclip.evaluation.rows import (
     dataset_rows,
 )
 from headclip.evaluation.scoring import DatasetResult
+from headclip.metrics import ALL_METRICS
 
 __all__ = [
     "DAGGER",

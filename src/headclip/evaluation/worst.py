@@ -14,12 +14,13 @@ from PIL import Image
 from scipy import ndimage
 
 from headclip.data.decode import decode
+from headclip.data.levels import quantise
 from headclip.errors import HeadclipError
 from headclip.evaluation.judged import JudgedImage, read_truth
-from headclip.evaluation.metrics.pixel import bin_values
 from headclip.evaluation.scoring import DatasetResult
 from headclip.files import write_atomically
-from headclip.inference.overlay import (
+from headclip.metrics.pixel import bin_values
+from headclip.runs.overlay import (
     HIGH_QUANTILE,
     LOW_QUANTILE,
     MIN_SPAN,
@@ -27,7 +28,6 @@ from headclip.inference.overlay import (
     Scale,
     tint,
 )
-from headclip.inference.run_files import quantise
 
 _SIDE = 320
 _OUTLINE = (0, 230, 255)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headclip.errors import InputError
 from headclip.files import write_atomically
-from headclip.inference.overlay import colour_table
+from headclip.runs.overlay import colour_table
 
 if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap

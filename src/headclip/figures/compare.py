@@ -22,9 +22,9 @@ from headclip.figures.canvas import (
     overlay_colours,
     shorten,
 )
-from headclip.inference.overlay import Scale, tint
 from headclip.inspection.comparison import ComparedImage, Comparison
 from headclip.inspection.scales import TAIL
+from headclip.runs.overlay import Scale, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,9 +20,9 @@ from headclip.figures.canvas import (
     overlay_colours,
 )
 from headclip.figures.heads import number
-from headclip.inference.overlay import Scale, tint
 from headclip.inspection.layers import START, LayerMaps
 from headclip.inspection.model import ImageInspection
+from headclip.runs.overlay import Scale, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,15 +16,15 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from headclip.data.levels import quantise
 from headclip.figures.canvas import data_uri, draw
 from headclip.figures.heads import contrast_figure, heads_figure
 from headclip.figures.layers import layers_figure, taps_figure
 from headclip.figures.split import split_figure
 from headclip.figures.words import word_text, words_figure
 from headclip.files import write_atomically
-from headclip.inference.overlay import LevelHistogram, Scale, resize_map, tint
-from headclip.inference.run_files import quantise
 from headclip.inspection import ImageInspection, ModelInspection, plain
+from headclip.runs.overlay import LevelHistogram, Scale, resize_map, tint
 from headclip.templates import page_template
 from headclip.version import __version__
 

@@ -25,10 +25,10 @@ from headclip.inference.compiling import compile_tower
 from headclip.inference.device import Precision, choose_device, set_precision
 from headclip.inference.memory import in_halves
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
-from headclip.inference.prediction import Prediction
 from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import CheckpointInfo, learnt_hash, load_checkpoint
+from headclip.prediction import Prediction
 
 if TYPE_CHECKING:
     from headclip.data.volumes.model import VolumeOptions

@@ -21,9 +21,9 @@ from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.files import file_hash, load_json, write_atomically
 from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, read
 from headclip.inference.device import Precision
-from headclip.inference.prediction import Prediction
 from headclip.inference.signal_stack import kept_signal_stack
 from headclip.methods.base import Method, method_class
+from headclip.prediction import Prediction
 
 FORMAT = "headclip-export-1"
 Engine = Literal["onnx", "openvino", "torch"]

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from headclip.data.discover import ImageFile, ImageSet, stored_path
-from headclip.inference.overlay import LevelHistogram
-from headclip.inference.parts import Part, check_parts, criteria_of, home, open_part, owner, part_folders, some
 from headclip.inference.predict import Progress, RunSummary, count_stage, scale_facts
-from headclip.inference.report import report_pieces, thumbnail_names
-from headclip.inference.run import Entry, Row, Run, read_facts, read_journal
-from headclip.inference.run_files import (
+from headclip.judgement.calibration import Calibration
+from headclip.judgement.regions import Region
+from headclip.judgement.verdicts import Criteria
+from headclip.runs.files import (
     JOURNAL,
     MASKS,
     REGIONS,
@@ -27,14 +26,15 @@ from headclip.inference.run_files import (
     take_file,
     write_atomic,
 )
-from headclip.inference.run_render import count_sound, render_overlays
-from headclip.inference.run_writer import RunWriter, check_output
-from headclip.inference.shards import MERGED, read_listing
-from headclip.judgement.calibration import Calibration
-from headclip.judgement.labels import read_labels
-from headclip.judgement.regions import Region
-from headclip.judgement.run_judging import judgement_facts, regions_bytes
-from headclip.judgement.verdicts import Criteria
+from headclip.runs.judging import judgement_facts
+from headclip.runs.overlay import LevelHistogram
+from headclip.runs.parts import Part, check_parts, criteria_of, home, open_part, owner, part_folders, some
+from headclip.runs.records import read_labels, regions_bytes
+from headclip.runs.render import count_sound, render_overlays
+from headclip.runs.report import report_pieces, thumbnail_names
+from headclip.runs.run import Entry, Row, Run, read_facts, read_journal
+from headclip.runs.shards import MERGED, read_listing
+from headclip.runs.writer import RunWriter, check_output
 
 _CHUNK = 256  # images put on record at a time
 

@@ -13,24 +13,24 @@ from typing import Any
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile, ImageSet, discover
+from headclip.data.prefetch import Decoded, decode_ahead
 from headclip.data.volumes.model import VolumeSet
 from headclip.data.volumes.names import keep_salt
-from headclip.inference.overlay import LevelHistogram, Scale
-from headclip.inference.prediction import Judge
-from headclip.inference.prefetch import Decoded, decode_ahead
-from headclip.inference.report import report_pieces, thumbnail_names
 from headclip.inference.resuming import find_work
-from headclip.inference.run import Entry, Row, read_facts
-from headclip.inference.run_files import MASKS, REGIONS, REPORT
-from headclip.inference.run_render import render_overlays
-from headclip.inference.run_writer import RunWriter, check_output
 from headclip.inference.session import Progress, Session, Stage, images_ahead
-from headclip.inference.shards import Shard, check_whole, keep_listing
-from headclip.inference.volumes import write_volumes
 from headclip.inference.volumes_inputs import refuse_division, volume_facts
 from headclip.judgement.choosing import Chosen, Judging, choose
-from headclip.judgement.labels import read_labels
-from headclip.judgement.run_judging import JudgedRows, judge_rows, judgement_facts
+from headclip.prediction import Judge
+from headclip.runs.files import MASKS, REGIONS, REPORT
+from headclip.runs.judging import JudgedRows, judge_rows, judgement_facts
+from headclip.runs.overlay import LevelHistogram, Scale
+from headclip.runs.records import read_labels
+from headclip.runs.render import render_overlays
+from headclip.runs.report import report_pieces, thumbnail_names
+from headclip.runs.run import Entry, Row, read_facts
+from headclip.runs.shards import Shard, check_whole, keep_listing
+from headclip.runs.volumes import write_volumes
+from headclip.runs.writer import RunWriter, check_output
 
 _PART_PAGE = "<!doctype html><title>headclip</title><p>One shard of a run: headclip merge makes the report of all.\n"
 

@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headclip.data.discover import ImageFile, ImageSet
-from headclip.inference.overlay import LevelHistogram
-from headclip.inference.run import Entry, Row, read_facts, read_journal
-from headclip.inference.run_files import (
-    JOURNAL,
-    RunFolderError,
-    map_file,
-    mask_file,
-    overlay_file,
-    preview_file,
-    take_file,
-)
-from headclip.inference.run_render import count_sound, in_threads
-from headclip.inference.run_writer import RunWriter, changed_settings
-from headclip.inference.shards import Shard
+from headclip.runs.files import JOURNAL, RunFolderError, map_file, mask_file, overlay_file, preview_file, take_file
+from headclip.runs.overlay import LevelHistogram
+from headclip.runs.render import count_sound, in_threads
+from headclip.runs.run import Entry, Row, read_facts, read_journal
+from headclip.runs.shards import Shard
+from headclip.runs.writer import RunWriter, changed_settings
 
 T = TypeVar("T")
 Donors = dict[str, tuple[Path, Entry]]

@@ -15,22 +15,14 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 from headclip.data.discover import ImageFile, printable
+from headclip.data.levels import MAP_MAXIMUM, quantise
+from headclip.data.prefetch import Decoded, readable_batches
 from headclip.inference.memory import is_memory_error
-from headclip.inference.overlay import LevelHistogram
-from headclip.inference.prediction import Judge, Judgement
-from headclip.inference.prefetch import Decoded, readable_batches
-from headclip.inference.run import Entry, Row
-from headclip.inference.run_files import (
-    MAP_MAXIMUM,
-    RunFileNameError,
-    RunFolderError,
-    encode_map,
-    encode_preview,
-    map_file,
-    preview_file,
-    quantise,
-    write_atomic,
-)
+from headclip.prediction import Judge, Judgement
+from headclip.runs.files import RunFileNameError, RunFolderError, map_file, preview_file, write_atomic
+from headclip.runs.overlay import LevelHistogram
+from headclip.runs.pictures import encode_map, encode_preview
+from headclip.runs.run import Entry, Row
 
 T = TypeVar("T")
 Stage = Literal["judging", "joining", "rendering", "regions"]

@@ -14,7 +14,7 @@ from headclip.clip.streams import Stream, run_streams
 from headclip.errors import InputError
 from headclip.inference.detector import Detector, batches_of_one_size
 from headclip.inference.memory import in_halves
-from headclip.inference.prediction import Prediction
+from headclip.prediction import Prediction
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from headclip.clip.preprocess import resize
 from headclip.errors import InputError
 from headclip.inference.detector import ImageLike, read
-from headclip.inference.prediction import Prediction
+from headclip.prediction import Prediction
 
 OVERLAP = 0.25
 

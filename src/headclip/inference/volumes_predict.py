@@ -14,7 +14,7 @@ from PIL import Image
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.volumes.find import open_volume
 from headclip.data.volumes.model import VolumeOptions
-from headclip.inference.volumes import volume_score
+from headclip.runs.volumes import volume_score
 
 
 class SliceJudge(Protocol):

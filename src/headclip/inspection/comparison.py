@@ -14,12 +14,12 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
 from headclip.data.discover import ImageFile, printable
 from headclip.errors import HeadclipError, ImageError, InputError
 from headclip.inference.detector import Detector
-from headclip.inference.prediction import Prediction
-from headclip.inference.run import Row, Run
 from headclip.inference.shared import predict_methods
 from headclip.inspection.choosing import Rule, choose_images
 from headclip.inspection.scales import Colours, ScaleKind, choose_scales
 from headclip.inspection.truth import Truth, TruthFinder
+from headclip.prediction import Prediction
+from headclip.runs.run import Row, Run
 
 SIDE = 900  # pixels of the longest side of what a figure holds
 _CHUNK = 16  # images decoded at a time

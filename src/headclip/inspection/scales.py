@@ -14,9 +14,9 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from headclip.data.levels import quantise
 from headclip.errors import InputError
-from headclip.inference.overlay import LevelHistogram, Scale
-from headclip.inference.run_files import quantise
+from headclip.runs.overlay import LevelHistogram, Scale
 
 ScaleKind = Literal["value", "rank", "method"]
 KINDS: tuple[str, ...] = get_args(ScaleKind)

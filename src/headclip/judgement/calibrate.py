@@ -19,7 +19,7 @@ from headclip.judgement.optimal import Costs, optimal_pixels, optimal_threshold
 from headclip.judgement.scored import Scored, labelled_apart
 
 if TYPE_CHECKING:
-    from headclip.evaluation.metrics import PixelState
+    from headclip.metrics import PixelState
 
 
 @dataclass(frozen=True)

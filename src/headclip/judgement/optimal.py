@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from headclip.errors import InputError
 
 if TYPE_CHECKING:
-    from headclip.evaluation.metrics import PixelState
+    from headclip.metrics import PixelState
 
 DRAWS = 2000
 _LOW, _HIGH = 0.025, 0.975
@@ -113,7 +113,7 @@ class MaskedPixels:
     """
 
     def __init__(self, border: int = 0) -> None:
-        from headclip.evaluation.metrics import PixelMetrics
+        from headclip.metrics import PixelMetrics
 
         self._metrics = PixelMetrics()
         self._border = border
@@ -121,7 +121,7 @@ class MaskedPixels:
 
     def add(self, anomaly_map: NDArray[np.float32], mask: NDArray[Any] | None) -> None:
         """Count a map in [0, 1] with its mask, both (H, W); None: nobody marked the pixels of this anomalous image."""
-        from headclip.inference.run_files import quantise
+        from headclip.data.levels import quantise
 
         if mask is None:
             self.unmasked += 1
@@ -142,14 +142,14 @@ def optimal_pixels(state: PixelState) -> OptimalPixels | None:
     """The map threshold of the best F1 over pixels; None where no pixel is anomalous, or all are.
 
     Thresholds are tried half-way between neighbouring values; of equally good ones the highest is taken (smaller
-    regions). Exact for maps of 16 bits, and otherwise for the bins of the state (`headclip.evaluation.metrics.state`).
+    regions). Exact for maps of 16 bits, and otherwise for the bins of the state (`headclip.metrics.state`).
 
     >>> counts = MaskedPixels()
     >>> counts.add(np.array([[0.1, 0.2], [0.6, 0.8]], np.float32), np.array([[0, 0], [1, 1]]))
     >>> round(optimal_pixels(counts.state).threshold, 3), optimal_pixels(counts.state).value
     (0.4, 1.0)
     """
-    from headclip.evaluation.metrics.pixel import bin_values, columns
+    from headclip.metrics.pixel import bin_values, columns
 
     positive, negative, _ = columns(state)  # (K,) each, highest value first
     if not positive.any() or not negative.any():

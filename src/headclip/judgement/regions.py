@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from headclip.data.levels import MAP_MAXIMUM, quantise
 from headclip.errors import InputError
-from headclip.inference.run_files import MAP_MAXIMUM, quantise
 from headclip.judgement.outlines import Ring, outline, simplify
 
 MAXIMUM = MAP_MAXIMUM

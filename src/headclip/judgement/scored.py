@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.hashing import pixel_hash
+from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.errors import InputError
-from headclip.inference.prediction import Judge, Judgement
-from headclip.inference.prefetch import Decoded, decode_ahead, readable_batches
-from headclip.inference.run import Run
-from headclip.inference.run_files import MAP_MAXIMUM, read_levels
-from headclip.judgement.copies import file_mark, path_mark, thumbnail
+from headclip.judgement.copies import file_mark, thumbnail
 from headclip.judgement.regions import RegionRules, region_level
+from headclip.prediction import Judge, Judgement
 
 RENDER_SIZE = 320  # pixels; about what the embedded model is fed
 
@@ -76,7 +74,7 @@ Watch = Callable[[str, NDArray[np.float32]], None]
 """Called with the name of an image and its map."""
 
 
-def _silent(done: int, total: int, failed: int) -> None:
+def silent(done: int, total: int, failed: int) -> None:
     """No progress."""
 
 
@@ -86,7 +84,7 @@ def score_images(
     rules: RegionRules,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     watch: Watch | None = None,
 ) -> Scored:
     """Judge image files; broken ones go to `failed`. Maps are dropped as soon as their level is known.
@@ -118,37 +116,6 @@ def score_images(
     return found
 
 
-def score_run(run: Run, rules: RegionRules, *, progress: Progress = _silent, watch: Watch | None = None) -> Scored:
-    """The scores of a run, and the levels of its maps; no model. Its images are looked up to tell copies apart.
-
-    watch: as for `score_images`; it makes every map be read.
-
-    Raises:
-        RunFolderError: a map is missing or damaged.
-    """
-    found = Scored(source={"kind": "run", "images": len(run.rows)}, rules=rules)
-    found.failed = {row.path: row.reason or "unknown reason" for row in run.failed}
-    simple = rules == RegionRules()
-    levels: list[float] = []
-    seen: set[str | None] = set()
-    for number, row in enumerate(run.ok, start=1):
-        found.names.append(row.path)
-        found.scores.append(float(row.score or 0.0))
-        mark = path_mark(run.image_path(row))
-        if mark is not None:
-            found.contents[row.path] = found.files[row.path] = mark
-        if watch is not None and row.map is not None and (mark is None or mark not in seen):
-            watch(row.path, (read_levels(run.folder / row.map) / np.float32(MAP_MAXIMUM)).astype(np.float32))
-        seen.add(mark)
-        if simple and row.peak is not None:
-            levels.append(row.peak)
-        elif row.map is not None:
-            levels.append(region_level(read_levels(run.folder / row.map), rules))
-        progress(number, len(run.ok), len(found.failed))
-    found.levels = levels if len(levels) == len(found.names) else None
-    return found
-
-
 def score_rendered(
     detector: Judge,
     count: int,
@@ -156,7 +123,7 @@ def score_rendered(
     *,
     seed: int = 0,
     size: int = RENDER_SIZE,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Scored:
     """Judge `count` rendered normal images of `size` pixels, those of the seeds `item_seed(seed, 0)` and on."""
     from headclip.data.synthetic.renderer import RENDERER_VERSION, item_seed, render

@@ -19,9 +19,9 @@ from starlette.staticfiles import StaticFiles
 
 from headclip.data.discover import printable
 from headclip.errors import HeadclipError
-from headclip.inference.prediction import Judge
-from headclip.inference.run_files import RunFolderError
 from headclip.judgement.choosing import Judging, choose
+from headclip.prediction import Judge
+from headclip.runs.files import RunFolderError
 from headclip.version import __version__
 from headclip.web import api, inspect_api, pages, run_api
 from headclip.web.guard import Guard

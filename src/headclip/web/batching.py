@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headclip.data.prefetch import BATCH_PIXELS
 from headclip.errors import HeadclipError
 from headclip.inference.memory import is_memory_error
-from headclip.inference.prediction import Judge, Judgement
-from headclip.inference.prefetch import BATCH_PIXELS
+from headclip.prediction import Judge, Judgement
 
 _log = logging.getLogger(__name__)
 _FIRST_GUESS = 0.1  # seconds an image, until the first batch has been timed

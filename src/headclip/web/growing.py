@@ -14,13 +14,13 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile, ImageSet
 from headclip.data.volumes.tiff import refuse_stack
 from headclip.inference.predict import judge_more
-from headclip.inference.prediction import Judge
-from headclip.inference.run import Entry, read_facts
-from headclip.inference.run_writer import RunWriter
 from headclip.judgement.choosing import Chosen, Judging, choose
-from headclip.judgement.labels import read_labels
-from headclip.judgement.run_judging import judge_rows, judgement_facts
 from headclip.judgement.verdicts import Criteria
+from headclip.prediction import Judge
+from headclip.runs.judging import judge_rows, judgement_facts
+from headclip.runs.records import read_labels
+from headclip.runs.run import Entry, read_facts
+from headclip.runs.writer import RunWriter
 
 
 class LoneImage(ImageFile):

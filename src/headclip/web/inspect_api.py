@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from headclip.data.decode import decode
+from headclip.data.levels import quantise
 from headclip.errors import ImageError, InputError
-from headclip.inference.run_files import quantise
 from headclip.web.batching import QueueFullError, StoppingError
 from headclip.web.run_api import ImageId, Key, site_of, view_of
 from headclip.web.service import Service

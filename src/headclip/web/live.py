@@ -12,10 +12,10 @@ from pathlib import Path
 from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile
 from headclip.errors import HeadclipError
-from headclip.inference.prediction import Judge
-from headclip.inference.run import Row, is_run_folder
-from headclip.inference.run_writer import RunWriter, check_output
 from headclip.judgement.choosing import Chosen, Judging
+from headclip.prediction import Judge
+from headclip.runs.run import Row, is_run_folder
+from headclip.runs.writer import RunWriter, check_output
 from headclip.web.bodies import Upload
 from headclip.web.growing import LoneImage, add_images, open_run
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from headclip.csv_text import CsvText
 from headclip.errors import HeadclipError
-from headclip.inference.run_files import MARKS as MARKS
+from headclip.runs.files import MARKS as MARKS
 
 MarkKind = Literal["false alarm", "miss"]
 _LABELS: dict[str, int] = {"false alarm": 0, "miss": 1}

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from headclip.inference.overlay import colour_table
+from headclip.runs.overlay import colour_table
 from headclip.templates import page_template
 from headclip.version import __version__
 from headclip.web.guard import COOKIE, Guard

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headclip.data.decode import decode
-from headclip.inference.overlay import Scale, resize_map
-from headclip.inference.run_files import RunFolderError, read_levels
+from headclip.runs.files import RunFolderError
+from headclip.runs.overlay import Scale, resize_map
+from headclip.runs.pictures import read_levels
 
 THUMBNAIL_SIDE = 288
 HEAT_SIDE = 144  # maps are smooth, and are drawn over the thumbnail by the browser

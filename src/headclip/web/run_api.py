@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from headclip.errors import ImageError
-from headclip.inference.run import Row
-from headclip.inference.run_files import read_levels
 from headclip.judgement import RegionRules, find_regions
+from headclip.runs.pictures import read_levels
+from headclip.runs.run import Row
 from headclip.web import pictures
 from headclip.web.bodies import read_uploads
 from headclip.web.foreign import split_off_foreign

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from headclip.data.discover import printable
 from headclip.errors import HeadclipError, InputError
-from headclip.inference.overlay import Scale
-from headclip.inference.run import Row, Run
-from headclip.inference.run_files import JOURNAL, PARQUET_TABLE, RUN_JSON, preview_file
 from headclip.judgement import Criteria
 from headclip.judgement.choosing import Judging, choose
+from headclip.runs.files import JOURNAL, PARQUET_TABLE, RUN_JSON, preview_file
+from headclip.runs.overlay import Scale
+from headclip.runs.run import Row, Run
 from headclip.web.marks import Marks
 
 Origin = Literal["given", "run", "model", "guess"]

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from headclip.data.decode import decode
+from headclip.data.levels import quantise
 from headclip.data.volumes.tiff import refuse_stack
 from headclip.errors import ImageError
-from headclip.inference.prediction import Judge, Judgement
-from headclip.inference.run_files import encode_map, quantise
 from headclip.judgement.verdicts import Criteria
+from headclip.prediction import Judge, Judgement
+from headclip.runs.pictures import encode_map
 from headclip.web.batching import Batcher, ModelError, QueueFullError, StoppingError
 from headclip.web.bodies import Upload
 from headclip.web.foreign import check_alone

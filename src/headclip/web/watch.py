@@ -10,10 +10,10 @@ from pathlib import Path
 from headclip.data.discover import ImageFile, find_images, printable
 from headclip.data.run_folder import refuse_run
 from headclip.errors import HeadclipError, InputError
-from headclip.inference.prediction import Judge
-from headclip.inference.run import is_run_folder
-from headclip.inference.run_writer import RunWriter, check_output
 from headclip.judgement.choosing import Chosen, Judging
+from headclip.prediction import Judge
+from headclip.runs.run import is_run_folder
+from headclip.runs.writer import RunWriter, check_output
 from headclip.web.growing import LoneImage, add_images, open_run
 
 _log = logging.getLogger(__name__)

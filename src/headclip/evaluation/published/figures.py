@@ -12,7 +12,7 @@ from typing import Any
 
 from headclip.data.datasets import find_dataset
 from headclip.errors import InputError
-from headclip.evaluation.metrics.figures import ALL_METRICS
+from headclip.metrics.figures import ALL_METRICS
 
 METRICS = ALL_METRICS
 """Every metric that a figure may have, in the order of the paper's tables. All values are in percent."""

@@ -1,0 +1,1 @@
+"""Run folders: what they hold, how they are written and read, their page, and what is made of them afterwards."""

@@ -1,0 +1,363 @@
+"""Writing a run folder so that a kill at any moment loses at most the images in flight.
+
+The journal (`progress.jsonl`) is the truth while a run goes on: a line is appended only after the files it speaks of
+are in place. Lines are with the operating system at once, so that a kill loses none, and forced to disk every second
+and at the end, in case the power fails. Tables, overlays and report are made from it and can always be made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from headclip.data.discover import ImageFile, ImageSet
+from headclip.files import content_hash, try_lock
+from headclip.runs.commit import settle
+from headclip.runs.facts import as_facts
+from headclip.runs.files import (
+    CSV_TABLE,
+    JOURNAL,
+    LABELS,
+    MAPS,
+    MARKS,
+    MASKS,
+    OVERLAYS,
+    PARQUET_TABLE,
+    PREVIEWS,
+    REGIONS,
+    REPORT,
+    RUN_JSON,
+    SHARDS,
+    TEMPORARY,
+    RunFolderError,
+    write_atomic,
+    write_pieces,
+)
+from headclip.runs.run import (
+    FORMAT,
+    FORMAT_VERSION,
+    Entry,
+    Row,
+    csv_bytes,
+    gone_line,
+    journal_line,
+    parquet_bytes,
+    read_facts,
+    read_journal,
+)
+from headclip.runs.volumes import remove_volumes
+from headclip.version import __version__
+
+# Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
+_FREE_SETTINGS = frozenset(
+    {"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions", "patch"}
+)
+IN_PLACE = "a run is changed where it lies: get permission to write there, or copy it and name the copy"
+FORCE_SECONDS = 1.0  # lines of the journal are forced to disk together: each time costs milliseconds
+_MARKS = tuple(f"{MARKS}{end}" for end in ("", "-journal", "-wal", "-shm"))  # what SQLite may have beside a database
+_PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
+
+
+def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Whether a run may be written to `out`; cheap, so that it can be asked before a model is loaded.
+
+    Raises:
+        RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
+            `overwrite` is given, or both are; `out` cannot be looked at.
+    """
+    if resume and overwrite:
+        raise RunFolderError("--resume and --overwrite exclude each other; give one of them")
+    try:
+        _check_folder(Path(out), resume or overwrite)
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+
+
+def _check_folder(out: Path, taken_up: bool) -> None:
+    """taken_up: whether a run that is there is to be gone on with, or replaced."""
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out needs a folder")
+    facts = read_facts(out)
+    if facts is None and (not out.exists() or all(_is_negligible(child) for child in out.iterdir())):
+        return
+    if facts is None:
+        raise RunFolderError(f"{out} is not empty and holds no run of headclip; choose an empty or a new folder")
+    if not taken_up:
+        state = "a finished run" if facts["status"] == "finished" else "an unfinished run"
+        raise RunFolderError(
+            f"{out} already holds {state}; add --resume to go on with it, --overwrite to replace it, "
+            f"or choose another folder"
+        )
+
+
+class RunWriter:
+    """The one writer of a run folder; a context manager that leaves a resumable folder however it is left."""
+
+    def __init__(
+        self,
+        out: str | Path,
+        images: ImageSet,
+        settings: dict[str, Any],
+        *,
+        arguments: dict[str, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        extra: dict[str, Any] | None = None,
+        listed_only: bool = False,
+    ) -> None:
+        """Create the folder, or take up the run in it.
+
+        Args:
+            settings: JSON-able facts on which results depend (`Detector.describe()`).
+            arguments: what the user asked for, to be kept in run.json.
+            extra: further JSON-able entries of run.json, from the first moment on.
+            listed_only: rows on record of images other than `images` stay in the journal, but out of the tables.
+
+        Raises:
+            RunFolderError: as `check_output`; or the run to resume was made with other settings or inputs, or
+                is being written by another process.
+        """
+        check_output(out, resume=resume, overwrite=overwrite)
+        self.folder = Path(out)
+        settle(self.folder)
+        self._images = images
+        self._listed_only = listed_only
+        self._started = time.perf_counter()
+        self._forced = 0.0
+        old = read_facts(self.folder)
+        settings = as_facts(settings)
+        if old is not None and not overwrite:
+            _check_same(old, settings, images, self.folder)
+        taken_up = old is not None and not overwrite
+        self._journal = lock_journal(self.folder, IN_PLACE if taken_up else "choose another --out")
+        if old is not None and overwrite:
+            self._journal.truncate(0)
+            _remove_results(self.folder)
+            old = None
+        self._facts = new_facts(images, settings, arguments, old) | (extra or {})
+        self.entries, sound = read_journal(self.folder / JOURNAL)
+        self._journal.truncate(sound)
+        shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
+        self._save_facts("running")
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._facts["status"] == "running" and not isinstance(error, RunFolderError):
+                self.refresh_table()
+                self._save_facts("interrupted")
+        finally:
+            self._journal.close()
+            shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
+
+    def is_done(self, image: ImageFile, content: Callable[[Path], str | None] = content_hash) -> bool:
+        """Whether the journal has a judgement of exactly this file: same name and content.
+
+        In journals of older versions, which have no hashes, same name, size and time. content: gives the SHA-256 of
+        a file, for those who know it.
+        """
+        entry = self.entries.get(image.name)
+        if entry is None or entry.row.status != "ok":
+            return False
+        try:
+            size, mtime_ns = image.state()
+        except OSError:
+            return False
+        if entry.sha256 is None:
+            return (size, mtime_ns) == (entry.size, entry.mtime_ns)
+        return size == entry.size and image.content(content) == entry.sha256
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Put judged or failed images on record. Their files must be in place already.
+
+        Raises:
+            RunFolderError: the journal cannot be written.
+        """
+        self._write(b"".join(journal_line(entry) for entry in entries))
+        self.entries.update((entry.row.path, entry) for entry in entries)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Take images off the record.
+
+        Raises:
+            RunFolderError: the journal cannot be written.
+        """
+        known = [name for name in names if name in self.entries]
+        self._write(b"".join(map(gone_line, known)))
+        for name in known:
+            del self.entries[name]
+
+    def _write(self, lines: bytes, settle: bool = False) -> None:
+        """settle: force to disk what has been written, now rather than within a second."""
+        try:
+            self._journal.write(lines)
+            self._journal.flush()
+            if settle or time.monotonic() - self._forced >= FORCE_SECONDS:
+                os.fsync(self._journal.fileno())
+                self._forced = time.monotonic()
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {self.folder / JOURNAL}: {error.strerror}; mend that and go on with --resume"
+            ) from error
+
+    def rows(self) -> list[Row]:
+        """What is on record, in the order of the inputs; images of earlier calls beyond them follow."""
+        names = dict.fromkeys(image.name for image in self._images)
+        order = [name for name in names if name in self.entries]
+        if not self._listed_only:
+            order += [name for name in self.entries if name not in names]
+        return [self.entries[name].row for name in order]
+
+    def refresh_table(self) -> None:
+        """Bring results.csv up to date, so that an unfinished run can be read by anything; the journal goes to disk."""
+        self._write(b"", settle=True)
+        write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
+
+    def finish(self, report: str | Iterable[str], facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
+        """Write tables and report, add `facts` to run.json and mark the run finished.
+
+        report: the page, or its pieces; rows: `rows()` with what judging adds; without it, no threshold is applied.
+        """
+        self._write(b"", settle=True)
+        rows = self.rows() if rows is None else rows
+        write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows))
+        write_atomic(self.folder, CSV_TABLE, csv_bytes(rows))
+        write_pieces(self.folder, REPORT, [report] if isinstance(report, str) else report)
+        self._facts |= facts
+        self._save_facts("finished")
+
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Add `facts` to run.json now, while the run goes on."""
+        self._facts |= facts
+        self._save_facts(self._facts["status"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """run.json as it would be written now."""
+        rows = self.rows()
+        ok = sum(row.status == "ok" for row in rows)
+        timing = dict(self._facts["timing"])
+        timing["seconds"] = round(timing["earlier_seconds"] + time.perf_counter() - self._started, 3)
+        timing["model_seconds"] = round(sum(row.seconds or 0.0 for row in rows), 3)
+        counts = {"images": len(rows), "ok": ok, "failed": len(rows) - ok}
+        return self._facts | {"updated": _now(), "counts": counts, "timing": timing}
+
+    def _save_facts(self, status: str) -> None:
+        self._facts["status"] = status
+        content = json.dumps(self.facts, indent=2) + "\n"
+        write_atomic(self.folder, RUN_JSON, content.encode())
+
+
+def new_facts(
+    images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
+) -> dict[str, Any]:
+    """run.json of a run that begins, or goes on from `old`."""
+    earlier = float((old or {}).get("timing", {}).get("seconds", 0.0))
+    judgement = {"judgement": old["judgement"]} if old and old.get("judgement") else {}
+    return judgement | {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "status": "running",
+        "created": (old or {}).get("created") or _now(),
+        "root": images.shown_root,
+        "arguments": as_facts(arguments or {}),
+        "settings": settings,
+        "versions": _versions(),
+        "timing": {"earlier_seconds": earlier},
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"headclip": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, folder: Path) -> None:
+    """A run holds images of one root judged by one model; no other table would mean anything."""
+    advice = "use the same, --overwrite the run, or choose another folder"
+    if old["root"] != images.shown_root:
+        raise RunFolderError(
+            f"the run in {folder} judged images under {old['root']}, not under {images.shown_root}; {advice}"
+        )
+    changed = changed_settings(old["settings"], settings)
+    if changed:
+        shown = "; ".join(f"{key} {before!r} there, {now!r} now" for key, before, now in changed[:3])
+        raise RunFolderError(f"the run in {folder} was made with other settings ({shown}); {advice}")
+
+
+def changed_settings(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings (dotted names) that change results and in which two detectors differ, with both values."""
+    before, now = _flat(one), _flat(other)
+    return [(key, before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names, without those that do not change results."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in _FREE_SETTINGS:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def lock_journal(folder: Path, advice: str = IN_PLACE) -> BinaryIO:
+    """Open the journal and hold it against a second writer; the lock ends with the process.
+
+    advice: what to do where the folder cannot be written.
+
+    Raises:
+        RunFolderError: it cannot be written, or another process writes it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = (folder / JOURNAL).open("ab+")
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {folder}: {error.strerror}; {advice}") from error
+    if not try_lock(journal):
+        journal.close()
+        raise RunFolderError(f"another headclip is writing to {folder}; wait for it or stop it")
+    return journal
+
+
+def _remove_results(folder: Path) -> None:
+    """Delete what a run wrote, and nothing else.
+
+    run.json stays until it is replaced: a kill in between leaves a folder that is still known as ours.
+    """
+    for name in (REPORT, PARQUET_TABLE, CSV_TABLE, REGIONS, LABELS, *_MARKS):
+        (folder / name).unlink(missing_ok=True)
+    for name in (MAPS, OVERLAYS, PREVIEWS, MASKS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    remove_volumes(folder)
+
+
+def _is_negligible(child: Path) -> bool:
+    """Hidden files, shards to be merged, and the empty journal of a run that was killed in its first moment."""
+    if child.name.startswith(".") or (child.name == SHARDS and child.is_dir()):
+        return True
+    return child.name == JOURNAL and child.stat().st_size == 0
