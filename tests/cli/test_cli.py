@@ -96,6 +96,17 @@ def test_rows_of_images_that_are_gone_are_counted_and_pointed_out(folder, capsys
     assert "Of these on record, not among the inputs any more: 1;" in out
 
 
+def test_pictures_that_nothing_reads_are_pointed_out(folder, capsys):
+    for name in ("1.HEIC", "2.heic", "film.mov", "brain.nii.txt"):
+        (folder / "in" / name).touch()
+    assert run("predict", "in", "-o", "run") == 0
+    captured = capsys.readouterr()
+    assert "12 images judged, 0 failed" in captured.out
+    assert "note: passed over, as no image that can be read: 2 .heic, 1 .mov;" in captured.err
+    assert run("predict", "in", "-o", "other", "-q") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_one_image_is_one_image(folder, capsys):
     assert run("predict", str(next(Path("in").rglob("*.*"))), "-o", "run") == 0
     assert "\n1 image judged, 0 failed" in capsys.readouterr().out

@@ -25,6 +25,7 @@ _OTHER = frozenset(
     {".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".raw", ".dng", ".cr2", ".nef", ".arw"}
     | {".mp4", ".mov", ".avi", ".mkv", ".zip", ".npy", ".mat", ".h5", ".nii", ".gz", ".dcm"}
 )
+_VOLUMES = frozenset({".nii", ".gz", ".dcm"})  # which `headclip predict` takes apart
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,9 @@ def _expand(
         refuse_run(path)
         paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
         if not paths:
-            raise InputError(
-                f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included{_other_kinds(path)}"
-            )
+            others = _listed(_kinds_below(path, _OTHER))
+            instead = f"; it holds {others}" if others else ""
+            raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included{instead}")
         return path, paths
     if os.path.lexists(path):
         return path.parent, [path]
@@ -210,12 +211,24 @@ def _expand(
     raise InputError(f"{entry} has just appeared; repeat the command")
 
 
-def _other_kinds(folder: Path) -> str:
-    """What a folder without images holds instead; other endings than these may be parts of a patient's name."""
-    files = find_images(folder, wanted=lambda path: path.suffix.lower() in _OTHER)
-    found = Counter(path.suffix.lower() for path in files)
-    kinds = [f"{count:,} {kind}" for kind, count in found.most_common(4)]
-    return f"; it holds {', '.join(kinds)}" if kinds else ""
+def passed_over(inputs: Sequence[str | Path]) -> str:
+    """Pictures, films and archives in folders among `inputs` that nothing here reads: "2 .heic, 1 .mov", or ""."""
+    folders = (_absolute(expanded(str(entry))) for entry in inputs)
+    found: Counter[str] = Counter()
+    for folder in folders:
+        if os.path.isdir(folder):  # noqa: PTH112 - unlike the method, it never raises
+            found += _kinds_below(folder, _OTHER - _VOLUMES)
+    return _listed(found)
+
+
+def _kinds_below(folder: Path, endings: frozenset[str]) -> Counter[str]:
+    """How many files of each ending; others than those asked for may be parts of a patient's name."""
+    files = find_images(folder, wanted=lambda path: path.suffix.lower() in endings)
+    return Counter(path.suffix.lower() for path in files)
+
+
+def _listed(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(4))
 
 
 def _expand_glob(
