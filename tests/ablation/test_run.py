@@ -11,6 +11,7 @@ import pytest
 
 from ablation.ablation_files import SIZE, datasets, run
 from evaluation.evaluate_files import write_set
+from headclip.ablation.judging import JudgingSettings
 from headclip.ablation.models import MODELS, TrainingData
 from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
@@ -78,6 +79,18 @@ def test_a_finished_ablation_is_not_done_again(modules, data):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not stages
     assert (again.out / "table.md").read_text() == table
+
+
+def test_leakage_is_found_before_anything_is_trained(data, tmp_path):
+    stages = []
+    source = TrainingData(str(data[0].root))
+    with pytest.raises(InputError, match="Figures on images seen in training mean nothing"):
+        run("lhw", tmp_path / "out", data, data_=source, progress=lambda stage, *at: stages.append(stage))
+    assert not (tmp_path / "out" / MODELS).exists()
+    assert not any(stage.startswith(("training", "features")) for stage in stages)
+    allowed = JudgingSettings(device="cpu", allow_leakage=True)
+    outcome = run("lhw", tmp_path / "out", data, data_=source, judging=allowed, seeds=(1,), resume=True)
+    assert "LEAKAGE" in (outcome.out / "table.md").read_text()
 
 
 class StopError(Exception):

@@ -17,6 +17,7 @@ from headclip.ablation.models import Progress, Workshop
 from headclip.ablation.plan import Judge, Plan
 from headclip.data.datasets import Dataset
 from headclip.errors import InputError
+from headclip.evaluation.checks import check_every_leakage, refuse_leakage
 from headclip.evaluation.evaluate import RUNS, Options, evaluate_methods
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.judged import choose, dataset_key, name_images
@@ -107,6 +108,18 @@ class Court:
         if key not in self._fingerprints:
             self._fingerprints[key] = dataset_fingerprint(choose(dataset, self.settings.limit))
         return self._fingerprints[key]
+
+    def refuse_leakage(
+        self, plan: Plan, seeds: tuple[int, ...], datasets: Sequence[Dataset], progress: Progress
+    ) -> None:
+        """Compare the sets with what is to be learnt from, before hours of training and not after them.
+
+        Raises:
+            InputError: they share images, and that has not been allowed.
+        """
+        if data := self.workshop.to_learn_from(plan, seeds):
+            shared = check_every_leakage({"": {"checkpoint_data": data}}, datasets, progress)
+            refuse_leakage(shared.values(), self.settings.options)
 
     def judge(self, plan: Plan, seeds: tuple[int, ...], datasets: Sequence[Dataset], progress: Progress) -> None:
         """Judge what is not on record; every image is decoded once for all detectors that are left."""

@@ -101,7 +101,7 @@ class Workshop:
         Raises:
             InputError: the images have changed since others of these models were trained.
         """
-        jobs = [(model, seed) for model in plan.models for seed in seeds if not self._is_done(model, seed)]
+        jobs = self._jobs(plan, seeds)
         images = len(self._trainer(*jobs[0]).data) if jobs else 0
         if jobs and self.data.source != "synthetic":
             self._check_data(plan, seeds)
@@ -111,6 +111,15 @@ class Workshop:
             self._train(model, seed, partial(_show, progress, title, sum(steps[:number]), sum(steps)))
         self._kept.clear()
         self._sets.clear()
+
+    def _jobs(self, plan: Plan, seeds: tuple[int, ...]) -> list[tuple[Model, int]]:
+        """What is not trained yet."""
+        return [(model, seed) for model in plan.models for seed in seeds if not self._is_done(model, seed)]
+
+    def to_learn_from(self, plan: Plan, seeds: tuple[int, ...]) -> dict[str, Any]:
+        """What the checkpoints still to be made will say of their images; {} where these are rendered, or none is."""
+        jobs = self._jobs(plan, seeds)
+        return self._trainer(*jobs[0]).data.describe() if jobs and self.data.source != "synthetic" else {}
 
     def _check_data(self, plan: Plan, seeds: tuple[int, ...]) -> None:
         """Raise InputError where a finished model has learnt from other images than there are now."""

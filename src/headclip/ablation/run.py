@@ -82,7 +82,8 @@ def ablate(
     done and never made twice; with `resume`, a stopped ablation goes on, also with more seeds or datasets than before.
 
     Raises:
-        InputError: settings, layers or datasets that do not fit, or `out` holds an ablation made with others.
+        InputError: settings, layers or datasets that do not fit, images to be trained on among those to be tested on, or
+            `out` holds an ablation made with others.
         KeyboardInterrupt: passed on; `resume` goes on.
     """
     options, started = options or AblationOptions(), time.perf_counter()
@@ -95,8 +96,9 @@ def ablate(
     _check_out(out, facts, options)
     with sole_writer(out / RESULTS):
         write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", **facts}, indent=2) + "\n")
-        workshop.train(plan, options.seeds, progress)
         court = Court(workshop, options.judging)
+        court.refuse_leakage(plan, options.seeds, wanted, progress)
+        workshop.train(plan, options.seeds, progress)
         court.judge(plan, options.seeds, wanted, progress)
         report = _report(plan, court, wanted, options, command, notes)
         outcome = Outcome(out, report, time.perf_counter() - started)
