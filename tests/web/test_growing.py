@@ -76,6 +76,22 @@ def test_a_stack_is_not_judged_by_its_first_page(folder, tmp_path):
     assert names == ["lone.tif", "stack.tif/page-0001", "stack.tif/page-0002"]
 
 
+def test_a_long_table_is_not_written_after_every_image(folder, tmp_path, monkeypatch):
+    """Writing a hundred thousand rows for each image takes longer than judging it."""
+    monkeypatch.setattr("headclip.runs.writer.LONG_TABLE", -1.0)
+    monkeypatch.setattr("headclip.runs.writer.TABLE_REST", 1e12)
+    table, watch, detector = tmp_path / "run" / "results.csv", watch_of(folder, tmp_path / "run"), FakeDetector()
+    with watch.open(detector) as writer:
+        for name in ("a.png", "b.png", "c.png"):
+            (folder / name).write_bytes(encoded(20, 20))
+            watch.look(detector, writer)
+            watch.look(detector, writer)
+        assert len(writer.entries) == 3
+        assert table.read_text().count("\n") == 2  # its head and the first image
+        assert writer.table_is_stale
+    assert table.read_text().count("\n") == 4
+
+
 def test_a_file_that_changes_is_judged_again(folder, tmp_path):
     watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
     (folder / "a.png").write_bytes(encoded(20, 20))

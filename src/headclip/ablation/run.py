@@ -82,8 +82,8 @@ def ablate(
     done and never made twice; with `resume`, a stopped ablation goes on, also with more seeds or datasets than before.
 
     Raises:
-        InputError: settings, layers or datasets that do not fit, images to be trained on among those to be tested on, or
-            `out` holds an ablation made with others.
+        InputError: settings, layers or datasets that do not fit, images to be trained on among those to be tested
+            on, or `out` holds an ablation made with others.
         KeyboardInterrupt: passed on; `resume` goes on.
     """
     options, started = options or AblationOptions(), time.perf_counter()

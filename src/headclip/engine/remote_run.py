@@ -29,7 +29,7 @@ from headclip.data.run_folder import is_sound
 from headclip.engine.storage import Place
 from headclip.files import parse_json
 from headclip.judgement.choosing import Chosen
-from headclip.runs.facts import as_facts
+from headclip.runs.facts import as_facts, changed_settings, new_facts
 from headclip.runs.files import (
     CSV_TABLE,
     JOURNAL,
@@ -53,7 +53,6 @@ from headclip.runs.run import (
     parquet_bytes,
     row_schema,
 )
-from headclip.runs.writer import changed_settings, new_facts
 
 PARTS = "parts"
 _ROWS, _SECONDS = 5_000, 30.0  # a part is written when it has that many rows, or the oldest of them waits that long

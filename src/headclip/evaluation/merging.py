@@ -29,12 +29,13 @@ from headclip.evaluation.scoring import Counted, Counter, DatasetResult, score_d
 from headclip.evaluation.shards import ROWS, PartRow, part_folder, read_rows, read_state, state_file
 from headclip.files import load_json, results_in
 from headclip.metrics.state import PixelState
+from headclip.runs.facts import changed_settings
 from headclip.runs.files import JOURNAL, RUN_JSON, SHARDS, RunFolderError, map_file, take_file
 from headclip.runs.parts import check_division, check_listings, home, part_folders, some
 from headclip.runs.pictures import read_map
 from headclip.runs.run import Entry, read_facts, read_journal
 from headclip.runs.shards import MERGED, Shard, listing_hash, share_of
-from headclip.runs.writer import RunWriter, changed_settings
+from headclip.runs.writer import RunWriter
 
 
 @dataclass(frozen=True)

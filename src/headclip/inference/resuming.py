@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headclip.data.discover import ImageFile, ImageSet
+from headclip.runs.facts import changed_settings
 from headclip.runs.files import JOURNAL, RunFolderError, map_file, mask_file, overlay_file, preview_file, take_file
 from headclip.runs.overlay import LevelHistogram
 from headclip.runs.render import count_sound, in_threads
 from headclip.runs.run import Entry, Row, read_facts, read_journal
 from headclip.runs.shards import Shard
-from headclip.runs.writer import RunWriter, changed_settings
+from headclip.runs.writer import RunWriter
 
 T = TypeVar("T")
 Donors = dict[str, tuple[Path, Entry]]

@@ -1,11 +1,26 @@
-"""Facts as JSON files and pages can hold them: paths may have bytes that are no UTF-8."""
+"""What run.json says of a run, as JSON files and pages can hold it, and whether two runs were made alike."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
+import platform
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from headclip.data.discover import printable
+from headclip.data.discover import ImageSet, printable
+from headclip.data.run_folder import FORMAT
+from headclip.runs.files import RunFolderError
+from headclip.version import __version__
+
+FORMAT_VERSION = 1
+_PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
+# Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
+_FREE_SETTINGS = frozenset(
+    {"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions", "patch"}
+)
 
 
 def as_facts(values: dict[str, Any]) -> dict[str, Any]:
@@ -20,3 +35,66 @@ def _printable(value: Any) -> Any:
     if isinstance(value, list):
         return [_printable(item) for item in value]
     return printable(value) if isinstance(value, str) else value
+
+
+def new_facts(
+    images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
+) -> dict[str, Any]:
+    """run.json of a run that begins, or goes on from `old`."""
+    earlier = float((old or {}).get("timing", {}).get("seconds", 0.0))
+    judgement = {"judgement": old["judgement"]} if old and old.get("judgement") else {}
+    return judgement | {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "status": "running",
+        "created": (old or {}).get("created") or now(),
+        "root": images.shown_root,
+        "arguments": as_facts(arguments or {}),
+        "settings": settings,
+        "versions": _versions(),
+        "timing": {"earlier_seconds": earlier},
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"headclip": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, folder: Path) -> None:
+    """A run holds images of one root judged by one model; no other table would mean anything."""
+    advice = "use the same, --overwrite the run, or choose another folder"
+    if old["root"] != images.shown_root:
+        raise RunFolderError(
+            f"the run in {folder} judged images under {old['root']}, not under {images.shown_root}; {advice}"
+        )
+    changed = changed_settings(old["settings"], settings)
+    if changed:
+        shown = "; ".join(f"{key} {before!r} there, {now!r} now" for key, before, now in changed[:3])
+        raise RunFolderError(f"the run in {folder} was made with other settings ({shown}); {advice}")
+
+
+def changed_settings(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings (dotted names) that change results and in which two detectors differ, with both values."""
+    before, now = _flat(one), _flat(other)
+    return [(key, before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names, without those that do not change results."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in _FREE_SETTINGS:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from headclip.errors import InputError
+from headclip.runs.facts import changed_settings
 from headclip.runs.files import JOURNAL, SHARDS, RunFolderError
 from headclip.runs.run import read_facts, read_journal
 from headclip.runs.shards import Shard, read_listing, share_of
-from headclip.runs.writer import changed_settings
 
 _NAMED = 5  # of what is missing, in messages
 _NEEDED = ("created", "timing", "settings")  # of run.json, to merge it

@@ -25,6 +25,7 @@ from headclip.judgement.regions import Region
 from headclip.judgement.verdicts import Criteria
 from headclip.runs.checks import MAX_TABLE, row_fault
 from headclip.runs.commit import settle
+from headclip.runs.facts import FORMAT_VERSION
 from headclip.runs.files import (
     JOURNAL,
     PARQUET_TABLE,
@@ -38,7 +39,6 @@ from headclip.runs.files import (
 from headclip.runs.pictures import read_map
 from headclip.runs.records import read_labels, read_regions
 
-FORMAT_VERSION = 1
 _GONE = "gone"
 Status = Literal["ok", "failed"]
 

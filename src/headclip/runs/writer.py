@@ -7,15 +7,11 @@ and at the end, in case the power fails. Tables, overlays and report are made fr
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -23,7 +19,7 @@ from typing import Any, BinaryIO
 from headclip.data.discover import ImageFile, ImageSet
 from headclip.files import content_hash, try_lock
 from headclip.runs.commit import settle
-from headclip.runs.facts import as_facts
+from headclip.runs.facts import as_facts, check_same, new_facts, now
 from headclip.runs.files import (
     CSV_TABLE,
     JOURNAL,
@@ -44,8 +40,6 @@ from headclip.runs.files import (
     write_pieces,
 )
 from headclip.runs.run import (
-    FORMAT,
-    FORMAT_VERSION,
     Entry,
     Row,
     csv_bytes,
@@ -56,16 +50,11 @@ from headclip.runs.run import (
     read_journal,
 )
 from headclip.runs.volumes import remove_volumes
-from headclip.version import __version__
 
-# Where and in what portions images were judged does not change what they are worth; thresholds come afterwards.
-_FREE_SETTINGS = frozenset(
-    {"calibration", "checkpoint", "device", "device_name", "batch_size", "threads", "versions", "patch"}
-)
 IN_PLACE = "a run is changed where it lies: get permission to write there, or copy it and name the copy"
+LONG_TABLE, TABLE_REST = 0.1, 9  # seconds; how many times as long a table that takes longer is left alone
 FORCE_SECONDS = 1.0  # lines of the journal are forced to disk together: each time costs milliseconds
 _MARKS = tuple(f"{MARKS}{end}" for end in ("", "-journal", "-wal", "-shm"))  # what SQLite may have beside a database
-_PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
 
 
 def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -134,10 +123,12 @@ class RunWriter:
         self._listed_only = listed_only
         self._started = time.perf_counter()
         self._forced = 0.0
+        self._due = 0.0
+        self.table_is_stale = False  # whether the record has more than results.csv
         old = read_facts(self.folder)
         settings = as_facts(settings)
         if old is not None and not overwrite:
-            _check_same(old, settings, images, self.folder)
+            check_same(old, settings, images, self.folder)
         taken_up = old is not None and not overwrite
         self._journal = lock_journal(self.folder, IN_PLACE if taken_up else "choose another --out")
         if old is not None and overwrite:
@@ -189,6 +180,7 @@ class RunWriter:
         """
         self._write(b"".join(journal_line(entry) for entry in entries))
         self.entries.update((entry.row.path, entry) for entry in entries)
+        self.table_is_stale = True
 
     def drop(self, names: Iterable[str]) -> None:
         """Take images off the record.
@@ -200,6 +192,7 @@ class RunWriter:
         self._write(b"".join(map(gone_line, known)))
         for name in known:
             del self.entries[name]
+        self.table_is_stale = True
 
     def _write(self, lines: bytes, settle: bool = False) -> None:
         """settle: force to disk what has been written, now rather than within a second."""
@@ -224,8 +217,18 @@ class RunWriter:
 
     def refresh_table(self) -> None:
         """Bring results.csv up to date, so that an unfinished run can be read by anything; the journal goes to disk."""
+        begun = time.monotonic()
         self._write(b"", settle=True)
         write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
+        self.table_is_stale = False
+        took = time.monotonic() - begun
+        self._due = time.monotonic() + (TABLE_REST * took if took > LONG_TABLE else 0.0)
+
+    @property
+    def table_is_due(self) -> bool:
+        """Whether to bring the table up to date now, for runs that grow a little at a time: writing a long one takes
+        a tenth of the time at most, however often something is added."""
+        return self.table_is_stale and time.monotonic() >= self._due
 
     def finish(self, report: str | Iterable[str], facts: dict[str, Any], rows: Sequence[Row] | None = None) -> None:
         """Write tables and report, add `facts` to run.json and mark the run finished.
@@ -254,75 +257,12 @@ class RunWriter:
         timing["seconds"] = round(timing["earlier_seconds"] + time.perf_counter() - self._started, 3)
         timing["model_seconds"] = round(sum(row.seconds or 0.0 for row in rows), 3)
         counts = {"images": len(rows), "ok": ok, "failed": len(rows) - ok}
-        return self._facts | {"updated": _now(), "counts": counts, "timing": timing}
+        return self._facts | {"updated": now(), "counts": counts, "timing": timing}
 
     def _save_facts(self, status: str) -> None:
         self._facts["status"] = status
         content = json.dumps(self.facts, indent=2) + "\n"
         write_atomic(self.folder, RUN_JSON, content.encode())
-
-
-def new_facts(
-    images: ImageSet, settings: dict[str, Any], arguments: dict[str, Any] | None, old: dict[str, Any] | None
-) -> dict[str, Any]:
-    """run.json of a run that begins, or goes on from `old`."""
-    earlier = float((old or {}).get("timing", {}).get("seconds", 0.0))
-    judgement = {"judgement": old["judgement"]} if old and old.get("judgement") else {}
-    return judgement | {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "status": "running",
-        "created": (old or {}).get("created") or _now(),
-        "root": images.shown_root,
-        "arguments": as_facts(arguments or {}),
-        "settings": settings,
-        "versions": _versions(),
-        "timing": {"earlier_seconds": earlier},
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"headclip": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, folder: Path) -> None:
-    """A run holds images of one root judged by one model; no other table would mean anything."""
-    advice = "use the same, --overwrite the run, or choose another folder"
-    if old["root"] != images.shown_root:
-        raise RunFolderError(
-            f"the run in {folder} judged images under {old['root']}, not under {images.shown_root}; {advice}"
-        )
-    changed = changed_settings(old["settings"], settings)
-    if changed:
-        shown = "; ".join(f"{key} {before!r} there, {now!r} now" for key, before, now in changed[:3])
-        raise RunFolderError(f"the run in {folder} was made with other settings ({shown}); {advice}")
-
-
-def changed_settings(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The settings (dotted names) that change results and in which two detectors differ, with both values."""
-    before, now = _flat(one), _flat(other)
-    return [(key, before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)]
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted names, without those that do not change results."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key in _FREE_SETTINGS:
-            continue
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def lock_journal(folder: Path, advice: str = IN_PLACE) -> BinaryIO:

@@ -54,8 +54,8 @@ def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tup
         before = None if judgement is None else Criteria.from_json(judgement["criteria"])
         if chosen.criteria != before:
             _judge(writer, list(writer.entries.values()), chosen)
-        else:
-            _keep_judgement(writer, chosen)
+            writer.refresh_table()
+        _keep_judgement(writer, chosen)
         held.pop_all()  # the caller's from here on
     return writer, chosen
 
@@ -63,7 +63,7 @@ def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tup
 def add_images(
     detector: Judge, writer: RunWriter, files: Sequence[ImageFile], chosen: Chosen, *, max_pixels: int
 ) -> None:
-    """Judge files into a run, and put verdicts and numbers of regions into its table, thresholds into its run.json.
+    """Judge files into a run, with verdicts and numbers of regions, and bring its table up to date if that is due.
 
     Masks and outlines are left to `headclip predict --resume` and `headclip rejudge`, which see the whole run.
 
@@ -71,17 +71,22 @@ def add_images(
         RunFolderError: the folder cannot be written.
     """
     judge_more(detector, writer, files, max_pixels=max_pixels)
-    if chosen.criteria is None:
-        writer.refresh_table()
-    else:
+    if chosen.criteria is not None:
         _judge(writer, [writer.entries[file.name] for file in files if file.name in writer.entries], chosen)
+    if writer.table_is_due:
+        bring_up_to_date(writer, chosen)
+
+
+def bring_up_to_date(writer: RunWriter, chosen: Chosen) -> None:
+    """The table, and what run.json says of verdicts."""
+    writer.refresh_table()
+    if chosen.criteria is not None:
+        _keep_judgement(writer, chosen)
 
 
 def _judge(writer: RunWriter, entries: Sequence[Entry], chosen: Chosen) -> None:
     judged = judge_rows(writer.folder, [entry.row for entry in entries], chosen.criteria)
     writer.append([replace(entry, row=row) for entry, row in zip(entries, judged.rows, strict=True)])
-    writer.refresh_table()
-    _keep_judgement(writer, chosen)
 
 
 def _keep_judgement(writer: RunWriter, chosen: Chosen) -> None:

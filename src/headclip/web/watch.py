@@ -14,7 +14,7 @@ from headclip.judgement.choosing import Chosen, Judging
 from headclip.prediction import Judge
 from headclip.runs.run import is_run_folder
 from headclip.runs.writer import RunWriter, check_output
-from headclip.web.growing import LoneImage, add_images, open_run
+from headclip.web.growing import LoneImage, add_images, bring_up_to_date, open_run
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
@@ -95,12 +95,16 @@ class Watch:
             while not self._stop.is_set():
                 try:
                     self.look(detector, writer)
+                    if writer.table_is_due:
+                        bring_up_to_date(writer, self._chosen)
                     self._count(writer, None)
                 except Exception as error:  # a full disk, a share that went away: it may come back
                     is_known = isinstance(error, (HeadclipError, OSError))
                     _log.error("watching %s: %s", self.folder, error, exc_info=None if is_known else error)
                     self._count(writer, type(error).__name__ + "; the server's log says more")
                 self._stop.wait(self._interval)
+            if writer.table_is_stale:
+                bring_up_to_date(writer, self._chosen)
 
     def look(self, detector: Judge, writer: RunWriter) -> int:
         """Judge what is new and complete; the number of images."""
