@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from headclip.data.synthetic import SyntheticDataset
-from headclip.evaluation import PixelMetrics, image_metrics
 from headclip.inference.detector import Detector
 from headclip.methods.scoring import grid_to_map, joint_score, top_share_mean
+from headclip.metrics import PixelMetrics, image_metrics
 
 SIGMAS = (0.0, 2.0, 4.0, 8.0)
 SHARES = (0.001, 0.005, 0.01, 0.03, 0.05, 0.1)

@@ -172,7 +172,7 @@ def auroc_with_interval(
     """
     import numpy as np
 
-    from headclip.evaluation import image_metrics
+    from headclip.metrics import image_metrics
 
     value = image_metrics(normal + anomalous, [0] * len(normal) + [1] * len(anomalous))["image_auroc"]
     low, high = np.asarray(normal), np.asarray(anomalous)

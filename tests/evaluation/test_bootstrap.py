@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headclip.errors import InputError
-from headclip.evaluation import PIXEL_METRICS, bootstrap
+from headclip.evaluation import bootstrap
 from headclip.evaluation.bootstrap import Replicates, compare, image_replicates, macro_replicates, pixel_replicates
-from headclip.metrics import PixelMetrics, image_metrics, macro_average, pixel_metrics
+from headclip.metrics import PIXEL_METRICS, PixelMetrics, image_metrics, macro_average, pixel_metrics
 from headclip.metrics.per_image import ImageCounts, join, lay_bins
 from metrics.metrics_oracles import KINDS, _scores
 

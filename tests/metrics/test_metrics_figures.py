@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from headclip.evaluation import IMAGE_METRICS, PIXEL_METRICS, Figures, macro_average
-from headclip.metrics import row_counts
+from headclip.metrics import IMAGE_METRICS, PIXEL_METRICS, Figures, macro_average, row_counts
 
 
 def test_mad_is_the_plain_mean_of_its_level() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from headclip.errors import InputError
-from headclip.evaluation import image_metrics
+from headclip.metrics import image_metrics
 from metrics import metrics_oracles as oracle
 
 scored = st.lists(

@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from headclip.errors import InputError
-from headclip.evaluation import PIXEL_METRICS, PixelMetrics, pixel_metrics
 from headclip.evaluation.published.checks import ap_bound
-from headclip.metrics import PixelState, bounds, compute, curves, empty_state, update
+from headclip.metrics import (
+    PIXEL_METRICS,
+    PixelMetrics,
+    PixelState,
+    bounds,
+    compute,
+    curves,
+    empty_state,
+    pixel_metrics,
+    update,
+)
 from headclip.metrics.keys import float_keys, key_values
 from metrics import metrics_oracles as oracle
 from metrics.metrics_oracles import cases
