@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.volume_files import write_tiff
 from engine.engine_files import InlineCrew, comparable, download, load_fake, memory_url, same_runs, unlucky, upload
+from headclip.data.discover import ImageFile
 from headclip.engine import crew as crew_module
 from headclip.engine import workers
 from headclip.engine.chunks import Chunk, FileRef, Result, plan
@@ -289,3 +292,16 @@ def test_results_of_a_vanished_folder_are_fatal(pictures, tmp_path):
     folder.write_text("a file where the folder was")
     result = worker(Chunk(1, (ref,)))
     assert (result.fatal, result.error, list(result.files)[:1]) == (None, None, ["maps/left/part 1.png.png"])
+
+
+def test_a_stack_in_a_store_is_not_judged_by_its_first_page(tmp_path):
+    pages = [np.full((20, 20), value, np.uint8) for value in (10, 200)]
+    write_tiff(tmp_path / "in/stack.tif", pages)
+    write_tiff(tmp_path / "in/lone.tif", pages[:1])
+    url = memory_url("stacks")
+    upload(tmp_path / "in", url)
+    refs = [FileRef(name, name) for name in ("stack.tif", "lone.tif")]
+    stack, lone = (workers.fetch(Place(url), ref, ImageFile(Path(ref.path), ref.name), 10**6) for ref in refs)
+    assert stack.pixels is None
+    assert "a TIFF of 2 pages" in stack.reason
+    assert lone.pixels.shape == (20, 20, 3)

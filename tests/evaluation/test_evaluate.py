@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.volume_files import write_tiff
 from evaluation.evaluate_files import FakeEvaluated, brightness, mask, picture, write_set
 from headclip.clip.preprocess import resize, resize_mask
 from headclip.data.datasets import open_dataset
@@ -255,6 +256,16 @@ def test_broken_files_are_rows_and_notes(tmp_path):
     truth[6:16, 6:18] = True
     direct = pixel_metrics([maps], [truth])["pixel_auroc"]
     assert category.located["cup/test/bent/2.png"] == pytest.approx(direct)
+
+
+def test_a_stack_is_not_scored_by_its_first_page(tmp_path):
+    root = write_set(tmp_path / "set", ("cup",))
+    write_tiff(root / "cup/test/bent/stack.tif", [np.full((32, 40), value, np.uint8) for value in (10, 200)])
+    mask(root / "cup/ground_truth/bent/stack_mask.png", (4, 14, 6, 16))
+    run(open_dataset("folder", root), tmp_path / "e")
+    row = next(row for row in scores_of(tmp_path / "e") if row["path"].endswith("stack.tif"))
+    assert row["status"] == "failed"
+    assert "a TIFF of 2 pages" in row["reason"]
 
 
 def test_a_missing_mask_is_an_error_that_names_the_image(tmp_path):

@@ -223,7 +223,7 @@ def _score(
 
 def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any, _Truth | None, Any]:
     """The images; with --labelled what is known of them, and what counts the pixels of their maps."""
-    from headclip.data.discover import ImageFile
+    from headclip.data.volumes.lone import LoneImage
     from headclip.errors import InputError
     from headclip.runs.run import is_run_folder
 
@@ -241,7 +241,7 @@ def _files(normals: list[str], labelled: bool, rules: RegionRules) -> tuple[Any,
     if not known:
         raise InputError(f"{normals[0]} has no labels; give a folder with good/ and bad/ or the like, or a list")
     truth, watch = _truth(dataset, known, rules)
-    return [ImageFile(record.path, name) for name, record in known.items()], truth, watch
+    return [LoneImage(record.path, name) for name, record in known.items()], truth, watch
 
 
 def _of_run(run: Any, masks: str | None, rules: RegionRules) -> tuple[_Truth, Any]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
 from headclip.data.discover import ImageFile
 from headclip.data.prefetch import Decoded
+from headclip.data.volumes.lone import LoneImage
+from headclip.data.volumes.tiff import refuse_stack
 from headclip.engine.chunks import Chunk, FileRef, Result
 from headclip.engine.storage import Place
 from headclip.errors import HeadclipError, ImageError
@@ -144,7 +146,7 @@ class EvaluateWorker:
         from headclip.evaluation.judging import judge_files
         from headclip.evaluation.recording import Recorder
 
-        files = [ImageFile(Path(ref.path), ref.name) for ref in chunk.files]
+        files: list[ImageFile] = [LoneImage(Path(ref.path), ref.name) for ref in chunk.files]
         records = {ref.name: ref.extra[0] for ref in chunk.files}
         wanted = {ref.name: ref.extra[1] for ref in chunk.files}
         with tempfile.TemporaryDirectory(prefix="headclip-") as name:
@@ -209,7 +211,10 @@ def fetch(source: Place, ref: FileRef, file: ImageFile, max_pixels: int) -> Deco
     """One image from object storage, decoded, or the reason why not."""
     pixels, reason = None, None
     try:
-        pixels = decode(source.read(ref.path), max_pixels=max_pixels)
+        content = source.read(ref.path)
+        decoded = decode(content, max_pixels=max_pixels)
+        refuse_stack(content)
+        pixels = decoded
     except FileNotFoundError:
         reason = "the file does not exist"
     except ImageError as error:

@@ -17,6 +17,7 @@ from headclip.data.datasets import Dataset
 from headclip.data.discover import ImageFile, ImageSet, printable
 from headclip.data.records import ImageRecord, read_mask
 from headclip.data.records import resize_mask as resize_nearest
+from headclip.data.volumes.lone import LoneImage
 from headclip.errors import ImageError
 from headclip.metrics.state import PixelState
 
@@ -122,11 +123,11 @@ def name_images(records: Sequence[ImageRecord], root: Path) -> ImageSet:
     if not all(path.is_relative_to(base) for path in paths):
         base = Path(os.path.commonpath([base, *(path.parent for path in paths)]))
     seen: Counter[str] = Counter()
-    files = []
+    files: list[ImageFile] = []
     for path in paths:
         name = printable(path.relative_to(base).as_posix())
         seen[name] += 1
-        files.append(ImageFile(path, name if seen[name] == 1 else f"{name}~{seen[name]}"))
+        files.append(LoneImage(path, name if seen[name] == 1 else f"{name}~{seen[name]}"))
     return ImageSet(base, tuple(files))
 
 

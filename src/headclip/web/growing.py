@@ -7,12 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile, ImageSet
-from headclip.data.volumes.tiff import refuse_stack
 from headclip.inference.predict import judge_more
 from headclip.judgement.choosing import Chosen, Judging, choose
 from headclip.judgement.verdicts import Criteria
@@ -21,20 +16,6 @@ from headclip.runs.judging import judge_rows, judgement_facts
 from headclip.runs.records import read_labels
 from headclip.runs.run import Entry, read_facts
 from headclip.runs.writer import RunWriter
-
-
-class LoneImage(ImageFile):
-    """A file that is one image; a stack is a row that says so, where its first page would stand for the others."""
-
-    def decode(self, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-        """As of any image file.
-
-        Raises:
-            ImageError: also for a TIFF of several pages.
-        """
-        pixels = super().decode(max_pixels)
-        refuse_stack(self.path)
-        return pixels
 
 
 def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tuple[RunWriter, Chosen]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile
+from headclip.data.volumes.lone import LoneImage
 from headclip.errors import HeadclipError
 from headclip.judgement.choosing import Chosen, Judging
 from headclip.prediction import Judge
 from headclip.runs.run import Row, is_run_folder
 from headclip.runs.writer import RunWriter, check_output
 from headclip.web.bodies import Upload
-from headclip.web.growing import LoneImage, add_images, open_run
+from headclip.web.growing import add_images, open_run
 
 IMAGES = "images"
 _MOST = 5000  # images; the rest belongs into `headclip predict`

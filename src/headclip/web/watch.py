@@ -9,12 +9,13 @@ from pathlib import Path
 
 from headclip.data.discover import ImageFile, find_images, printable
 from headclip.data.run_folder import refuse_run
+from headclip.data.volumes.lone import LoneImage
 from headclip.errors import HeadclipError, InputError
 from headclip.judgement.choosing import Chosen, Judging
 from headclip.prediction import Judge
 from headclip.runs.run import is_run_folder
 from headclip.runs.writer import RunWriter, check_output
-from headclip.web.growing import LoneImage, add_images, bring_up_to_date, open_run
+from headclip.web.growing import add_images, bring_up_to_date, open_run
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
