@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.dataset_files import labelled, mask, mvtec, pairs, picture
+from data.volume_files import write_tiff
 from headclip.data.check import CheckReport, check_dataset, known_version
 from headclip.data.datasets import datasets, find_dataset, open_dataset
 
@@ -44,6 +46,13 @@ def test_damaged_files(cup):
     assert "test/good/0.png cannot be read" in messages(report, "unreadable image")[0]
     assert "7_mask.png cannot be used" in messages(report, "unreadable mask")[0]
     assert checked("folder", cup, pixels=False).ok
+
+
+def test_a_stack_is_a_problem(cup):
+    write_tiff(cup / "test/good/8.tif", [np.full((20, 20), value, np.uint8) for value in (10, 200)])
+    report = checked("folder", cup)
+    assert not report.ok
+    assert "test/good/8.tif cannot be read: a TIFF of 2 pages" in messages(report, "unreadable image")[0]
 
 
 def test_masks_of_another_size_and_empty_masks(cup):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from data.volume_files import write_tiff
 from headclip.cli.app import app
 from headclip.clip.weights import save_backbone
 from headclip.errors import InputError
@@ -312,6 +313,13 @@ def test_a_broken_training_image_is_left_out_with_a_word(mvtec, caplog):
     (mvtec / "test" / "good" / "0.png").write_bytes(b"")
     assert len(FolderTrainingSet(mvtec, SIZE)) == 5
     assert "0.png" in caplog.text
+
+
+def test_a_stack_is_left_out_of_training_with_a_word(mvtec, caplog):
+    whole = len(FolderTrainingSet(mvtec, SIZE))
+    write_tiff(mvtec / "test/good/stack.tif", [np.full((32, 40), value, np.uint8) for value in (10, 200)])
+    assert len(FolderTrainingSet(mvtec, SIZE)) == whole
+    assert "stack.tif (a TIFF of 2 pages" in caplog.text
 
 
 def test_an_empty_mask_of_an_anomalous_image_is_not_trained_on(mvtec, caplog):
