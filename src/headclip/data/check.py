@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from headclip.data.datasets.base import Counts, Dataset, DatasetInfo
 from headclip.data.datasets.registry import versions_of
-from headclip.data.decode import decode
 from headclip.data.reading import Finding, Reading
 from headclip.data.records import ImageRecord, read_mask
-from headclip.data.volumes.tiff import refuse_stack
+from headclip.data.volumes.lone import decode_lone
 from headclip.errors import ImageError
 
 Progress = Callable[[int, int], None]
@@ -115,8 +114,7 @@ def _read_all(reading: Reading, dataset: Dataset, progress: Progress | None) -> 
         try:
             content = record.path.read_bytes()
             by_hash.setdefault(hashlib.sha256(content).hexdigest(), []).append(record)
-            size = decode(content).shape[:2]
-            refuse_stack(content)
+            size = decode_lone(content).shape[:2]
         except (ImageError, OSError) as error:
             where = f"{reading.shown(record.path)} cannot be read: {error}"
             reading.problem("unreadable image", where, record.path)

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
+from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.prefetch import Decoded
-from headclip.data.volumes.lone import LoneImage
-from headclip.data.volumes.tiff import refuse_stack
+from headclip.data.volumes.lone import LoneImage, decode_lone
 from headclip.engine.chunks import Chunk, FileRef, Result
 from headclip.engine.storage import Place
 from headclip.errors import HeadclipError, ImageError
@@ -211,10 +210,7 @@ def fetch(source: Place, ref: FileRef, file: ImageFile, max_pixels: int) -> Deco
     """One image from object storage, decoded, or the reason why not."""
     pixels, reason = None, None
     try:
-        content = source.read(ref.path)
-        decoded = decode(content, max_pixels=max_pixels)
-        refuse_stack(content)
-        pixels = decoded
+        pixels = decode_lone(source.read(ref.path), max_pixels)
     except FileNotFoundError:
         reason = "the file does not exist"
     except ImageError as error:

@@ -26,7 +26,7 @@ from headclip.data.hashing import perceptual_hash
 from headclip.data.records import ImageRecord, read_mask, record_mask
 from headclip.data.synthetic import SyntheticDataset
 from headclip.data.synthetic.photographs import Photographs
-from headclip.data.volumes.tiff import refuse_stack
+from headclip.data.volumes.lone import decode_lone
 from headclip.errors import ImageError, InputError
 from headclip.files import expanded, file_hash
 
@@ -221,8 +221,7 @@ def readable(records: list[ImageRecord]) -> list[ImageRecord]:
     kept = []
     for record in records:
         try:
-            decode(record.path)
-            refuse_stack(record.path)
+            decode_lone(record.path)
             if record.mask is not None and not read_mask(record.mask).any() and record.label == 1:
                 log.warning("%s is anomalous, but its mask %s is empty: no pixels of it", record.path, record.mask)
                 record = replace(record, mask=None)
