@@ -93,7 +93,6 @@ def predict(
     hold a part of that, and headclip merge makes the whole.
     """
     from headclip.data.decode import DEFAULT_MAX_PIXELS
-    from headclip.data.discover import passed_over
     from headclip.data.volumes.model import VolumeSet
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
@@ -118,8 +117,9 @@ def predict(
             write_key(key, images.sources(), out)
     elif images is not None and not quiet:
         judging_options.warn_of_overlap(judging.calibration, (image.path for image in images))
-    if on_disk is not None and not quiet and (others := passed_over(on_disk)):
-        warnings.warn(f"passed over, as no image that can be read: {others}; save them as PNG or JPEG", stacklevel=2)
+    if images is not None and images.passed_over and not quiet:
+        others = f"{images.passed_over}; save them as PNG or JPEG"
+        warnings.warn(f"passed over, as no image that can be read: {others}", stacklevel=2)
     lift_pillow_limit(limit)
     arguments = {
         "inputs": inputs,

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -55,10 +55,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a run, in order; `root / name` is each one's path."""
+    """The images of a run, in order; `root / name` is each one's path.
+
+    passed_over: pictures, films and archives in the folders that were searched, which nothing here reads: "2 .heic,
+        1 .mov", or "".
+    """
 
     root: Path
     files: tuple[ImageFile, ...]
+    passed_over: str = field(default="", kw_only=True, compare=False)
 
     @property
     def shown_root(self) -> str:
@@ -102,12 +107,16 @@ def discover(
         raise InputError("no input given; name an image, a folder or a quoted glob")
     bases: list[Path] = []
     found: dict[str, None] = {}  # ordered and without repetition
+    others: Counter[str] = Counter()
     for entry in inputs:
-        base, paths = _expand(str(entry), skip_folder, wanted)
+        base, paths, left = _expand(str(entry), skip_folder, wanted)
         bases.append(base)
         found.update(dict.fromkeys(str(path) for path in paths))
+        others += left
     root = _common_root(bases)
-    return ImageSet(root, tuple(ImageFile(Path(path), _name(Path(path), root)) for path in found))
+    files = tuple(ImageFile(Path(path), _name(Path(path), root)) for path in found)
+    unread = Counter({kind: count for kind, count in others.items() if kind not in _VOLUMES})
+    return ImageSet(root, files, passed_over=_listed(unread))
 
 
 def find_images(
@@ -187,21 +196,30 @@ def stored_path(text: str | Path) -> Path:
 
 def _expand(
     entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
-) -> tuple[Path, list[Path]]:
-    """The folder to which one input's names are relative, and its images (absolute paths)."""
+) -> tuple[Path, list[Path], Counter[str]]:
+    """The folder to which one input's names are relative, its images (absolute paths), and in a folder how many files
+    there are of each of _OTHER; other endings may be parts of a patient's name."""
     path = _absolute(expanded(entry))
+    others: Counter[str] = Counter()
+
+    def is_taken(file: Path) -> bool:
+        if wanted(file):
+            return True
+        if (kind := file.suffix.lower()) in _OTHER:
+            others[kind] += 1
+        return False
+
     if os.path.isdir(path):  # noqa: PTH112 - unlike the method, it never raises
         refuse_run(path)
-        paths = find_images(path, skip_folder=skip_folder, wanted=wanted)
+        paths = find_images(path, skip_folder=skip_folder, wanted=is_taken)
         if not paths:
-            others = _listed(_kinds_below(path, _OTHER))
-            instead = f"; it holds {others}" if others else ""
+            instead = f"; it holds {_listed(others)}" if others else ""
             raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included{instead}")
-        return path, paths
+        return path, paths, others
     if os.path.lexists(path):
-        return path.parent, [path]
+        return path.parent, [path], others
     if glob.has_magic(entry):
-        return _expand_glob(entry, skip_folder, wanted)
+        return *_expand_glob(entry, skip_folder, wanted), others
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -209,22 +227,6 @@ def _expand(
     except OSError as error:
         raise cannot_use(entry, error) from error
     raise InputError(f"{entry} has just appeared; repeat the command")
-
-
-def passed_over(inputs: Sequence[str | Path]) -> str:
-    """Pictures, films and archives in folders among `inputs` that nothing here reads: "2 .heic, 1 .mov", or ""."""
-    folders = (_absolute(expanded(str(entry))) for entry in inputs)
-    found: Counter[str] = Counter()
-    for folder in folders:
-        if os.path.isdir(folder):  # noqa: PTH112 - unlike the method, it never raises
-            found += _kinds_below(folder, _OTHER - _VOLUMES)
-    return _listed(found)
-
-
-def _kinds_below(folder: Path, endings: frozenset[str]) -> Counter[str]:
-    """How many files of each ending; others than those asked for may be parts of a patient's name."""
-    files = find_images(folder, wanted=lambda path: path.suffix.lower() in endings)
-    return Counter(path.suffix.lower() for path in files)
 
 
 def _listed(kinds: Counter[str]) -> str:

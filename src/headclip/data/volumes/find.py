@@ -129,7 +129,8 @@ class _Reader:
         if self._hidden:
             root = Path(HIDDEN) / digest(self._salt(), str(root).encode("utf-8", "surrogateescape"))[:10]
         salt = self._salt() if self._hidden else None
-        return VolumeSet(root, tuple(files), tuple(self._volumes), self._options, salt)
+        passed_over = self._images.passed_over
+        return VolumeSet(root, tuple(files), tuple(self._volumes), self._options, salt, passed_over=passed_over)
 
     def _nifti(self, file: ImageFile) -> Volume:
         try:
