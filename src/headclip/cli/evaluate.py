@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli import on_ray, options
+from headclip.cli import on_ray, options, peer_options
 from headclip.cli.common import Device, Precision, command_line, parse_settings
 from headclip.cli.evaluate_report import report, report_shard
 from headclip.cli.models import Choice, lift_pillow_limit, load_detector, load_detectors, plan_methods
@@ -37,6 +37,8 @@ def evaluate(
     checkpoint: options.Checkpoints = None,
     setting: options.SettingsOfMany = None,
     reference: options.Reference = None,
+    peers: peer_options.Peers = None,
+    peer_weight: peer_options.PeerWeight = 1.0,
     protocol: Annotated[
         Protocol, typer.Option(help="exact: no threshold grid; ader: comparable with the published tables.")
     ] = Protocol.exact,
@@ -81,6 +83,9 @@ def evaluate(
     if runs and shard is not None:
         raise InputError("--shard: finished runs are scored at once, without a model; leave it out")
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
+    peer_options.check_peers(peers, elsewhere=crew is not None)
+    if runs and peers is not None:
+        raise InputError("--peers: finished runs have been judged; give it to headclip predict")
     if runs and crew is not None:
         raise InputError("--engine ray: finished runs are scored here, without a model; leave it out")
 
@@ -98,6 +103,8 @@ def evaluate(
         worst=worst,
         max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
         shard=None if shard is None else Shard.parse(shard),
+        peers=peers,
+        peer_weight=peer_weight,
     )
     check_out(out, chosen)  # before the model is loaded, which takes longer
     datasets = [open_spec(spec) for spec in data]

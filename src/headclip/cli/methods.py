@@ -43,7 +43,7 @@ def describe(cls: type[Method], settings: bool = False) -> dict[str, Any]:
     needs = ["a text tower"] if cls.needs_text else []
     if issubclass(cls, TrainableMethod):
         needs.append("a checkpoint")
-    uses = ["--category"] * cls.uses_category + ["--reference"] * cls.takes_references
+    uses = ["--category"] * cls.uses_category + ["--reference"] * cls.takes_references + ["--peers"] * cls.takes_peers
     facts: dict[str, Any] = {
         "name": cls.name,
         "summary": cls.summary,

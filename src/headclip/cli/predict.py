@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli import judging_options, on_ray, options, volume_options
+from headclip.cli import judging_options, on_ray, options, peer_options, volume_options
 from headclip.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -55,6 +55,8 @@ def predict(
     ] = None,
     setting: options.Settings = None,
     reference: options.Reference = None,
+    peers: peer_options.Peers = None,
+    peer_weight: peer_options.PeerWeight = 1.0,
     device: options.OnDevice = Device.auto,
     precision: options.InPrecision = Precision.auto,
     image_size: options.ImageSize = None,
@@ -97,6 +99,7 @@ def predict(
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
     from headclip.inference.volumes_inputs import open_inputs, refuse_division
+    from headclip.runs.run import read_facts
     from headclip.runs.shards import Shard
     from headclip.runs.writer import check_output
 
@@ -105,8 +108,9 @@ def predict(
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
     on_ray.refuse_urls(crew, out, *inputs)
+    peer_options.check_peers(peers, tile=tile, elsewhere=crew is not None)
+    place = out if part is None else part.folder(out)
     if on_ray.place_of(out) is None:
-        place = out if part is None else part.folder(out)
         check_output(place, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer
     volumes = volume_options.volume_options(window, plane, volume_share, max_voxels, keep_names)
     on_disk = on_ray.on_disk(inputs)
@@ -147,6 +151,7 @@ def predict(
             "compile": compile,
             "max_pixels": max_pixels,
             **({"tile": True, "tile_overlap": tile_overlap} if tile else {}),
+            **({"peers": peers, "peer_weight": peer_weight} if peers is not None else {}),
             **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},
             **{"min_area": min_area, "ignore_border": ignore_border, "pixel_mm": pixel_mm, "shard": shard},
             **{"window": window, "plane": None if plane is None else plane.value, "volume_share": volume_share},
@@ -171,6 +176,11 @@ def predict(
     else:
         assert images is not None  # URLs have been refused
         detector = load_detector(arguments, quiet)
+        if peers is not None:
+            earlier = read_facts(place) if resume else None
+            work["arguments"] = kept | peer_options.compare_with_peers(
+                *(detector, images, peers, peer_weight, earlier, limit, quiet)
+            )
         if category == FROM_FOLDER and not detector.method.uses_category:
             work["category_of"] = None
         judge = partial(predict_run, detector, images, out, **work)

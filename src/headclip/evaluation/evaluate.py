@@ -25,6 +25,7 @@ from headclip.evaluation.checks import (
 from headclip.evaluation.judged import Resolution, choose
 from headclip.evaluation.judging import Elsewhere, judge_dataset
 from headclip.evaluation.outputs import write_outputs
+from headclip.evaluation.peers import PeerOptions, peer_facts
 from headclip.evaluation.recording import COUNTS, JudgingOptions
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, count_category, score_dataset
 from headclip.evaluation.shards import PartWriter
@@ -40,7 +41,8 @@ class Options:
 
     bootstrap: draws for the intervals, 0 for none; limit: images of each category, None for all; worst: images of
     each kind in worst.html; remarks: lines for the head of the tables; shard: judge this part of the images alone, for
-    `merge_evaluations`.
+    `merge_evaluations`; peers: compare each image with so many of its category, unlabelled, None with none;
+    peer_weight: how much that counts.
     """
 
     protocol: str = "exact"
@@ -57,6 +59,8 @@ class Options:
     max_pixels: int = DEFAULT_MAX_PIXELS
     remarks: tuple[str, ...] = ()
     shard: Shard | None = None
+    peers: int | None = None
+    peer_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -65,11 +69,18 @@ class Options:
             raise InputError(f"unknown resolution '{self.resolution}'; choose image or tower")
         if self.bootstrap < 0 or (self.limit is not None and self.limit < 2):
             raise InputError("--bootstrap needs 0 or more, --limit 2 or more")
+        if (self.peers is not None and self.peers < 2) or not self.peer_weight >= 0:
+            raise InputError("--peers needs 2 or more, --peer-weight 0 or more")
 
     @property
     def scale(self) -> Resolution:
         """The resolution at which maps and masks meet."""
         return self.resolution or ("tower" if self.protocol == "ader" else "image")
+
+    @property
+    def judging(self) -> JudgingOptions:
+        peers = None if self.peers is None else PeerOptions(self.peers, self.peer_weight)
+        return JudgingOptions(self.scale, self.keep_maps, self.resume, self.max_pixels, peers)
 
     @property
     def scoring(self) -> ScoringOptions:
@@ -189,7 +200,10 @@ def _evaluate(
     check_out(evaluation.out, options)
     out = evaluation.out = options.place(evaluation.out)
     keys = unique_names(datasets)
-    facts = {label: detector.describe() for label, detector in detectors.items()}
+    facts = {
+        label: detector.describe() | peer_facts(detector, options.judging.peers)
+        for label, detector in detectors.items()
+    }
     shared = check_every_leakage(facts, datasets, progress)
     refuse_leakage(shared.values(), options)
     about = {} if options.shard is None else {"shard": vars(options.shard)}
@@ -203,7 +217,7 @@ def _evaluate(
             dataset,
             records,
             folders,
-            JudgingOptions(options.scale, options.keep_maps, options.resume, options.max_pixels),
+            options.judging,
             arguments=evaluation.arguments,
             progress=_judging_progress(progress, dataset, len(detectors)),
             elsewhere=elsewhere,
@@ -230,6 +244,9 @@ def _evaluate(
         part.finish(evaluation)
         return evaluation
     write_outputs(evaluation, progress)
+    if options.peers is not None:  # the worst pictures have been judged again
+        for detector in detectors.values():
+            detector.set_peers(None)
     for folder in [*(out / RUNS).glob(f"*/{COUNTS}"), *(out / RUNS).glob(f"*/*/{COUNTS}")]:
         shutil.rmtree(folder, ignore_errors=True)
     return evaluation

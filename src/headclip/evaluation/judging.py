@@ -23,6 +23,7 @@ from headclip.data.discover import ImageFile
 from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.data.records import ImageRecord
 from headclip.evaluation.judged import JudgedImage, name_images
+from headclip.evaluation.peers import CategoryPeers, peer_facts
 from headclip.evaluation.recording import JudgingOptions, Recorder, failed, to_resolution
 from headclip.inference.detector import Detector
 from headclip.inference.shared import PassGroup, group_by_pass
@@ -84,23 +85,25 @@ def judge_dataset(
     """
     names = name_images(records, dataset.root)
     by_name = {file.name: record for file, record in zip(names.files, records, strict=True)}
-    names = names if shard is None else shard.of(names)
+    every, names = names, names if shard is None else shard.of(names)
     labelled = [file for file in names if by_name[file.name].label is not None]
-    about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
+    peers = CategoryPeers(detectors, every, by_name, options.peers, options.max_pixels)
+    about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution} | peers.among()}
     groups = group_by_pass(detectors) if elsewhere is None else []
     with ExitStack() as stack:
         recorders, writers = {}, {}
         for label, detector in detectors.items():
             folder = folders[label]
             resume = options.resume and (folder / RUN_JSON).is_file()
-            settings = detector.describe() | about
+            settings = detector.describe() | about | peer_facts(detector, options.peers)
             writer = stack.enter_context(
                 RunWriter(folder, names, settings, arguments=arguments, resume=resume, listed_only=shard is not None)
             )
             writers[label] = writer
-            recorders[label] = Recorder(detector, dataset, by_name, writer, options)
-        session = _Session(groups, by_name, recorders, options)
+            recorders[label] = Recorder(detector, dataset, by_name, writer, options, peers)
+        session = _Session(groups, by_name, recorders, options, peers)
         session.judge(labelled, progress, partial(_delegate, elsewhere, dataset) if elsewhere else None)
+        peers.leave()
         for label, writer in writers.items():
             writer.finish(RUN_PAGE, {"dataset": dataset.name, "label": label})
         return {label: [recorder.result(file) for file in names.files] for label, recorder in recorders.items()}
@@ -155,8 +158,10 @@ class _Session:
         records: dict[str, ImageRecord],
         recorders: Mapping[str, Recorder],
         options: JudgingOptions,
+        peers: CategoryPeers | None = None,
     ) -> None:
         self._groups, self.records, self.recorders, self.options = groups, records, recorders, options
+        self._peers = peers
 
     def judge(
         self,
@@ -164,7 +169,7 @@ class _Session:
         progress: Progress,
         delegate: Callable[..., None] | None = None,
     ) -> None:
-        """Files of one portion are written while the model works on the next; the journals follow them."""
+        """What is not on record yet; `record` inside keeps count."""
         wanted = {
             file.name: [name for name, known in self.recorders.items() if not known.is_done(file)] for file in files
         }
@@ -183,6 +188,16 @@ class _Session:
         if delegate is not None:
             delegate(self, todo, wanted, record)
             return
+        for part in [todo] if self._peers is None else self._peers.parts(todo):
+            self._judge_part(part, wanted, record)
+
+    def _judge_part(
+        self,
+        files: list[ImageFile],
+        wanted: Mapping[str, list[str]],
+        record: Callable[[str, list[Entry]], None],
+    ) -> None:
+        """Files of one portion are written while the model works on the next; the journals follow them."""
 
         def refuse(item: Decoded) -> None:
             for label in wanted[item.file.name]:
@@ -194,7 +209,7 @@ class _Session:
         waiting: deque[tuple[str, list[Future[Entry]]]] = deque()
         threads = min(8, max(2, os.cpu_count() or 2))
         decoded = decode_ahead(
-            todo,
+            files,
             max_pixels=self.options.max_pixels,
             workers=max(2, threads // 2),
             max_images=max(4, 2 * batch_size()),

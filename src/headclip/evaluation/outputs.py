@@ -80,6 +80,7 @@ def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
         "method": ", ".join(facts),
         "backbone": _each(backbones),
         "checkpoint": _each({label: _checkpoint_line(known) for label, known in facts.items()}),
+        "compared": _peers_line(facts),
         "protocol": f"{options.protocol}, maps and masks at {where[options.scale]}",
         "intervals": f"{options.bootstrap:,} bootstrap draws of images" if options.bootstrap else "none",
         "command": f"`{evaluation.command}`" if evaluation.command else None,
@@ -101,6 +102,18 @@ def _checkpoint_line(facts: Mapping[str, Any]) -> str:
     data = facts.get("checkpoint_data") or {}
     trained = f", trained on {data['name']} ({data.get('images', '?')} images)" if data.get("name") else ""
     return f"{Path(facts['checkpoint']).name} ({str(facts.get('checkpoint_hash'))[:12]}){trained}"
+
+
+def _peers_line(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each method compared images with; "" where none did."""
+    if not any(known.get("peers") for known in facts.values()):
+        return ""
+    lines = {}
+    for label, known in facts.items():
+        peers = known.get("peers")
+        lines[label] = "with none" if not peers else f"with up to {peers['images']}, weight {peers['weight']:g}"
+    task = "each image with unlabelled others of its kind (--peers), another task than that of single images"
+    return f"{task}: {_each(lines)}"
 
 
 def results_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, bool)
     if kind.startswith("int"):
         return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+    if kind.startswith("float"):
+        return isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("tuple"):
         return isinstance(value, list) and all(map(is_text, value))
     return is_text(value)

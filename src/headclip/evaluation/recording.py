@@ -20,6 +20,7 @@ from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
 from headclip.evaluation.counts import encode_counts, is_sound, read_counts, read_facts
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, read_truth, truth_fingerprint
+from headclip.evaluation.peers import CategoryPeers, PeerOptions
 from headclip.inference.detector import Detector
 from headclip.metrics.state import image_state
 from headclip.prediction import Prediction
@@ -32,12 +33,13 @@ COUNTS = "counts"
 
 @dataclass(frozen=True)
 class JudgingOptions:
-    """resolution: at which maps and masks meet; keep_maps: also write 16-bit maps."""
+    """resolution: at which maps and masks meet; keep_maps: also write 16-bit maps; peers: compare with others."""
 
     resolution: Resolution = "image"
     keep_maps: bool = False
     resume: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    peers: PeerOptions | None = None
 
 
 class Record(Protocol):
@@ -65,9 +67,10 @@ class Recorder:
         records: dict[str, ImageRecord],
         writer: Record,
         options: JudgingOptions,
+        peers: CategoryPeers | None = None,
     ) -> None:
         self._detector, self._dataset, self._records = detector, dataset, records
-        self.writer, self._options = writer, options
+        self.writer, self._options, self._peers = writer, options, peers
         self._has_pixels = dataset.info.level != "image"
 
     def is_done(self, file: ImageFile) -> bool:
@@ -136,13 +139,24 @@ class Recorder:
         if row.status == "failed":
             return JudgedImage(record, name, "failed", reason=row.reason)
         kept = self.writer.folder / row.map if row.map is not None else None
-        judge = partial(judge_again, self._detector, record, self._options) if kept is None else partial(read_map, kept)
+        judge = partial(self._judge_again, record) if kept is None else partial(read_map, kept)
         if not self._has_pixels:
             return JudgedImage(record, name, "ok", row.score, load_map=judge)
         counts = self.writer.folder / counts_file(file.name)
         facts = read_facts(counts) or {"known": True, "note": None}  # a file that has gone is an error when read
         load = partial(read_counts, counts) if facts["known"] else None
         return JudgedImage(record, name, "ok", row.score, facts["note"], load, judge)
+
+    def _judge_again(self, record: ImageRecord) -> NDArray[np.float32]:
+        """The map of a single image, for the few whose pictures are shown.
+
+        Raises:
+            ImageError: the image cannot be read any more.
+        """
+        if self._peers is not None:
+            self._peers.enter(record.category)
+        pixels = decode(record.path, max_pixels=self._options.max_pixels)
+        return predict_records(self._detector, [pixels], [record])[0].anomaly_map
 
 
 def predict_records(
@@ -160,16 +174,6 @@ def to_resolution(detector: Detector, pixels: NDArray[np.uint8], resolution: Res
         return pixels
     size = detector.input_size(pixels.shape[0], pixels.shape[1])
     return resize(pixels, size).permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
-
-
-def judge_again(detector: Detector, record: ImageRecord, options: JudgingOptions) -> NDArray[np.float32]:
-    """The map of a single image, for the few whose pictures are shown.
-
-    Raises:
-        ImageError: the image cannot be read any more.
-    """
-    pixels = decode(record.path, max_pixels=options.max_pixels)
-    return predict_records(detector, [pixels], [record])[0].anomaly_map
 
 
 def failed(item: Decoded, reason: str) -> Entry:

@@ -210,6 +210,8 @@ def check_exportable(method: Method) -> SimilarityMethod:
             f"methods that can: {', '.join(exportable_methods())}"
         )
     assert isinstance(method, SimilarityMethod)
+    if method.peers is not None:
+        raise InputError("a graph judges each image by itself; export a detector without peers")
     if method.request.interpolation != "bilinear":
         raise InputError(
             f"position_interpolation={method.request.interpolation} cannot be exported; "

@@ -57,6 +57,10 @@ class Detector:
             the method's settings say, mostly "object". Other methods ignore it.
         settings: fields of the method's configuration to change, such as {"alpha": 0.5}.
         references: normal images that turn on the few-shot variant of methods that have one.
+        peers: images of the same kind as those to judge, unlabelled, with or without faults, at least two and best
+            some dozens: what has its like in few of them counts as more anomalous (`headclip.methods.peers`). Among
+            them may be images that are judged; each is compared with the others. `set_peers` changes them.
+        peer_weight: how much that counts, 0 or more.
         compile: run the vision tower through `torch.compile`; for many images in fp32, since the first pass of each
             size takes a minute (docs/speed.md). Needs a C++ compiler on a CPU.
 
@@ -84,6 +88,8 @@ class Detector:
         category: str | None = None,
         settings: Mapping[str, Any] | None = None,
         references: Sequence[ImageLike] | None = None,
+        peers: Sequence[ImageLike] | None = None,
+        peer_weight: float = 1.0,
         compile: bool = False,
     ) -> None:
         if checkpoint is not None and Path(checkpoint).suffix in EXPORT_SUFFIXES:
@@ -113,6 +119,9 @@ class Detector:
             self.backbone.config.vision, patches, self.device, self.backbone.dtype
         )
         self.references = [] if references is None else self._remember(references)
+        self.peers: dict[str, Any] = {}
+        if peers is not None:
+            self.set_peers(peers, peer_weight)
 
     def _open_method(self, name: str | None, settings: dict[str, Any]) -> tuple[Method, CheckpointInfo | None]:
         """The method with what its checkpoint holds, or with first values where there is none."""
@@ -151,6 +160,22 @@ class Detector:
         with torch.no_grad():
             self.method.set_references([self.pixels([a], self.input_size(a.shape[0], a.shape[1])) for a in arrays])
         return [pixel_hash(array) for array in arrays]
+
+    def set_peers(self, images: Sequence[ImageLike] | None, weight: float = 1.0) -> None:
+        """The images that each image is compared with from now on; None compares with none. See `Detector`.
+
+        Raises:
+            InputError: fewer than two images, a negative weight, or a method that cannot compare.
+            ImageError: an image cannot be read.
+        """
+        if images is None:
+            self.method.set_peers(None)
+            self.peers = {}
+            return
+        arrays = [read(image) for image in images]
+        pixels = [self.pixels([array], self.input_size(array.shape[0], array.shape[1])) for array in arrays]
+        self.method.set_peers(pixels, weight)
+        self.peers = {"images": len(arrays), "weight": weight}
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower."""
@@ -261,7 +286,7 @@ class Detector:
         return normalise(stacked, config.mean, config.std, self.backbone.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """Facts that tell one run from another, for `run.json`; a least short side only where there is one."""
+        """Facts that tell one run from another, for `run.json`; least short side and peers only where there are any."""
         return {
             "method": self.method.name,
             "config": self.method.config_dict(),
@@ -277,6 +302,7 @@ class Detector:
             "keep_aspect": self.keep_aspect,
             "patch": self.patch,
             **({"least_side": self.least_side} if self.least_side else {}),
+            **({"peers": self.peers} if self.peers else {}),
             "precision": self.precision,
         }
 

@@ -10,6 +10,8 @@ from headclip.errors import InputError
 from headclip.judgement.calibration import Calibration, CalibrationError
 from headclip.judgement.verdicts import Criteria, by_hand
 
+BESIDE_PEERS = "It was found without --peers, which raises more alarms, true ones and false."
+
 
 @dataclass(frozen=True)
 class Judging:
@@ -91,10 +93,12 @@ def _default(settings: Mapping[str, Any]) -> Chosen:
         return Chosen()
     try:
         calibration = Calibration.from_values(settings["calibration"], "the checkpoint's calibration")
-        calibration.check_fits(settings, "the checkpoint's default calibration")
+        alone = {key: value for key, value in settings.items() if key != "peers"}  # leaves a usual score where it is
+        calibration.check_fits(alone, "the checkpoint's default calibration")
     except CalibrationError as error:
         return Chosen(note=f"No thresholds: {error}.")
-    return _of(calibration)
+    chosen = _of(calibration)
+    return replace(chosen, note=f"{chosen.note} {BESIDE_PEERS}") if settings.get("peers") else chosen
 
 
 def _with_details(base: Chosen, judging: Judging) -> Chosen:

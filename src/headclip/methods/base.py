@@ -40,9 +40,9 @@ class Method(nn.Module, ABC):
 
     Class attributes, which `headclip methods` lists: `summary` says in one line what the method is, `learns` what
     training changes (empty: nothing); `uses_category`: sentences name what an image shows; `needs_text`: a backbone
-    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant. `text_settings`:
-    the settings on which text vectors depend, besides backbone and learnt values, for methods of which a checkpoint
-    keeps them; empty for the others.
+    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant; `takes_peers`:
+    images can be compared with others of their kind. `text_settings`: the settings on which text vectors depend,
+    besides backbone and learnt values, for methods of which a checkpoint keeps them; empty for the others.
     """
 
     name: ClassVar[str] = ""
@@ -52,6 +52,7 @@ class Method(nn.Module, ABC):
     uses_category: ClassVar[bool] = False
     needs_text: ClassVar[bool] = True
     takes_references: ClassVar[bool] = False
+    takes_peers: ClassVar[bool] = False
     text_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, backbone: Backbone, config: Any) -> None:
@@ -144,6 +145,22 @@ class Method(nn.Module, ABC):
             raise InputError(
                 f"{self.name} has no few-shot variant and takes no reference images; "
                 f"methods that do: {', '.join(sorted(able)) or 'none'}"
+            )
+
+    def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
+        """Images of the same kind as those to judge, with or without faults, to compare each image with.
+
+        Args:
+            pixels: one (1, 3, H, W) an image, normalised as for `tokens`; None forgets them.
+            weight: 0 or more; how much the comparison counts.
+
+        Raises:
+            InputError: the method cannot compare images, or there are fewer than two.
+        """
+        if pixels is not None:
+            able = [name for name, cls in _REGISTRY.items() if cls.takes_peers]
+            raise InputError(
+                f"{self.name} cannot compare images with each other; methods that can: {', '.join(sorted(able))}"
             )
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from headclip.clip.backbone import Backbone
 from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, VisionTokens
 from headclip.errors import InputError
 from headclip.methods.base import Method, Scores, method_seed
-from headclip.methods.scoring import TopLevel, cosines, grid_to_map, joint_score, top_share_mean
+from headclip.methods.peers import PeerMemory
+from headclip.methods.scoring import TopLevel, cosines, grid_to_map, joint_score, scaled_odds, top_share_mean
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,15 @@ class ScoreSettings:
 class SimilarityMethod(Method):
     """Equations 7, 8, 9 and 12 for any taps of the local stream and any two text vectors.
 
-    `config` has the fields of `ScoreSettings`.
+    `config` has the fields of `ScoreSettings`. `peers`: images that each image is compared with, None without.
     """
 
     config: Any
+    takes_peers: ClassVar[bool] = True
+
+    def __init__(self, backbone: Backbone, config: Any) -> None:
+        super().__init__(backbone, config)
+        self.peers: PeerMemory | None = None
 
     @property
     @abstractmethod
@@ -120,15 +128,36 @@ class SimilarityMethod(Method):
         self, tokens: VisionTokens, text: Tensor, size: tuple[int, int], output: tuple[int, int] | None = None
     ) -> Scores:
         patches = self.patch_map(tokens, text)
-        at_tower = grid_to_map(patches, size, self.config.sigma)
         logits = self.image_logits(tokens, text)
         if self.config.global_score == "probability":
             global_score = logits.softmax(dim=-1)[:, 1]
         else:  # difference of cosines, from [-2, 2] to [0, 1]
             global_score = (logits[:, 1] - logits[:, 0]) * self.temperature / 4 + 0.5
+        if self.peers is not None:
+            patches, global_score = self._beside_peers(self.peers, tokens, patches, global_score)
+        at_tower = grid_to_map(patches, size, self.config.sigma)
         local_score = self.local_score(patches if self.config.top_level == "patches" else at_tower)
         final = at_tower if output in (None, size) else grid_to_map(patches, size, self.config.sigma, output)
         return Scores(final, joint_score(global_score, local_score, self.config.alpha), global_score, local_score)
+
+    def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
+        if pixels is None:
+            self.peers = None
+            return
+        with torch.no_grad():
+            self.peers = PeerMemory([self._compared(self.tokens(image))[0] for image in pixels], weight)
+
+    def _compared(self, tokens: VisionTokens) -> Tensor:
+        """(B, N, W): what patches are compared by, those of the local stream at its last tap."""
+        return tokens.local[max(self.taps)][:, 1:]
+
+    def _beside_peers(
+        self, peers: PeerMemory, tokens: VisionTokens, patches: Tensor, global_score: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Patch values and global scores whose odds are multiplied by how unlike the peers they are."""
+        of_patches, of_images = peers.log_factors(self._compared(tokens))
+        odds = scaled_odds(patches / self.map_maximum, of_patches.exp().unflatten(1, tokens.grid))
+        return odds * self.map_maximum, scaled_odds(global_score, of_images.exp())
 
     def local_score(self, values: Tensor) -> Tensor:
         """Equation 7 on a map or on patch values, (B, ...) -> (B,) in [0, 1]."""

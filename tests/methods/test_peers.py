@@ -1,0 +1,138 @@
+"""Images compared with others of their kind: the distances, what they are worth, and what a method makes of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from headclip.errors import InputError
+from headclip.methods import create_method, list_methods
+from headclip.methods.base import method_class
+from headclip.methods.peers import LEAST_SPREAD, MOST, NEAREST_SHARE, PeerMemory
+from tiny_clip import make_backbone, make_config
+
+close = torch.testing.assert_close
+
+
+def images(count: int, seed: int = 0, patches: int = 12, width: int = 8) -> list[torch.Tensor]:
+    """Images of one kind: the same patches in another order, each a little different."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.randn(patches, width, generator=generator)
+    noise = [0.15 * torch.randn(patches, width, generator=generator) for _ in range(count)]
+    return [kinds[torch.randperm(patches, generator=generator)] + one for one in noise]
+
+
+def by_hand(image: torch.Tensor, others: list[torch.Tensor]) -> list[float]:
+    """The distance of each patch, by the words of the docstring."""
+    found = []
+    for patch in F.normalize(image, dim=-1):
+        each = sorted(min(float((patch - other).norm()) for other in F.normalize(o, dim=-1)) for o in others)
+        nearest = each[: max(1, int(NEAREST_SHARE * len(others)))]
+        found.append(sum(nearest) / len(nearest))
+    return found
+
+
+def test_factors_are_those_of_the_definition():
+    peers, (stranger,) = images(7), images(1, seed=3)
+    memory = PeerMemory(peers, weight=0.5)
+    among = [by_hand(peer, peers[:i] + peers[i + 1 :]) for i, peer in enumerate(peers)]
+    logs = torch.tensor(among).log()
+    centre, spread = float(logs.mean()), float(logs.std(correction=0))
+    power = 0.5 * (1 - math.exp(centre)) / spread
+    assert spread > LEAST_SPREAD
+    tops = (power * (logs - centre)).amax(dim=1)  # one patch is more than the top 2 %
+    expected = power * (torch.tensor(by_hand(stranger, peers)).log() - centre)
+    patches, image = memory.log_factors(stranger[None])
+    close(patches[0], expected.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+    close(image[0], (expected.max() - tops.mean()).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+
+
+def test_an_image_is_not_compared_with_itself_nor_with_its_copies():
+    peers = images(6)
+    alone = PeerMemory(peers).log_factors(peers[2][None])[0]
+    with_copy = PeerMemory([*peers, peers[2].clone()])
+    assert with_copy.images == 7
+    expected = torch.tensor(by_hand(peers[2], peers[:2] + peers[3:])).log()
+    memory = PeerMemory(peers)
+    close(alone[0], (memory.power * (expected - memory.centre)).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+    again = with_copy.log_factors(peers[2][None])[0]
+    close(again[0], (with_copy.power * (expected - with_copy.centre)).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+
+
+def test_what_no_other_image_has_stands_out():
+    peers = images(8)
+    faulty = peers[0].clone()
+    faulty[5] = torch.randn(8, generator=torch.Generator().manual_seed(99))
+    patches, image = PeerMemory(peers[1:]).log_factors(torch.stack([faulty, peers[0]]))
+    assert int(patches[0].argmax()) == 5
+    assert patches[0, 5] > 1.0
+    assert image[0] > image[1] + 1.0
+
+
+def test_images_with_nothing_in_common_are_judged_as_without_peers():
+    generator = torch.Generator().manual_seed(1)
+    strangers = [torch.randn(12, 64, generator=generator) for _ in range(6)]  # about a right angle apart
+    memory = PeerMemory(strangers)
+    assert memory.power == 0.0
+    assert all(not part.any() for part in memory.log_factors(torch.randn(2, 12, 64, generator=generator)))
+
+
+def test_copies_alone_change_nothing():
+    (image,) = images(1)
+    patches, whole = PeerMemory([image, image.clone(), image.clone()]).log_factors(image[None])
+    assert not patches.any()
+    assert not whole.any()
+
+
+def test_images_of_other_sizes_and_many_patches(monkeypatch):
+    large, small = images(4, patches=30), images(3, seed=2, patches=9)
+    memory = PeerMemory([*large, *small])
+    whole = memory.log_factors(large[0][None])
+    assert whole[0].shape == (1, 30)
+    monkeypatch.setattr("headclip.methods.peers.MAX_PRODUCTS", 200)  # a few rows at a time
+    for one, other in zip(memory.log_factors(large[0][None]), whole, strict=True):
+        close(one, other, rtol=1e-3, atol=1e-4)  # a root of what is left of a difference
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan])
+def test_bad_weights_and_too_few_images(weight):
+    with pytest.raises(InputError, match="peer weight"):
+        PeerMemory(images(3), weight)
+    with pytest.raises(InputError, match="at least two"):
+        PeerMemory(images(1))
+
+
+@pytest.mark.parametrize("name", [name for name in list_methods() if method_class(name).takes_peers])
+def test_every_method_that_compares(name):
+    """Without weight nothing changes; with it, map and both scores do, and forgetting brings the old ones back."""
+    method = create_method(name, make_backbone(make_config()))
+    generator = torch.Generator().manual_seed(4)
+    kind = torch.randn(1, 3, 42, 56, generator=generator)
+    pixels = [kind + 0.05 * torch.randn(kind.shape, generator=generator) for _ in range(5)]
+    pixels[0][..., 14:28, 14:28] = 3.0
+    with torch.no_grad():
+        before = method.score_pixels(pixels[0])
+        method.set_peers(pixels, weight=0.0)
+        same = method.score_pixels(pixels[0])
+        method.set_peers(pixels)
+        after = method.score_pixels(pixels[0])
+        method.set_peers(None)
+        forgotten = method.score_pixels(pixels[0])
+    assert not any("bank" in key for key in method.state_dict())
+    close(same.anomaly_map, before.anomaly_map)
+    close(same.score, before.score)
+    assert not torch.allclose(after.anomaly_map, before.anomaly_map)
+    assert not torch.allclose(after.global_score, before.global_score)
+    assert 0 <= after.score <= 1
+    assert torch.isfinite(after.anomaly_map).all()
+    assert torch.equal(forgotten.anomaly_map, before.anomaly_map)
+
+
+def test_other_methods_say_which_can_compare():
+    method = create_method("winclip", make_backbone(make_config()))
+    method.set_peers(None)
+    with pytest.raises(InputError, match="winclip cannot compare images .* headclip"):
+        method.set_peers([torch.zeros(1, 3, 240, 240)] * 2)
