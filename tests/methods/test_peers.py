@@ -134,5 +134,5 @@ def test_every_method_that_compares(name):
 def test_other_methods_say_which_can_compare():
     method = create_method("winclip", make_backbone(make_config()))
     method.set_peers(None)
-    with pytest.raises(InputError, match="winclip cannot compare images .* headclip"):
+    with pytest.raises(InputError, match=r"winclip cannot compare images .* headclip"):
         method.set_peers([torch.zeros(1, 3, 240, 240)] * 2)
