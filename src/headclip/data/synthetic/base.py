@@ -17,13 +17,15 @@ class Rng:
     """Randomness of one rendered image: NumPy for scalars, a torch generator on `device` for fields.
 
     The same seed gives the same image on the same device and library versions, whatever else is rendered beside it.
+    fields: a seed for the fields alone; with the same `seed`, scenes are of one kind and differ as its pieces do.
     """
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, seed: int, device: torch.device | str = "cpu", fields: int | None = None) -> None:
         self.device = torch.device(device)
         self._numpy = np.random.default_rng(seed)
         self._torch = torch.Generator(device=self.device)
-        self._torch.manual_seed(int(self._numpy.integers(0, 2**62)))
+        drawn = int(self._numpy.integers(0, 2**62))
+        self._torch.manual_seed(drawn if fields is None else fields)
 
     def uniform(self, low: float, high: float) -> float:
         return float(self._numpy.uniform(low, high))
