@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FOLDERS = ("good", "defective")
 KINDS = ("mono", "poly")
+PEERS = 32
+COMPARED = f"Compared with {PEERS} others (--peers {PEERS})"
 NOTICE = "LICENSE.txt"
 NOTICE_TEXT = """\
 The images in this folder are unchanged copies from the ELPV dataset, as published in the Python package
@@ -70,7 +72,7 @@ def demo(
     data = dataset_folder()
     labels = data.joinpath("labels.csv").read_text(encoding="utf-8")
     cells = sample_cells(labels.splitlines(), each, seed)
-    images, results = out / "images", out / "results"
+    images = out / "images"
     write_images(cells, data, images)
     console.print(
         f"{len(cells)} solar cells of the ELPV dataset, {each} sound and {each} defective, in {images}\n"
@@ -78,9 +80,23 @@ def demo(
         f"{images / NOTICE}\n",
         soft_wrap=True,
     )
-    predict([str(images)], results, backbone=backbone, checkpoint=checkpoint, device=device, overwrite=True)
-    run = Run.open(results)
-    console.print(f"\n{verdict(run.ok)}\nOpen {run.report} in a browser to see them.", soft_wrap=True)
+    said = []
+    for how, peers, place in (("Each by itself", None, "results"), (COMPARED, PEERS, "compared")):
+        console.print(f"{how}:\n", soft_wrap=True)
+        results = out / place
+        predict(
+            [str(images)],
+            results,
+            backbone=backbone,
+            checkpoint=checkpoint,
+            peers=peers,
+            device=device,
+            overwrite=True,
+        )
+        run = Run.open(results)
+        said.append(f"\n{how}: {verdict(run.ok)}\nOpen {run.report} in a browser to see them.")
+        console.print()
+    console.print("\n".join(said), soft_wrap=True)
 
 
 def dataset_folder() -> Traversable:

@@ -25,11 +25,6 @@ def images(count: int, seed: int = 0, patches: int = 12, width: int = 8) -> list
     return [kinds[torch.randperm(patches, generator=generator)] + one for one in noise]
 
 
-def remember(features: list[torch.Tensor], weight: float = 1.0) -> PeerMemory:
-    """Of all patches the same is said, so that distances alone count."""
-    return PeerMemory(features, [torch.full((len(image),), 0.3) for image in features], weight)
-
-
 def by_hand(image: torch.Tensor, others: list[torch.Tensor]) -> list[float]:
     """The distance of each patch, by the words of the docstring."""
     found = []
@@ -42,7 +37,7 @@ def by_hand(image: torch.Tensor, others: list[torch.Tensor]) -> list[float]:
 
 def test_factors_are_those_of_the_definition():
     peers, (stranger,) = images(7), images(1, seed=3)
-    memory = remember(peers, weight=0.5)
+    memory = PeerMemory(peers, weight=0.5)
     among = [by_hand(peer, peers[:i] + peers[i + 1 :]) for i, peer in enumerate(peers)]
     logs = torch.tensor(among).log()
     centre, spread = float(logs.mean()), float(logs.std(correction=0))
@@ -57,40 +52,21 @@ def test_factors_are_those_of_the_definition():
 
 def test_an_image_is_not_compared_with_itself_nor_with_its_copies():
     peers = images(6)
-    alone = remember(peers).log_factors(peers[2][None])[0]
-    with_copy = remember([*peers, peers[2].clone()])
+    alone = PeerMemory(peers).log_factors(peers[2][None])[0]
+    with_copy = PeerMemory([*peers, peers[2].clone()])
     assert with_copy.images == 7
     expected = torch.tensor(by_hand(peers[2], peers[:2] + peers[3:])).log()
-    memory = remember(peers)
+    memory = PeerMemory(peers)
     close(alone[0], (memory.power * (expected - memory.centre)).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
     again = with_copy.log_factors(peers[2][None])[0]
     close(again[0], (with_copy.power * (expected - with_copy.centre)).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
-
-
-def test_what_is_said_of_every_image_is_half_taken_off():
-    """Each patch has one like in each of the others, of which it is known what was said."""
-    peers = images(5, width=32)
-    first = F.normalize(peers[0], dim=-1)
-    values = [torch.linspace(0.1, 0.9, 12)[(F.normalize(image, dim=-1) @ first.T).argmax(dim=1)] for image in peers]
-    assert all(torch.equal(value.sort().values, values[0]) for value in values)  # each has one like
-    memory, plain = PeerMemory(peers, values), remember(peers)
-    assert memory.power == plain.power
-    typical = math.exp(memory.centre)
-    shared = 0.5 * min(1.0, 2 * (1 - typical))
-    assert memory.shared == pytest.approx(shared, rel=1e-5)
-    difference = memory.log_factors(peers[1][None])[0] - plain.log_factors(peers[1][None])[0]
-    logits = values[1].logit()
-    close(difference[0], -shared * (logits - logits.mean()), rtol=1e-4, atol=1e-4)
-    close(memory.log_factors(peers[1][None])[1], plain.log_factors(peers[1][None])[1])
-    assert PeerMemory(peers, values, weight=0.2).shared == pytest.approx(0.2 * shared, rel=1e-5)
-    assert PeerMemory(peers, values, weight=5.0).shared == pytest.approx(shared, rel=1e-5)
 
 
 def test_what_no_other_image_has_stands_out():
     peers = images(8)
     faulty = peers[0].clone()
     faulty[5] = torch.randn(8, generator=torch.Generator().manual_seed(99))
-    patches, image = remember(peers[1:]).log_factors(torch.stack([faulty, peers[0]]))
+    patches, image = PeerMemory(peers[1:]).log_factors(torch.stack([faulty, peers[0]]))
     assert int(patches[0].argmax()) == 5
     assert patches[0, 5] > 1.0
     assert image[0] > image[1] + 1.0
@@ -99,21 +75,21 @@ def test_what_no_other_image_has_stands_out():
 def test_images_with_nothing_in_common_are_judged_as_without_peers():
     generator = torch.Generator().manual_seed(1)
     strangers = [torch.randn(12, 64, generator=generator) for _ in range(6)]  # about a right angle apart
-    memory = remember(strangers)
+    memory = PeerMemory(strangers)
     assert memory.power == 0.0
     assert all(not part.any() for part in memory.log_factors(torch.randn(2, 12, 64, generator=generator)))
 
 
 def test_copies_alone_change_nothing():
     (image,) = images(1)
-    patches, whole = remember([image, image.clone(), image.clone()]).log_factors(image[None])
+    patches, whole = PeerMemory([image, image.clone(), image.clone()]).log_factors(image[None])
     assert not patches.any()
     assert not whole.any()
 
 
 def test_images_of_other_sizes_and_many_patches(monkeypatch):
     large, small = images(4, patches=30), images(3, seed=2, patches=9)
-    memory = remember([*large, *small])
+    memory = PeerMemory([*large, *small])
     whole = memory.log_factors(large[0][None])
     assert whole[0].shape == (1, 30)
     monkeypatch.setattr("headclip.methods.peers.MAX_PRODUCTS", 200)  # a few rows at a time
@@ -124,9 +100,9 @@ def test_images_of_other_sizes_and_many_patches(monkeypatch):
 @pytest.mark.parametrize("weight", [-0.1, math.nan])
 def test_bad_weights_and_too_few_images(weight):
     with pytest.raises(InputError, match="peer weight"):
-        remember(images(3), weight)
+        PeerMemory(images(3), weight)
     with pytest.raises(InputError, match="at least two"):
-        remember(images(1))
+        PeerMemory(images(1))
 
 
 @pytest.mark.parametrize("name", [name for name in list_methods() if method_class(name).takes_peers])

@@ -98,7 +98,7 @@ class CategoryPeers:
         except InputError as error:
             _log.warning("%s: %s; each image is judged by itself", category, error)
         for detector in self._detectors.values():
-            detector.set_peers(images, self._options.weight, category or "object")
+            detector.set_peers(images, self._options.weight)
         self._entered = (category, {label: each.method.peers for label, each in self._detectors.items()})
 
     def leave(self) -> None:

@@ -161,10 +161,8 @@ class Detector:
             self.method.set_references([self.pixels([a], self.input_size(a.shape[0], a.shape[1])) for a in arrays])
         return [pixel_hash(array) for array in arrays]
 
-    def set_peers(self, images: Sequence[ImageLike] | None, weight: float = 1.0, category: str | None = None) -> None:
+    def set_peers(self, images: Sequence[ImageLike] | None, weight: float = 1.0) -> None:
         """The images that each image is compared with from now on; None compares with none. See `Detector`.
-
-        category: what they show, where that is not the detector's category.
 
         Raises:
             InputError: fewer than two images, a negative weight, or a method that cannot compare.
@@ -176,7 +174,7 @@ class Detector:
             return
         arrays = [read(image) for image in images]
         pixels = [self.pixels([array], self.input_size(array.shape[0], array.shape[1])) for array in arrays]
-        self.method.set_peers(pixels, weight, self.text_of(category))
+        self.method.set_peers(pixels, weight)
         self.peers = {"images": len(arrays), "weight": weight}
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

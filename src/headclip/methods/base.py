@@ -147,13 +147,12 @@ class Method(nn.Module, ABC):
                 f"methods that do: {', '.join(sorted(able)) or 'none'}"
             )
 
-    def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0, text: Tensor | None = None) -> None:
+    def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
         """Images of the same kind as those to judge, with or without faults, to compare each image with.
 
         Args:
             pixels: one (1, 3, H, W) an image, normalised as for `tokens`; None forgets them.
             weight: 0 or more; how much the comparison counts.
-            text: (2, E), as for `score`; None takes the method's own.
 
         Raises:
             InputError: the method cannot compare images, or there are fewer than two.

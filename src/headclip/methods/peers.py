@@ -2,14 +2,12 @@
 
 Mutual scoring, the idea of MuSc (Li et al., ICLR 2024): what is normal in one of many alike images has its like in
 most of the others, and what is wrong has not. Here it does not replace what the text says of a patch but weighs it,
-as `clip.neighbours` does with the patches of the same image, and by how much depends on the images themselves. And
-what the text says of all images alike, such as of an edge that every part has, counts for less.
+as `clip.neighbours` does with the patches of the same image, and by how much depends on the images themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +21,8 @@ NEAREST_SHARE = 0.3
 TOP_SHARE = 0.02  # of an image's patches, which say how unlike the image is
 SAME = 0.02  # a mean distance below it: the image itself, or a copy of it
 LEAST_SPREAD = 0.02  # of the logarithms of distances, where images hardly differ
-SHARED = 0.5  # how much of what is said of a patch's likes is taken off what is said of the patch
-LEAST_ODDS = 1e-4
 MOST = 8.0  # the largest change of a logarithm of odds
 MAX_PRODUCTS = 1 << 24  # cosines held at a time: 64 MB
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What the others have of an image's patches, both (N,). log: of the distances; said: of the likes, as logits."""
-
-    log: Tensor
-    said: Tensor
 
 
 class PeerMemory(nn.Module):
@@ -43,19 +31,17 @@ class PeerMemory(nn.Module):
     A patch's distance to the others is the mean of its distances to the nearest patch in each of the NEAREST_SHARE
     of them where that is smallest. Its logarithm is measured against mean and spread over the remembered images, and
     counts the less the farther these are from each other: weight * (1 - typical distance) / spread, so that images
-    that have nothing in common are judged as without peers. And what a method says of those nearest patches, it says
-    of something that all images have: up to half of it is taken off.
+    that have nothing in common are judged as without peers.
 
     Args:
         features: one (N, D) an image, of any length and number.
-        values: for each image what the method says of its patches by itself, (N,) in [0, 1].
         weight: 0 or more; how much all of it counts.
 
     Raises:
         InputError: fewer than two images, or a negative weight.
     """
 
-    def __init__(self, features: Sequence[Tensor], values: Sequence[Tensor], weight: float = 1.0) -> None:
+    def __init__(self, features: Sequence[Tensor], weight: float = 1.0) -> None:
         super().__init__()
         if len(features) < 2:
             raise InputError(f"{len(features)} image(s) to compare with; give at least two")
@@ -65,18 +51,13 @@ class PeerMemory(nn.Module):
         self._lengths = [len(image) for image in features]
         unit = F.normalize(torch.cat([image.detach().float() for image in features]), dim=-1)  # (M, D)
         self.register_buffer("bank", unit, persistent=False)
-        self.register_buffer("said", torch.cat(list(values)).detach().float().logit(LEAST_ODDS), persistent=False)
-        among = [found for image in unit.split(self._lengths) if (found := self._compare(image)) is not None]
-        self.centre = self.said_centre = self.power = self.shared = self.top_centre = 0.0
-        if not among:
-            return
-        logs = torch.cat([found.log for found in among])
+        among = [self._log_distance(image) for image in unit.split(self._lengths)]
+        logs = torch.cat([image for image in among if image is not None] or [unit.new_zeros(1)])
         self.centre = float(logs.mean())
-        self.said_centre = float(torch.cat([found.said for found in among]).mean())
-        alike = max(0.0, 1.0 - float(logs.mean().exp()))
-        self.power = self.weight * alike / max(float(logs.std(correction=0)), LEAST_SPREAD)
-        self.shared = SHARED * min(1.0, self.weight) * min(1.0, 2.0 * alike)
-        self.top_centre = float(torch.stack([self._top(self._unlike(found)) for found in among]).mean())
+        spread = max(float(logs.std(correction=0)), LEAST_SPREAD)
+        self.power = self.weight * max(0.0, 1.0 - float(logs.mean().exp())) / spread
+        tops = [self._top(self.power * (image - self.centre)) for image in among if image is not None]
+        self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
 
     @torch.no_grad()
     def log_factors(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,38 +72,28 @@ class PeerMemory(nn.Module):
         patches = torch.zeros(features.shape[:2], device=features.device)
         images = torch.zeros(len(features), device=features.device)
         for index, unit in enumerate(F.normalize(features.float(), dim=-1)):
-            if (found := self._compare(unit)) is not None:
-                unlike = self._unlike(found)
-                patches[index] = unlike - self.shared * (found.said - self.said_centre)
-                images[index] = self._top(unlike) - self.top_centre
+            log = self._log_distance(unit)
+            if log is not None:
+                patches[index] = self.power * (log - self.centre)
+                images[index] = self._top(patches[index]) - self.top_centre
         return patches.clamp(-MOST, MOST), images.clamp(-MOST, MOST)
 
-    def _unlike(self, found: _Found) -> Tensor:
-        return self.power * (found.log - self.centre)
-
-    def _compare(self, unit: Tensor) -> _Found | None:
-        """(N, D) unit vectors of one image -> what the others have of them; None where no peer is another image."""
+    def _log_distance(self, unit: Tensor) -> Tensor | None:
+        """(N, D) unit vectors of one image -> (N,) logarithms of distances; None where no peer is another image."""
         rows = max(1, MAX_PRODUCTS // len(self.get_buffer("bank")))
-        parts = [self._closest(part) for part in unit.split(rows)]
-        cosine, said = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])  # (N, K)
-        distance = (2 - 2 * cosine).clamp(min=0).sqrt()
-        others = distance.mean(dim=0) >= SAME
-        if not others.any():
+        closest = torch.cat([self._closest(part) for part in unit.split(rows)])  # (N, K) cosines
+        distance = (2 - 2 * closest).clamp(min=0).sqrt()
+        distance = distance[:, distance.mean(dim=0) >= SAME]
+        if not distance.shape[1]:
             return None
-        distance, said = distance[:, others], said[:, others]
         count = max(1, int(NEAREST_SHARE * distance.shape[1]))
-        nearest = distance.topk(count, dim=1, largest=False)
-        return _Found(nearest.values.mean(dim=1).clamp(min=SAME).log(), said.gather(1, nearest.indices).mean(dim=1))
+        nearest = distance.topk(count, dim=1, largest=False).values.mean(dim=1)
+        return nearest.clamp(min=SAME).log()
 
-    def _closest(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, K) each: the largest cosine with a patch of each peer, and what was said of that patch."""
+    def _closest(self, unit: Tensor) -> Tensor:
+        """(n, K): the largest cosine with a patch of each peer."""
         cosines = (unit @ self.get_buffer("bank").T).split(self._lengths, dim=1)
-        best = [image.max(dim=1) for image in cosines]
-        said = self.get_buffer("said").split(self._lengths)
-        return (
-            torch.stack([one.values for one in best], dim=1),
-            torch.stack([values[one.indices] for values, one in zip(said, best, strict=True)], dim=1),
-        )
+        return torch.stack([image.amax(dim=1) for image in cosines], dim=1)
 
     @staticmethod
     def _top(values: Tensor) -> Tensor:

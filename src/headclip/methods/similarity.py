@@ -140,18 +140,12 @@ class SimilarityMethod(Method):
         final = at_tower if output in (None, size) else grid_to_map(patches, size, self.config.sigma, output)
         return Scores(final, joint_score(global_score, local_score, self.config.alpha), global_score, local_score)
 
-    @torch.no_grad()
-    def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0, text: Tensor | None = None) -> None:
-        self.peers = None
+    def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
         if pixels is None:
+            self.peers = None
             return
-        vectors = self.kept_text()[0] if text is None else text
-        features, values = [], []
-        for image in pixels:
-            tokens = self.tokens(image)
-            features.append(self._compared(tokens)[0])
-            values.append(self.patch_map(tokens, vectors)[0].flatten() / self.map_maximum)
-        self.peers = PeerMemory(features, values, weight)
+        with torch.no_grad():
+            self.peers = PeerMemory([self._compared(self.tokens(image))[0] for image in pixels], weight)
 
     def _compared(self, tokens: VisionTokens) -> Tensor:
         """(B, N, W): what patches are compared by, those of the local stream at its last tap."""
