@@ -43,9 +43,9 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 MOST_BYTES = 250_000  # of a picture in the documents
 NOTICE = """\
-The pictures tutorial-*.webp and elpv-wrong.png in this folder show images of the ELPV dataset, as published in the
-Python package elpv-dataset, with anomaly maps laid over them. They are not under headclip's licence but under that of
-the images:
+The pictures tutorial-*.webp, elpv-wrong.png and elpv-compared.png in this folder show images of the ELPV dataset, as
+published in the Python package elpv-dataset, with anomaly maps laid over them. They are not under headclip's licence
+but under that of the images:
 Creative Commons Attribution-NonCommercial-ShareAlike 4.0 International (CC BY-NC-SA 4.0),
 https://creativecommons.org/licenses/by-nc-sa/4.0/
 

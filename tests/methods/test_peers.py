@@ -25,41 +25,70 @@ def images(count: int, seed: int = 0, patches: int = 12, width: int = 8) -> list
     return [kinds[torch.randperm(patches, generator=generator)] + one for one in noise]
 
 
-def by_hand(image: torch.Tensor, others: list[torch.Tensor]) -> list[float]:
-    """The distance of each patch, by the words of the docstring."""
+def by_hand(image: torch.Tensor, others: list[torch.Tensor], usual: list[torch.Tensor]) -> list[tuple[float, float]]:
+    """The logarithm of each patch's distance and the mean of what is usual for its likes, by the docstring's words."""
     found = []
     for patch in F.normalize(image, dim=-1):
-        each = sorted(min(float((patch - other).norm()) for other in F.normalize(o, dim=-1)) for o in others)
-        nearest = each[: max(1, int(NEAREST_SHARE * len(others)))]
-        found.append(sum(nearest) / len(nearest))
+        each = []
+        for other, known in zip(others, usual, strict=True):
+            distances = (patch - F.normalize(other, dim=-1)).norm(dim=-1)
+            each.append((float(distances.min()), float(known[distances.argmin()])))
+        nearest = sorted(each)[: max(1, int(NEAREST_SHARE * len(others)))]
+        found.append((math.log(sum(d for d, _ in nearest) / len(nearest)), sum(u for _, u in nearest) / len(nearest)))
     return found
+
+
+def usual_of(peers: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What each patch of each peer is from its likes in the others."""
+    nothing = [torch.zeros(len(peer)) for peer in peers]
+    return [torch.tensor(by_hand(peer, peers[:i] + peers[i + 1 :], nothing[1:]))[:, 0] for i, peer in enumerate(peers)]
 
 
 def test_factors_are_those_of_the_definition():
     peers, (stranger,) = images(7), images(1, seed=3)
     memory = PeerMemory(peers, weight=0.5)
-    among = [by_hand(peer, peers[:i] + peers[i + 1 :]) for i, peer in enumerate(peers)]
-    logs = torch.tensor(among).log()
-    centre, spread = float(logs.mean()), float(logs.std(correction=0))
-    power = 0.5 * (1 - math.exp(centre)) / spread
-    assert spread > LEAST_SPREAD
-    tops = (power * (logs - centre)).amax(dim=1)  # one patch is more than the top 2 %
-    expected = power * (torch.tensor(by_hand(stranger, peers)).log() - centre)
+    usual = usual_of(peers)
+    among = torch.tensor(
+        [by_hand(peer, peers[:i] + peers[i + 1 :], usual[:i] + usual[i + 1 :]) for i, peer in enumerate(peers)]
+    )
+    logs, relative = among[..., 0], among[..., 0] - among[..., 1]
+    alike = 0.5 * (1 - math.exp(logs.mean()))
+    assert min(logs.std(), relative.std()) > LEAST_SPREAD
+    image_power, patch_power = (alike / float(part.std(correction=0)) for part in (logs, relative))
+    found = torch.tensor(by_hand(stranger, peers, usual))
+    expected = patch_power * (found[:, 0] - found[:, 1] - relative.mean())
     patches, image = memory.log_factors(stranger[None])
     close(patches[0], expected.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
-    close(image[0], (expected.max() - tops.mean()).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+    tops = (image_power * (logs - logs.mean())).amax(dim=1)  # one patch is more than the top 2 %
+    top = image_power * (found[:, 0].max() - logs.mean()) - tops.mean()
+    close(image[0], top.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
 
 
 def test_an_image_is_not_compared_with_itself_nor_with_its_copies():
     peers = images(6)
-    alone = PeerMemory(peers).log_factors(peers[2][None])[0]
-    with_copy = PeerMemory([*peers, peers[2].clone()])
-    assert with_copy.images == 7
-    expected = torch.tensor(by_hand(peers[2], peers[:2] + peers[3:])).log()
+    usual = usual_of(peers)
+    found = torch.tensor(by_hand(peers[2], peers[:2] + peers[3:], usual[:2] + usual[3:]))
+    for memory in (PeerMemory(peers), PeerMemory([*peers, peers[2].clone()])):
+        here = memory.log_factors(peers[2][None])
+        logs = here[1] / memory.image_power + memory.image_centre + memory.top_centre / memory.image_power
+        close(float(logs[0]), float(found[:, 0].max()), rtol=1e-3, atol=1e-3)
+    relative = PeerMemory(peers).log_factors(peers[2][None])[0][0]
     memory = PeerMemory(peers)
-    close(alone[0], (memory.power * (expected - memory.centre)).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
-    again = with_copy.log_factors(peers[2][None])[0]
-    close(again[0], (with_copy.power * (expected - with_copy.centre)).clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+    expected = memory.patch_power * (found[:, 0] - found[:, 1] - memory.patch_centre)
+    close(relative, expected.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+
+
+def test_what_varies_anyway_may_be_farther_from_its_like():
+    """Half of the patches are alike to a hair, half of them roughly; a difference in the former counts for more."""
+    generator = torch.Generator().manual_seed(7)
+    kinds = torch.randn(16, 32, generator=generator)
+    noise = torch.cat([torch.full((8, 1), 0.02), torch.full((8, 1), 0.3)])
+    peers = [kinds + noise * torch.randn(16, 32, generator=generator) for _ in range(9)]
+    judged = kinds + noise * torch.randn(16, 32, generator=generator)
+    usual = PeerMemory(peers).log_factors(judged[None])[0][0]
+    assert abs(usual[:8].mean() - usual[8:].mean()) < 1.0
+    judged[2] += 0.3 * torch.randn(32, generator=generator)
+    assert int(PeerMemory(peers).log_factors(judged[None])[0][0].argmax()) == 2
 
 
 def test_what_no_other_image_has_stands_out():
@@ -76,7 +105,7 @@ def test_images_with_nothing_in_common_are_judged_as_without_peers():
     generator = torch.Generator().manual_seed(1)
     strangers = [torch.randn(12, 64, generator=generator) for _ in range(6)]  # about a right angle apart
     memory = PeerMemory(strangers)
-    assert memory.power == 0.0
+    assert memory.patch_power == memory.image_power == 0.0
     assert all(not part.any() for part in memory.log_factors(torch.randn(2, 12, 64, generator=generator)))
 
 

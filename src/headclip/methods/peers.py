@@ -2,12 +2,15 @@
 
 Mutual scoring, the idea of MuSc (Li et al., ICLR 2024): what is normal in one of many alike images has its like in
 most of the others, and what is wrong has not. Here it does not replace what the text says of a patch but weighs it,
-as `clip.neighbours` does with the patches of the same image, and by how much depends on the images themselves.
+as `clip.neighbours` does with the patches of the same image, and by how much depends on the images themselves. That
+a distance is held against those which are usual around its likes is the idea of local outlier factors (Breunig et
+al., SIGMOD 2000).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +28,22 @@ MOST = 8.0  # the largest change of a logarithm of odds
 MAX_PRODUCTS = 1 << 24  # cosines held at a time: 64 MB
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the others have of an image's patches: logarithms of distances (N,), and those usual for the likes (N,)."""
+
+    log: Tensor
+    usual: Tensor
+
+
 class PeerMemory(nn.Module):
     """Patch features of some images of one kind, and how unlike these are among themselves.
 
     A patch's distance to the others is the mean of its distances to the nearest patch in each of the NEAREST_SHARE
-    of them where that is smallest. Its logarithm is measured against mean and spread over the remembered images, and
-    counts the less the farther these are from each other: weight * (1 - typical distance) / spread, so that images
+    of them where that is smallest. How unlike an image is, its largest ones say, as logarithms; how unlike a patch is,
+    its logarithm less the mean of those that its likes themselves have among the remembered images, since what varies
+    anyway may lie farther from its like. Both are measured against mean and spread over the remembered images, and
+    count the less the farther these are from each other: weight * (1 - typical distance) / spread, so that images
     that have nothing in common are judged as without peers.
 
     Args:
@@ -51,12 +64,16 @@ class PeerMemory(nn.Module):
         self._lengths = [len(image) for image in features]
         unit = F.normalize(torch.cat([image.detach().float() for image in features]), dim=-1)  # (M, D)
         self.register_buffer("bank", unit, persistent=False)
-        among = [self._log_distance(image) for image in unit.split(self._lengths)]
-        logs = torch.cat([image for image in among if image is not None] or [unit.new_zeros(1)])
-        self.centre = float(logs.mean())
-        spread = max(float(logs.std(correction=0)), LEAST_SPREAD)
-        self.power = self.weight * max(0.0, 1.0 - float(logs.mean().exp())) / spread
-        tops = [self._top(self.power * (image - self.centre)) for image in among if image is not None]
+        self.register_buffer("usual", unit.new_zeros(len(unit)), persistent=False)
+        own = [self._compare(image) for image in unit.split(self._lengths)]
+        known = torch.cat([found.log for found in own if found is not None] or [unit.new_zeros(1)])
+        filled = [known.mean().expand(n) if f is None else f.log for n, f in zip(self._lengths, own, strict=True)]
+        self.get_buffer("usual").copy_(torch.cat(filled))
+        again = [found for image in unit.split(self._lengths) if (found := self._compare(image)) is not None]
+        alike = self.weight * max(0.0, 1.0 - float(known.mean().exp()))
+        self.image_centre, self.image_power = _scale(known, alike)
+        self.patch_centre, self.patch_power = _scale(torch.cat([f.log - f.usual for f in again] or [known]), alike)
+        tops = [self._top(self.image_power * (found.log - self.image_centre)) for found in again]
         self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
 
     @torch.no_grad()
@@ -72,30 +89,41 @@ class PeerMemory(nn.Module):
         patches = torch.zeros(features.shape[:2], device=features.device)
         images = torch.zeros(len(features), device=features.device)
         for index, unit in enumerate(F.normalize(features.float(), dim=-1)):
-            log = self._log_distance(unit)
-            if log is not None:
-                patches[index] = self.power * (log - self.centre)
-                images[index] = self._top(patches[index]) - self.top_centre
+            if (found := self._compare(unit)) is not None:
+                patches[index] = self.patch_power * (found.log - found.usual - self.patch_centre)
+                images[index] = self._top(self.image_power * (found.log - self.image_centre)) - self.top_centre
         return patches.clamp(-MOST, MOST), images.clamp(-MOST, MOST)
 
-    def _log_distance(self, unit: Tensor) -> Tensor | None:
-        """(N, D) unit vectors of one image -> (N,) logarithms of distances; None where no peer is another image."""
+    def _compare(self, unit: Tensor) -> _Found | None:
+        """(N, D) unit vectors of one image -> what the others have of them; None where no peer is another image."""
         rows = max(1, MAX_PRODUCTS // len(self.get_buffer("bank")))
-        closest = torch.cat([self._closest(part) for part in unit.split(rows)])  # (N, K) cosines
-        distance = (2 - 2 * closest).clamp(min=0).sqrt()
-        distance = distance[:, distance.mean(dim=0) >= SAME]
-        if not distance.shape[1]:
+        parts = [self._closest(part) for part in unit.split(rows)]
+        cosine, usual = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])  # (N, K)
+        distance = (2 - 2 * cosine).clamp(min=0).sqrt()
+        others = distance.mean(dim=0) >= SAME
+        if not others.any():
             return None
+        distance, usual = distance[:, others], usual[:, others]
         count = max(1, int(NEAREST_SHARE * distance.shape[1]))
-        nearest = distance.topk(count, dim=1, largest=False).values.mean(dim=1)
-        return nearest.clamp(min=SAME).log()
+        nearest = distance.topk(count, dim=1, largest=False)
+        return _Found(nearest.values.mean(dim=1).clamp(min=SAME).log(), usual.gather(1, nearest.indices).mean(dim=1))
 
-    def _closest(self, unit: Tensor) -> Tensor:
-        """(n, K): the largest cosine with a patch of each peer."""
+    def _closest(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, K) each: the largest cosine with a patch of each peer, and the distance usual for that patch."""
         cosines = (unit @ self.get_buffer("bank").T).split(self._lengths, dim=1)
-        return torch.stack([image.amax(dim=1) for image in cosines], dim=1)
+        best = [image.max(dim=1) for image in cosines]
+        usual = self.get_buffer("usual").split(self._lengths)
+        return (
+            torch.stack([one.values for one in best], dim=1),
+            torch.stack([values[one.indices] for values, one in zip(usual, best, strict=True)], dim=1),
+        )
 
     @staticmethod
     def _top(values: Tensor) -> Tensor:
         """The mean of the highest TOP_SHARE of an image's (N,) values."""
         return values.topk(max(1, int(TOP_SHARE * len(values)))).values.mean()
+
+
+def _scale(values: Tensor, alike: float) -> tuple[float, float]:
+    """Where values are usual, and by what a difference from there is multiplied."""
+    return float(values.mean()), alike / max(float(values.std(correction=0)), LEAST_SPREAD)
