@@ -63,7 +63,8 @@ def test_methods_are_listed():
     facts = {fact["name"]: fact for fact in json.loads(run("methods", "--json").stdout)}
     assert list(facts) == list_methods()
     assert facts["coop"]["needs"] == ["a text tower", "a checkpoint"]
-    assert facts["coop"]["uses"] == ["--category"]
+    assert facts["coop"]["uses"] == ["--category", "--peers"]
+    assert "--peers" not in facts["winclip"]["uses"]
     assert facts["clip"]["trains"] is None
     assert facts["linear_heads"]["needs"] == ["a checkpoint"]
 
