@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -32,6 +33,10 @@ def write_alike(folder, count=8, spot=(3,)):
     return folder
 
 
+def names_of(picked):
+    return [name for name, _ in picked]
+
+
 @pytest.fixture(scope="module")
 def detector():
     return Detector(device="cpu", batch_size=4)
@@ -44,23 +49,39 @@ def alike(tmp_path):
 
 def test_the_same_are_picked_for_the_same_names_in_any_order(alike):
     files = discover([alike]).files
-    first = list(pick_peers(files, 5))
+    first = names_of(pick_peers(files, 5))
     assert len(first) == 5
-    assert list(pick_peers(files[::-1], 5)) == first
-    assert list(pick_peers(files, 3)) == first[:3]
-    assert sorted(pick_peers(files, 50)) == sorted(file.name for file in files)
+    assert names_of(pick_peers(files[::-1], 5)) == first
+    assert names_of(pick_peers(files, 3)) == first[:3]
+    assert sorted(names_of(pick_peers(files, 50))) == sorted(file.name for file in files)
     assert first != sorted(first)
 
 
 def test_what_cannot_be_read_is_passed_over(alike):
     files = discover([alike]).files
-    broken, *others = pick_peers(files, 4)
+    broken, *others = names_of(pick_peers(files, 4))
     (alike / broken).write_bytes(b"no image")
-    assert list(pick_peers(files, 3)) == others
+    assert names_of(pick_peers(files, 3)) == others
     for file in files[1:]:
         file.path.write_bytes(b"no image")
     with pytest.raises(InputError, match="of 8 only"):
-        pick_peers(files, 4)
+        list(pick_peers(files, 4))
+
+
+def test_one_image_is_held_at_a_time(detector):
+    """They may be large, and dozens."""
+    held = []
+
+    def images():
+        for seed in range(6):
+            assert not any(reference() is not None for reference in held[:-1])  # but the one just given
+            pixels = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            held.append(weakref.ref(pixels))
+            yield pixels
+
+    detector.set_peers(images())
+    assert detector.peers["images"] == 6
+    detector.set_peers(None)
 
 
 def test_a_ring_that_the_others_lack_counts_for_more(detector, alike):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +10,9 @@ import typer
 from headclip.cli.progress import plain_bars
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from headclip.data.discover import ImageSet
     from headclip.inference.detector import Detector
 
@@ -46,9 +49,9 @@ def compare_with_peers(
     max_pixels: int,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Let the detector compare images with that many of them; what run.json shall keep of it.
+    """Let the detector compare images with that many of them; what run.json shall keep of it among the arguments.
 
-    earlier: run.json of a run that goes on.
+    earlier: run.json of a run that goes on, with the ones that it began with.
 
     Raises:
         InputError: fewer than two can be read, those of an earlier call have gone, or the method cannot compare.
@@ -59,13 +62,16 @@ def compare_with_peers(
 
     if not isinstance(detector, Detector):
         raise InputError("--peers: an exported model judges each image by itself; leave it out")
+    before = (earlier or {}).get("arguments") or {}
+    known = before.get("peer_names") or [] if before.get("peers") == peers else []
+    names: list[str] = []
+
+    def chosen() -> Iterator[NDArray[np.uint8]]:
+        for name, pixels in pick_peers(images.files, peers, known, max_pixels=max_pixels):
+            names.append(name)
+            show("reading images to compare with", len(names), len(known) or min(peers, len(images)))
+            yield pixels
+
     with plain_bars(quiet) as show:
-        chosen = pick_peers(
-            images.files,
-            peers,
-            earlier,
-            max_pixels=max_pixels,
-            progress=lambda done, total: show("reading images to compare with", done, total),
-        )
-        detector.set_peers(list(chosen.values()), weight)
-    return {"peers": peers, "peer_names": list(chosen)}
+        detector.set_peers(chosen(), weight)
+    return {"peers": peers, "peer_names": names}

@@ -25,7 +25,7 @@ from headclip.evaluation.checks import (
 from headclip.evaluation.judged import Resolution, choose
 from headclip.evaluation.judging import Elsewhere, judge_dataset
 from headclip.evaluation.outputs import write_outputs
-from headclip.evaluation.peers import PeerOptions, peer_facts
+from headclip.evaluation.peers import PeerOptions, left_alone, peer_facts
 from headclip.evaluation.recording import COUNTS, JudgingOptions
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, count_category, score_dataset
 from headclip.evaluation.shards import PartWriter
@@ -133,7 +133,8 @@ def evaluate(
     detectors = {str(detector.describe()["method"]): detector}
     evaluation = Evaluation(out, options or Options(), [], arguments or {}, command)
     base = evaluation.options.place(out) / RUNS
-    return _evaluate(evaluation, detectors, datasets, lambda dataset, label: base / dataset, progress, elsewhere)
+    with left_alone(detectors, evaluation.options.judging.peers):
+        return _evaluate(evaluation, detectors, datasets, lambda dataset, label: base / dataset, progress, elsewhere)
 
 
 def evaluate_together(
@@ -164,7 +165,8 @@ def evaluate_together(
     def place(dataset: str, label: str) -> Path:
         return evaluation.options.place(out) / RUNS / dataset / folders[label]
 
-    return _evaluate(evaluation, detectors, datasets, place, progress, elsewhere)
+    with left_alone(detectors, evaluation.options.judging.peers):
+        return _evaluate(evaluation, detectors, datasets, place, progress, elsewhere)
 
 
 def evaluate_methods(
@@ -244,9 +246,6 @@ def _evaluate(
         part.finish(evaluation)
         return evaluation
     write_outputs(evaluation, progress)
-    if options.peers is not None:  # the worst pictures have been judged again
-        for detector in detectors.values():
-            detector.set_peers(None)
     for folder in [*(out / RUNS).glob(f"*/{COUNTS}"), *(out / RUNS).glob(f"*/*/{COUNTS}")]:
         shutil.rmtree(folder, ignore_errors=True)
     return evaluation

@@ -30,7 +30,7 @@ from headclip.inference.shared import PassGroup, group_by_pass
 from headclip.prediction import Prediction
 from headclip.runs.files import RUN_JSON
 from headclip.runs.run import Entry
-from headclip.runs.shards import Shard
+from headclip.runs.shards import Shard, listing_hash
 from headclip.runs.writer import RunWriter
 
 RUN_PAGE = "<!doctype html><title>headclip evaluate</title><p>Judged by headclip evaluate: see tables.md.\n"
@@ -87,8 +87,11 @@ def judge_dataset(
     by_name = {file.name: record for file, record in zip(names.files, records, strict=True)}
     every, names = names, names if shard is None else shard.of(names)
     labelled = [file for file in names if by_name[file.name].label is not None]
-    peers = CategoryPeers(detectors, every, by_name, options.peers, options.max_pixels)
-    about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution} | peers.among()}
+    about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
+    peers = None
+    if options.peers is not None:
+        peers = CategoryPeers(detectors, every, by_name, options.peers, options.max_pixels)
+        about["evaluation"]["among"] = listing_hash([file.name for file in every])  # nothing goes on with others
     groups = group_by_pass(detectors) if elsewhere is None else []
     with ExitStack() as stack:
         recorders, writers = {}, {}
@@ -103,7 +106,6 @@ def judge_dataset(
             recorders[label] = Recorder(detector, dataset, by_name, writer, options, peers)
         session = _Session(groups, by_name, recorders, options, peers)
         session.judge(labelled, progress, partial(_delegate, elsewhere, dataset) if elsewhere else None)
-        peers.leave()
         for label, writer in writers.items():
             writer.finish(RUN_PAGE, {"dataset": dataset.name, "label": label})
         return {label: [recorder.result(file) for file in names.files] for label, recorder in recorders.items()}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
@@ -36,8 +33,18 @@ def peer_facts(detector: Detector, options: PeerOptions | None) -> dict[str, Any
     return {"peers": {"images": options.images, "weight": options.weight}}
 
 
+@contextmanager
+def left_alone(detectors: Mapping[str, Detector], options: PeerOptions | None) -> Iterator[None]:
+    """Afterwards the detectors compare with no images of a dataset, whatever happens in between."""
+    try:
+        yield
+    finally:
+        for detector in detectors.values() if options is not None else ():
+            detector.set_peers(None)
+
+
 class CategoryPeers:
-    """The images that detectors compare with, those of one category at a time; nothing without options.
+    """The images that detectors compare with, those of one category at a time.
 
     Methods that cannot compare judge each image by itself.
 
@@ -54,61 +61,40 @@ class CategoryPeers:
         detectors: Mapping[str, Detector],
         files: Iterable[ImageFile],
         records: Mapping[str, ImageRecord],
-        options: PeerOptions | None,
+        options: PeerOptions,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self._options, self._records, self._max_pixels = options, records, max_pixels
-        self._detectors: dict[str, Detector] = {}
-        self._files: dict[str, list[ImageFile]] = {}
-        self._entered: tuple[str, dict[str, Any]] | None = None
-        if options is None:
-            return
-        self._detectors = {label: each for label, each in detectors.items() if each.method.takes_peers}
+        self._detectors = [each for each in detectors.values() if each.method.takes_peers]
         if not self._detectors:
             raise InputError(f"--peers: {', '.join(detectors)} cannot compare images with each other; leave it out")
-        for file in files:
-            self._files.setdefault(records[file.name].category, []).append(file)
+        self._files = self._by_category(files)
+        self._entered: tuple[str, list[Any]] | None = None
 
-    def among(self) -> dict[str, Any]:
-        """A digest of the names among which peers are chosen, so that nothing goes on with others."""
-        if self._options is None:
-            return {}
-        names = sorted(file.name for files in self._files.values() for file in files)
-        return {"among": hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]}
-
-    def parts(self, files: list[ImageFile]) -> Iterator[list[ImageFile]]:
-        """Images category by category, each of which has been entered when it comes; all at once without options."""
-        if self._options is None:
-            yield files
-            return
-        by_category: dict[str, list[ImageFile]] = {}
-        for file in files:
-            by_category.setdefault(self._records[file.name].category, []).append(file)
-        for category, part in by_category.items():
+    def parts(self, files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
+        """Images category by category, each of which has been entered when it comes."""
+        for category, part in self._by_category(files).items():
             self.enter(category)
             yield part
 
     def enter(self, category: str) -> None:
         """Compare with images of this category from now on."""
-        if self._options is None or self._is_entered(category):
+        if self._entered == (category, self._remembered()):  # and nobody has given the detectors others since
             return
-        images: list[NDArray[np.uint8]] | None = None
-        try:
-            images = list(pick_peers(self._files[category], self._options.images, max_pixels=self._max_pixels).values())
-        except InputError as error:
-            _log.warning("%s: %s; each image is judged by itself", category, error)
-        for detector in self._detectors.values():
-            detector.set_peers(images, self._options.weight)
-        self._entered = (category, {label: each.method.peers for label, each in self._detectors.items()})
-
-    def leave(self) -> None:
-        """Compare with no images any more."""
-        if self._options is not None:
-            for detector in self._detectors.values():
+        for detector in self._detectors:
+            peers = pick_peers(self._files[category], self._options.images, max_pixels=self._max_pixels)
+            try:
+                detector.set_peers((pixels for _, pixels in peers), self._options.weight)
+            except InputError as error:
                 detector.set_peers(None)
+                _log.warning("%s: %s; each image is judged by itself", category, error)
+        self._entered = (category, self._remembered())
 
-    def _is_entered(self, category: str) -> bool:
-        """Whether nobody has given the detectors others since."""
-        if self._entered is None or self._entered[0] != category:
-            return False
-        return all(each.method.peers is self._entered[1][label] for label, each in self._detectors.items())
+    def _remembered(self) -> list[Any]:
+        return [detector.method.peers for detector in self._detectors]
+
+    def _by_category(self, files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
+        found: dict[str, list[ImageFile]] = {}
+        for file in files:
+            found.setdefault(self._records[file.name].category, []).append(file)
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -156,12 +156,16 @@ class Detector:
         """Give the method its normal images, prepared as the images to judge are; a hash of the pixels of each."""
         if not len(references):
             raise InputError("no reference images; give at least one image of a normal part")
-        arrays = [read(image) for image in references]
+        hashes, pixels = [], []
+        for image in references:
+            array = read(image)
+            hashes.append(pixel_hash(array))
+            pixels.append(self._entering(array))
         with torch.no_grad():
-            self.method.set_references([self.pixels([a], self.input_size(a.shape[0], a.shape[1])) for a in arrays])
-        return [pixel_hash(array) for array in arrays]
+            self.method.set_references(pixels)
+        return hashes
 
-    def set_peers(self, images: Sequence[ImageLike] | None, weight: float = 1.0) -> None:
+    def set_peers(self, images: Iterable[ImageLike] | None, weight: float = 1.0) -> None:
         """The images that each image is compared with from now on; None compares with none. See `Detector`.
 
         Raises:
@@ -172,10 +176,13 @@ class Detector:
             self.method.set_peers(None)
             self.peers = {}
             return
-        arrays = [read(image) for image in images]
-        pixels = [self.pixels([array], self.input_size(array.shape[0], array.shape[1])) for array in arrays]
+        pixels = [self._entering(read(image)) for image in images]  # one by one: they may be large
         self.method.set_peers(pixels, weight)
-        self.peers = {"images": len(arrays), "weight": weight}
+        self.peers = {"images": len(pixels), "weight": weight}
+
+    def _entering(self, array: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> what enters the tower of this image alone, (1, 3, h, w)."""
+        return self.pixels([array], self.input_size(array.shape[0], array.shape[1]))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower."""

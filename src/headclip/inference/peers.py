@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,45 +14,41 @@ from headclip.errors import ImageError, InputError
 
 
 def pick_peers(
-    images: Sequence[ImageFile],
-    count: int,
-    earlier: Mapping[str, Any] | None = None,
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, NDArray[np.uint8]]:
-    """Up to `count` readable images, by name, (H, W, 3) uint8 each: the same for the same names, in no other order
-    that anything could follow. Unreadable ones are passed over; the run has a row for each that says why.
+    images: Sequence[ImageFile], count: int, known: Sequence[str] = (), *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Up to `count` readable images, one after another: name and pixels, (H, W, 3) uint8.
+
+    For the same names they are the same, in an order that nothing can follow but their hashes. Unreadable ones are
+    passed over; the run has a row for each that says why.
 
     Args:
-        earlier: run.json of a run that goes on; the `peer_names` among its arguments are taken again.
+        known: names of those that a run began with; these are taken again, and no others.
 
     Raises:
-        InputError: fewer than two can be read, or one of an earlier call has gone or cannot be read.
+        InputError: fewer than two can be read, or one of `known` has gone or cannot be read.
     """
     by_name = {image.name: image for image in images}
-    before = (earlier or {}).get("arguments") or {}
-    known = list(before.get("peer_names") or []) if before.get("peers") == count else []
-    order = known or sorted(by_name, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
-    wanted = len(known) or min(count, len(order))
-    found: dict[str, NDArray[np.uint8]] = {}
-    for name in order:
-        if len(found) == wanted:
+    read = 0
+    for name in known or sorted(by_name, key=_digest):
+        if not known and read == count:
             break
         try:
-            found[name] = by_name[name].decode(max_pixels)
+            pixels = by_name[name].decode(max_pixels)
         except (ImageError, KeyError) as error:
-            if known:
-                why = error if isinstance(error, ImageError) else "it is not among the inputs any more"
-                raise InputError(
-                    f"{name}, which the images of this run were compared with, cannot be read: {why}; put it back, or "
-                    "judge all anew with --overwrite"
-                ) from error
-            continue
-        progress(len(found), wanted)
-    if len(found) < 2:
+            if not known:
+                continue
+            why = error if isinstance(error, ImageError) else "it is not among the inputs any more"
+            raise InputError(
+                f"{name}, which the images of this run were compared with, cannot be read: {why}; put it back, or "
+                "judge all anew with --overwrite"
+            ) from error
+        read += 1
+        yield name, pixels
+    if read < 2:
         raise InputError(
-            f"--peers compares images with each other, and of {len(by_name):,} only {len(found)} can be read; "
-            "leave it out"
+            f"--peers compares images with each other, and of {len(by_name):,} only {read} can be read; leave it out"
         )
-    return found
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

@@ -30,10 +30,10 @@ MAX_PRODUCTS = 1 << 24  # cosines held at a time: 64 MB
 
 @dataclass(frozen=True)
 class _Found:
-    """What the others have of an image's patches: logarithms of distances (N,), and those usual for the likes (N,)."""
+    """What the others have of an image's patches. log: of their distances, (N,); likes: where in the bank, (N, k)."""
 
     log: Tensor
-    usual: Tensor
+    likes: Tensor
 
 
 class PeerMemory(nn.Module):
@@ -64,16 +64,15 @@ class PeerMemory(nn.Module):
         self._lengths = [len(image) for image in features]
         unit = F.normalize(torch.cat([image.detach().float() for image in features]), dim=-1)  # (M, D)
         self.register_buffer("bank", unit, persistent=False)
-        self.register_buffer("usual", unit.new_zeros(len(unit)), persistent=False)
-        own = [self._compare(image) for image in unit.split(self._lengths)]
-        known = torch.cat([found.log for found in own if found is not None] or [unit.new_zeros(1)])
-        filled = [known.mean().expand(n) if f is None else f.log for n, f in zip(self._lengths, own, strict=True)]
-        self.get_buffer("usual").copy_(torch.cat(filled))
-        again = [found for image in unit.split(self._lengths) if (found := self._compare(image)) is not None]
-        alike = self.weight * max(0.0, 1.0 - float(known.mean().exp()))
-        self.image_centre, self.image_power = _scale(known, alike)
-        self.patch_centre, self.patch_power = _scale(torch.cat([f.log - f.usual for f in again] or [known]), alike)
-        tops = [self._top(self.image_power * (found.log - self.image_centre)) for found in again]
+        among = [self._compare(image) for image in unit.split(self._lengths)]
+        found = [each for each in among if each is not None]
+        logs = torch.cat([each.log for each in found] or [unit.new_zeros(1)])
+        usual = [logs.mean().expand(n) if f is None else f.log for n, f in zip(self._lengths, among, strict=True)]
+        self.register_buffer("usual", torch.cat(usual), persistent=False)  # (M,)
+        alike = self.weight * max(0.0, 1.0 - float(logs.mean().exp()))
+        self.image_centre, self.image_power = _scale(logs, alike)
+        self.patch_centre, self.patch_power = _scale(torch.cat([self._beyond(f) for f in found] or [logs]), alike)
+        tops = [self._top(self.image_power * (each.log - self.image_centre)) for each in found]
         self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
 
     @torch.no_grad()
@@ -90,33 +89,34 @@ class PeerMemory(nn.Module):
         images = torch.zeros(len(features), device=features.device)
         for index, unit in enumerate(F.normalize(features.float(), dim=-1)):
             if (found := self._compare(unit)) is not None:
-                patches[index] = self.patch_power * (found.log - found.usual - self.patch_centre)
+                patches[index] = self.patch_power * (self._beyond(found) - self.patch_centre)
                 images[index] = self._top(self.image_power * (found.log - self.image_centre)) - self.top_centre
         return patches.clamp(-MOST, MOST), images.clamp(-MOST, MOST)
+
+    def _beyond(self, found: _Found) -> Tensor:
+        """(N,): by how much a patch's logarithm exceeds those that are usual for its likes."""
+        return found.log - self.get_buffer("usual")[found.likes].mean(dim=1)
 
     def _compare(self, unit: Tensor) -> _Found | None:
         """(N, D) unit vectors of one image -> what the others have of them; None where no peer is another image."""
         rows = max(1, MAX_PRODUCTS // len(self.get_buffer("bank")))
         parts = [self._closest(part) for part in unit.split(rows)]
-        cosine, usual = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])  # (N, K)
+        cosine, place = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])  # (N, K)
         distance = (2 - 2 * cosine).clamp(min=0).sqrt()
         others = distance.mean(dim=0) >= SAME
         if not others.any():
             return None
-        distance, usual = distance[:, others], usual[:, others]
+        distance, place = distance[:, others], place[:, others]
         count = max(1, int(NEAREST_SHARE * distance.shape[1]))
         nearest = distance.topk(count, dim=1, largest=False)
-        return _Found(nearest.values.mean(dim=1).clamp(min=SAME).log(), usual.gather(1, nearest.indices).mean(dim=1))
+        return _Found(nearest.values.mean(dim=1).clamp(min=SAME).log(), place.gather(1, nearest.indices))
 
     def _closest(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, K) each: the largest cosine with a patch of each peer, and the distance usual for that patch."""
-        cosines = (unit @ self.get_buffer("bank").T).split(self._lengths, dim=1)
-        best = [image.max(dim=1) for image in cosines]
-        usual = self.get_buffer("usual").split(self._lengths)
-        return (
-            torch.stack([one.values for one in best], dim=1),
-            torch.stack([values[one.indices] for values, one in zip(usual, best, strict=True)], dim=1),
-        )
+        """(n, K) each: the largest cosine with a patch of each peer, and that patch's place in the bank."""
+        best = [image.max(dim=1) for image in (unit @ self.get_buffer("bank").T).split(self._lengths, dim=1)]
+        first = torch.tensor([0, *self._lengths[:-1]], device=unit.device).cumsum(dim=0)
+        places = torch.stack([one.indices for one in best], dim=1) + first
+        return torch.stack([one.values for one in best], dim=1), places
 
     @staticmethod
     def _top(values: Tensor) -> Tensor:
