@@ -10,13 +10,10 @@ family; grain, noise, dirt, the place within the picture and the defect are each
 from __future__ import annotations
 
 import argparse
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +24,7 @@ from headclip.data.synthetic.distractors import add_distractors
 from headclip.data.synthetic.registry import FAMILIES
 from headclip.data.synthetic.renderer import item_seed
 from headclip.data.synthetic.scenes import make_scene
-from headclip.files import write_atomically
+from headclip.data.write_synthetic import write_picture
 
 MARGIN = 24  # pixels by which a product's place in the picture varies
 STREAMS = 4  # of randomness an image has
@@ -35,7 +32,7 @@ STREAMS = 4  # of randomness an image has
 
 @dataclass(frozen=True)
 class Piece:
-    """One image of a product: (3, S, S) float in [0, 1], its mask (S, S) bool, and its defect, "" for a sound one."""
+    """One image of a product: (3, S, S) uint8, its mask (S, S) bool, and its defect, "" for a sound one."""
 
     image: Tensor
     mask: Tensor
@@ -56,24 +53,8 @@ def render_piece(product: int, index: int, family: str, size: int, defect_rate: 
     seen, mask = orient(expose(drawn, look, camera, scene.image), look), orient(mask, look)
     row, column = placing.integer(0, MARGIN), placing.integer(0, MARGIN)
     window = (slice(row, row + size), slice(column, column + size))
-    mask = mask[window]
-    return Piece(seen[:, *window].expand(3, -1, -1), mask, defect if bool(mask.any()) else "")
-
-
-def save(pixels: np.ndarray, path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
-
-
-def write_piece(piece: Piece, folder: Path, number: str) -> None:
-    """The image last, since it is what says that the piece is there."""
-    kind = piece.defect.replace(" ", "_") or "good"
-    if piece.defect:
-        save(piece.mask.numpy().astype(np.uint8) * 255, folder / "ground_truth" / kind / f"{number}_mask.png")
-    pixels = (piece.image * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    save(pixels, folder / "test" / kind / f"{number}.png")
+    image, mask = (seen[:, *window] * 255 + 0.5).to(torch.uint8), mask[window]
+    return Piece(image.expand(3, -1, -1), mask, defect if bool(mask.any()) else "")
 
 
 def main() -> None:
@@ -92,7 +73,8 @@ def main() -> None:
             if any(folder.glob(f"test/*/{name}.png")):
                 continue
             product = item_seed(chosen.seed, number)
-            write_piece(render_piece(product, index, family, chosen.size, chosen.defect_rate), folder, name)
+            piece = render_piece(product, index, family, chosen.size, chosen.defect_rate)
+            write_picture(folder, name, piece.image, piece.mask, piece.defect)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from headclip.csv_text import CsvText
 from headclip.data.synthetic import Sample, SyntheticDataset
@@ -104,13 +105,21 @@ def _settle(folder: Path, settings: dict[str, Any]) -> None:
         write_atomically(file, json.dumps(settings, indent=1) + "\n")
 
 
+def write_picture(folder: Path, name: str, image: Tensor, mask: Tensor, defect: str) -> tuple[str, str]:
+    """One picture (3, H, W) uint8 and, with a defect, its mask (H, W) bool as MVTec files; "" is a sound one.
+
+    Their places below `folder`, "" for no mask. The picture comes last: where it is, all of it is.
+    """
+    kind = defect.replace(" ", "_") or "good"
+    picture, truth = f"test/{kind}/{name}.png", f"ground_truth/{kind}/{name}_mask.png" if defect else ""
+    if truth:
+        write_atomically(folder / truth, _png(mask.numpy().astype(np.uint8) * 255))
+    write_atomically(folder / picture, _png(image.permute(1, 2, 0).contiguous().numpy()))  # to (H, W, 3)
+    return picture, truth
+
+
 def _write(folder: Path, index: int, sample: Sample) -> dict[str, Any]:
-    kind = sample.defect.replace(" ", "_") or "good"
-    image, mask = f"test/{kind}/{index:06d}.png", ""
-    if sample.label:
-        mask = f"ground_truth/{kind}/{index:06d}_mask.png"
-        write_atomically(folder / mask, _png(sample.mask.numpy().astype(np.uint8) * 255))
-    write_atomically(folder / image, _png(sample.image.permute(1, 2, 0).numpy()))  # (3, H, W) to (H, W, 3)
+    image, mask = write_picture(folder, f"{index:06d}", sample.image, sample.mask, sample.defect)
     facts = (image, mask, sample.label, sample.defect, sample.family, sample.noun, sample.seed, sample.caption)
     return {"index": index, **dict(zip(_FIELDS, facts, strict=True))}
 
