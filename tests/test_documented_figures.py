@@ -47,9 +47,13 @@ HISTORY = [
 @pytest.fixture(scope="module")
 def measured():
     """{set: {column: percent}} of the tables that `headclip evaluate` wrote."""
+    return means("real/tables", "rendered/tables")
+
+
+def means(*names):
     found = {}
-    for name in ("real", "rendered"):
-        with (ROOT / "docs/results" / name / "tables.csv").open(encoding="utf-8", newline="") as lines:
+    for name in names:
+        with (ROOT / "docs/results" / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row["kind"] == "mean" and row["method"] == "headclip"]
         found.update({row["dataset"]: row for row in rows if row["dataset"]})
     return found
@@ -94,3 +98,17 @@ def test_the_last_version_of_the_history(measured):
         f"{float(measured[dataset][f'{level}_auroc']):.1f}" for dataset, level in (words.split() for words in HISTORY)
     ]
     assert last[1:] == expected
+
+
+def test_images_compared_with_each_other():
+    """Two rows a set: each image by itself, and compared."""
+    halves = [means(f"alike/{half}", f"alike/products-{half}") for half in ("alone", "compared")]
+    names = dict(CARD) | {"52 rendered products": "products"}
+    rows = [cells for cells in table_rows((ROOT / "docs/alike.md").read_text(encoding="utf-8")) if len(cells) == 5][2:]
+    assert len(rows) == 2 * len(halves[0])
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        dataset = next(known for name, known in names.items() if first[0].startswith(name))
+        for cells, half in zip((first, second), halves, strict=True):
+            row = half[dataset]
+            precision = f"{float(row['pixel_ap']):.1f}" if row["pixel_auroc"] else ""
+            assert cells[2:] == [with_interval(row, "image_auroc"), with_interval(row, "pixel_auroc"), precision]
