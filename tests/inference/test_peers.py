@@ -175,6 +175,13 @@ def test_what_does_not_go_together(alike, tmp_path, capsys, arguments, reason):
     assert not (tmp_path / "run" / RUN_JSON).exists()
 
 
+@pytest.mark.parametrize("command", [("predict", "in"), ("evaluate", "-d", "folder=in")])
+def test_a_weight_of_nothing_is_an_error(alike, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    assert run(*command, "-o", "run", "--peer-weight", "2", "--quiet") == 2
+    assert "add --peers" in capsys.readouterr().err
+
+
 def test_a_calibration_of_compared_images_is_for_compared_images(alike, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("predict", "in", "-o", "run", "--peers", "4", "--quiet") == 0

@@ -38,7 +38,7 @@ def evaluate(
     setting: options.SettingsOfMany = None,
     reference: options.Reference = None,
     peers: peer_options.Peers = None,
-    peer_weight: peer_options.PeerWeight = 1.0,
+    peer_weight: peer_options.PeerWeight = peer_options.WEIGHT,
     protocol: Annotated[
         Protocol, typer.Option(help="exact: no threshold grid; ader: comparable with the published tables.")
     ] = Protocol.exact,
@@ -83,7 +83,7 @@ def evaluate(
     if runs and shard is not None:
         raise InputError("--shard: finished runs are scored at once, without a model; leave it out")
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
-    peer_options.check_peers(peers, elsewhere=crew is not None)
+    peer_options.check_peers(peers, peer_weight, elsewhere=crew is not None)
     if runs and peers is not None:
         raise InputError("--peers: finished runs have been judged; give it to headclip predict")
     if runs and crew is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headclip.data.discover import ImageSet
     from headclip.inference.detector import Detector
 
+WEIGHT = 1.0
 Peers = Annotated[
     int | None,
     typer.Option(
@@ -30,10 +31,12 @@ PeerWeight = Annotated[
 ]
 
 
-def check_peers(peers: int | None, *, elsewhere: bool, tile: bool = False) -> None:
-    """Raise InputError for what images cannot be compared in."""
+def check_peers(peers: int | None, weight: float, *, elsewhere: bool, tile: bool = False) -> None:
+    """Raise InputError for what does not go together."""
     from headclip.errors import InputError
 
+    if peers is None and weight != WEIGHT:
+        raise InputError("--peer-weight says how much --peers counts; add --peers, e.g. --peers 32")
     if peers is not None and tile:
         raise InputError("--peers compares whole images, and --tile judges their parts; leave one of them out")
     if peers is not None and elsewhere:

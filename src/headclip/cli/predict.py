@@ -56,7 +56,7 @@ def predict(
     setting: options.Settings = None,
     reference: options.Reference = None,
     peers: peer_options.Peers = None,
-    peer_weight: peer_options.PeerWeight = 1.0,
+    peer_weight: peer_options.PeerWeight = peer_options.WEIGHT,
     device: options.OnDevice = Device.auto,
     precision: options.InPrecision = Precision.auto,
     image_size: options.ImageSize = None,
@@ -108,7 +108,7 @@ def predict(
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
     on_ray.refuse_urls(crew, out, *inputs)
-    peer_options.check_peers(peers, tile=tile, elsewhere=crew is not None)
+    peer_options.check_peers(peers, peer_weight, tile=tile, elsewhere=crew is not None)
     place = out if part is None else part.folder(out)
     if on_ray.place_of(out) is None:
         check_output(place, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer
