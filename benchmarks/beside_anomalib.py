@@ -1,7 +1,7 @@
 """HeadCLIP and our WinCLIP against anomalib's WinCLIP, image by image in turn.
 
     python -m venv peers && peers/bin/pip install torch==2.13.0 torchvision==0.28.0 anomalib==2.7.0 open_clip_torch
-    python benchmarks/peers.py --anomalib-python peers/bin/python
+    python benchmarks/beside_anomalib.py --anomalib-python peers/bin/python
 
 anomalib runs in the interpreter named, in a process of its own that waits between images; ours runs in this one. All
 models have random weights of the right shape (ViT-B-16-plus-240 at 240 px for WinCLIP, ViT-L/14@336 at 518 px for
