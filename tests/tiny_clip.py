@@ -10,6 +10,7 @@ from torch import Tensor
 from headclip.clip.backbone import Backbone
 from headclip.clip.config import Activation, ClipConfig, TextConfig, VisionConfig
 from headclip.clip.tokenizer import ClipTokenizer
+from headclip.methods.base import Method
 
 VOCABULARY = 700
 
@@ -36,6 +37,17 @@ def make_backbone(config: ClipConfig, seed: int = 0) -> Backbone:
                 value += 1
         backbone.logit_scale.fill_(3.5)
     return backbone.freeze()
+
+
+def stirred(method: Method, seed: int = 3) -> Method:
+    """The method with a refiner, if it has one, that changes its map, as one that has learnt does."""
+    refiner = getattr(method, "refiner", None)
+    if refiner is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in (*refiner.mix, refiner.leave):
+                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.4)
+    return method
 
 
 def features(backbone: Backbone, pixels: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, exportable_methods
 from headclip.inference.detector import Detector
 from headclip.methods import list_methods
-from tiny_clip import make_backbone, make_config
+from tiny_clip import make_backbone, make_config, stirred
 
 pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
 SIZES = [(60, 80), (33, 50), (130, 40), (42, 42), (20, 300), (1, 1)]
@@ -22,7 +22,9 @@ SIZES = [(60, 80), (33, 50), (130, 40), (42, 42), (20, 300), (1, 1)]
 
 def build(method="headclip", keep_aspect=False, image_size=56, least_side=0.0, **settings):
     backbone = make_backbone(replace(make_config(), keep_aspect=keep_aspect, least_side=least_side))
-    return Detector(backbone, device="cpu", precision="fp32", image_size=image_size, method=method, settings=settings)
+    made = Detector(backbone, device="cpu", precision="fp32", image_size=image_size, method=method, settings=settings)
+    stirred(made.method)
+    return made
 
 
 @torch.no_grad()
@@ -57,6 +59,8 @@ def test_every_exportable_method(method, keep_aspect):
         {"stream_layers": (2,), "neighbour_weight": 0.5},
         {"neighbour_weight": 1.0, "aggregation": "layers", "tap_fusion": "sum"},
         {"stream_layers": (2,), "aggregation": "layers", "tap_fusion": "sum"},
+        {"refiner": 5},
+        {"refiner": 5, "stream_layers": (2,), "top_level": "patches", "aggregation": "layers", "tap_fusion": "sum"},
         {"global_score": "cosine", "alpha": 0.1, "sigma": 0.0},
         {"head_weights": False, "aggregation": "sum", "similarity": "qq", "csa_scale": 0.2},
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headclip.inference.detector import Detector
-from tiny_clip import make_backbone, make_config
+from tiny_clip import make_backbone, make_config, stirred
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,7 @@ def detector_of(tiny):
         if weights is not None:
             values = np.linspace(0.2, 1.9, weights.numel(), dtype=np.float32).reshape(weights.shape)
             weights.data.copy_(weights.new_tensor(values))
+        stirred(detector.method)
         return detector
 
     return make

@@ -19,6 +19,7 @@ SETTINGS = [
     ("headclip", {"patch_norm": False}),
     ("headclip", {"stream_layers": [2, 3]}),
     ("headclip", {"neighbour_weight": 0.8}),
+    ("headclip", {"refiner": 4, "stream_layers": [2]}),
     ("headclip", {"head_constraint": "softmax", "similarity": "kk", "csa_layers": [2, 3]}),
     ("headclip", {"aggregation": "taps", "taps": [1, 3], "csa_layers": [2, 3]}),
     ("anomalyclip", {"preset": "multi"}),

@@ -18,6 +18,8 @@ SWITCHES = [
     ("headclip", {"csa_layers": [3, 3]}, (1, 2), {"csa_layers": [1, 2]}),
     ("headclip", {"csa_layers": [1, 2], "stream_layers": [1, 3], "stream_share": 0.6}, (2,), {"csa_layers": [2, 2]}),
     ("headclip", {"neighbour_weight": 0.8}, (2, 3), {"csa_layers": [2, 3]}),
+    ("headclip", {"refiner": 4, "stream_layers": [2]}, (2, 3), {"csa_layers": [2, 3]}),
+    ("headclip", {"refiner": 4, "top_level": "patches"}, (1,), {"csa_layers": [1, 1]}),
     ("headclip", {"aggregation": "layers", "tap_fusion": "sum"}, (2, 3), {"csa_layers": [2, 3]}),
     ("headclip", {"aggregation": "taps", "taps": [1, 3], "csa_layers": [1, 3]}, (1, 2), {"taps": [1, 2]}),
     ("headclip", {"top_level": "patches", "similarity": "kk", "patch_norm": False}, (3,), {"csa_layers": [3, 3]}),

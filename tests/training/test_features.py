@@ -28,7 +28,7 @@ from headclip.training.features import (
     kept_request,
 )
 from headclip.training.trainer import normalise
-from tiny_clip import make_backbone, make_config
+from tiny_clip import make_backbone, make_config, stirred
 
 close = torch.testing.assert_close
 SIZE = (42, 56)
@@ -38,6 +38,7 @@ METHODS = {
     "headclip with taps below": {"aggregation": "taps", "taps": [1, 2, 3], "csa_layers": [2, 3]},
     "headclip without base": {"aggregation": "sum"},
     "headclip with neighbours": {"neighbour_weight": 0.5},
+    "headclip with a refiner": {"refiner": 4},
     "headclip with linear heads": {"stream_layers": [1, 3]},
     "headclip with linear heads alone": {"stream_layers": [2], "head_weights": False},
     "anomalyclip": {"preset": "multi"},
@@ -67,7 +68,7 @@ def built(name, backbone, config):
     if getattr(method, "head_weight", None) is not None:
         with torch.no_grad():
             method.head_weight.copy_(torch.randn(method.head_weight.shape, generator=torch.Generator().manual_seed(1)))
-    return method
+    return stirred(method)
 
 
 def direct(method, images):
@@ -127,6 +128,9 @@ def test_tokens_equal_those_of_the_tower(
     assert (kept.neighbours is None) == ("neighbour_weight" not in config)
     if kept.neighbours is not None:
         assert torch.equal(kept.neighbours, whole.neighbours)
+    assert (kept.cells is None) == ("refiner" not in config)
+    if kept.cells is not None:
+        assert torch.equal(kept.cells, whole.cells)
     with torch.no_grad():  # and so whatever the method makes of them works
         scores = [method.score(tokens, method.text_vectors()[0], SIZE).score for tokens in (kept, whole)]
     close(scores[0], scores[1], atol=0.02, rtol=0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headclip.clip.blocks import Block
+from headclip.clip.cells import picture_cells
 from headclip.clip.neighbours import neighbour_distance
 from headclip.clip.vision import (
     VisionRequest,
@@ -71,6 +72,9 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
     neighbours: Tensor | None = None
     if any(stream.request.neighbours for stream in streams):
         neighbours = neighbour_distance(pixels, tower.config.patch_size)
+    cells: Tensor | None = None
+    if any(stream.request.cells for stream in streams):
+        cells = picture_cells(pixels, tower.config.patch_size)
     found = []
     for stream, owner in zip(streams, owners, strict=True):
         taps = {
@@ -79,7 +83,8 @@ def run_streams(tower: VisionTower, pixels: Tensor, streams: Sequence[Stream]) -
         }
         own = {layer: plain[layer] for layer in stream.request.plain}
         unlike = neighbours if stream.request.neighbours else None
-        found.append(VisionTokens(x[:, 0], taps, grid, plain=own, neighbours=unlike))
+        seen = cells if stream.request.cells else None
+        found.append(VisionTokens(x[:, 0], taps, grid, plain=own, neighbours=unlike, cells=seen))
     return found
 
 

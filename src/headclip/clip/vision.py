@@ -8,7 +8,7 @@ the head weights. HeadCLIP 3.3, equations 1-6; CLIP Surgery, AnomalyCLIP and Ano
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from headclip.clip.attention import attend
 from headclip.clip.blocks import Attention, Block, Blocks
+from headclip.clip.cells import picture_cells
 from headclip.clip.config import VisionConfig
 from headclip.clip.detail import Detail
 from headclip.clip.mixed import mixed_linear
@@ -39,6 +40,7 @@ class VisionRequest:
     keep_heads: also return every CSA layer's head outputs, before head weights and output projection.
     plain: layers after which the tokens of the tower's own stream are wanted, beside those of the local one.
     neighbours: also how unlike each patch is to the others of its image (`clip.neighbours`).
+    cells: also the image itself in cells finer than a patch (`clip.cells`).
     """
 
     csa: tuple[int, int] | None = None
@@ -50,6 +52,7 @@ class VisionRequest:
     keep_heads: bool = False
     plain: tuple[int, ...] = ()
     neighbours: bool = False
+    cells: bool = False
 
     def check(self, layers: int) -> None:
         """Raise InputError where a layer does not exist in a tower of that many layers."""
@@ -77,6 +80,7 @@ class VisionTokens:
     heads: CSA layer -> (B, 1 + N, W), and base: (B, 1 + N, W), what enters the first CSA layer; if asked for.
     plain: layer -> (B, 1 + N, W) of the tower's own stream, if asked for.
     neighbours: (B, rows, columns), distance to the most similar patches of the same image, if asked for.
+    cells: (B, 4, n rows, n columns), the image in cells, n a side of a patch (`clip.cells`), if asked for.
     """
 
     cls: Tensor
@@ -86,6 +90,7 @@ class VisionTokens:
     base: Tensor | None = None
     plain: dict[int, Tensor] = field(default_factory=dict)
     neighbours: Tensor | None = None
+    cells: Tensor | None = None
 
 
 class VisionTower(nn.Module):
@@ -186,7 +191,8 @@ class VisionTower(nn.Module):
             if layer in request.plain:
                 plain[layer] = x
         neighbours = neighbour_distance(pixels, self.config.patch_size) if request.neighbours else None
-        return VisionTokens(x[:, 0], taps, grid, heads, base, plain, neighbours)
+        cells = picture_cells(pixels, self.config.patch_size) if request.cells else None
+        return VisionTokens(x[:, 0], taps, grid, heads, base, plain, neighbours, cells)
 
     def accumulate(
         self, kept: VisionTokens, request: VisionRequest, head_weights: Tensor | None = None
@@ -205,7 +211,7 @@ class VisionTower(nn.Module):
             local = local + folded_projection(self.blocks[layer - 1].attn, kept.heads[layer], weights)
             if layer in request.taps:
                 taps[layer] = local
-        return VisionTokens(kept.cls, taps, kept.grid, plain=kept.plain, neighbours=kept.neighbours)
+        return replace(kept, local=taps, heads={}, base=None)
 
 
 def attended(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor, cls_only: bool) -> Tensor:

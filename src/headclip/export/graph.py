@@ -91,7 +91,8 @@ class ExportGraph(nn.Module):
         self.register_buffer("head_weights", None if weights is None else weights.detach().clone())
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(config.std)[:, None, None])
-        fixed = map_operator(self.side, self.side * self.patch, self.method.config.sigma, None)
+        values = self.side * self.method.finer
+        fixed = map_operator(values, self.side * self.patch, self.method.config.sigma, None)
         self.register_buffer("operator", None if self.keep_aspect else fixed.clone())
         self.rounding = _rounding(self.image_size, self.patch, self.side) if self.keep_aspect else None
         self.least = least_patches(self.image_size, self.patch, detector.least_side)
@@ -154,10 +155,12 @@ class ExportGraph(nn.Module):
         """As `SimilarityMethod.score`, with operators that are computed for the sizes at hand."""
         method, config = self.method, self.method.config
         patches = method.patch_map(tokens, self.text)  # (B, rows, columns)
-        up = [self.to_tower(count) for count in (rows, columns)]
-        at_tower = up[0][None] @ patches @ up[1].T[None]  # equal ranks: OpenVINO asks for them
+        drawn = method.drawn(tokens, patches)
+        finer = method.finer
+        up = [self.to_tower(count, finer) for count in (rows, columns)]
+        at_tower = up[0][None] @ drawn @ up[1].T[None]  # equal ranks: OpenVINO asks for them
         out = [(bilinear_operator(n, u.shape[0]) @ u)[None] for n, u in zip((height, width), up, strict=True)]
-        anomaly_map = (out[0] @ patches @ out[1].mT / method.map_maximum).clamp(0, 1)
+        anomaly_map = (out[0] @ drawn @ out[1].mT / method.map_maximum).clamp(0, 1)
         logits = method.image_logits(tokens, self.text)
         if config.global_score == "probability":
             global_score = logits.softmax(dim=-1)[:, 1]
@@ -184,12 +187,12 @@ class ExportGraph(nn.Module):
         torch._check(count <= flat.shape[1])
         return flat.topk(count, dim=1).values.mean(dim=1)
 
-    def to_tower(self, count: SizeLike) -> Tensor:
-        """(pixels of the tower's input, patches): upsampled and smoothed."""
+    def to_tower(self, count: SizeLike, finer: int) -> Tensor:
+        """(pixels of the tower's input, `finer` values for each of `count` patches): upsampled and smoothed."""
         if self.operator is not None:
             return self.operator
         size = count * self.patch
-        return smoothed(bilinear_operator(size, count), size, self.method.config.sigma)
+        return smoothed(bilinear_operator(size, count * finer), size, self.method.config.sigma)
 
 
 def check_exportable(method: Method) -> SimilarityMethod:

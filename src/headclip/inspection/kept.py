@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from headclip.clip.cells import picture_cells
 from headclip.clip.neighbours import neighbour_distance
 from headclip.clip.vision import VisionTower, advance, consistent_heads
 from headclip.errors import InputError
@@ -57,8 +58,8 @@ class KeptFeatures:
 
     size: (H, W) of the pixels that entered the tower; grid: rows and columns of patches; cls: (1, W) at the end.
     inputs: layer from 1 -> (1, 1 + N, W), what enters it, CLS slot first; heads: layer -> (1, 1 + N, W), its heads'
-    outputs in consistent self-attention, before head weights and projection; neighbours: (1, rows, columns) where the
-    method reads it.
+    outputs in consistent self-attention, before head weights and projection; neighbours and cells: as in
+    `VisionTokens`, where the method reads them.
     """
 
     size: tuple[int, int]
@@ -67,12 +68,13 @@ class KeptFeatures:
     inputs: dict[int, Tensor]
     heads: dict[int, Tensor]
     neighbours: Tensor | None = None
+    cells: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory in bytes that the features take."""
-        kept = [self.cls, *self.inputs.values(), *self.heads.values()]
-        return sum(value.nbytes for value in kept) + (0 if self.neighbours is None else self.neighbours.nbytes)
+        kept = [self.cls, *self.inputs.values(), *self.heads.values(), self.neighbours, self.cells]
+        return sum(value.nbytes for value in kept if value is not None)
 
 
 @torch.no_grad()
@@ -96,13 +98,14 @@ def keep_features(method: SimilarityMethod, pixels: Tensor) -> KeptFeatures:
     if len(tower.blocks) in request.plain:
         inputs[len(tower.blocks) + 1] = x
     neighbours = neighbour_distance(pixels, tower.config.patch_size) if request.neighbours else None
-    return KeptFeatures((pixels.shape[-2], pixels.shape[-1]), grid, x[:, 0], inputs, heads, neighbours)
+    cells = picture_cells(pixels, tower.config.patch_size) if request.cells else None
+    return KeptFeatures((pixels.shape[-2], pixels.shape[-1]), grid, x[:, 0], inputs, heads, neighbours, cells)
 
 
 def variant(method: SimilarityMethod, selection: Selection) -> SimilarityMethod:
     """The method with the layers of a selection as its `csa_layers`; taps above the last of them read that one.
 
-    Of what was learnt it has linear heads alone: give it the method's text vectors and `selected_weights`.
+    Of what was learnt it has linear heads and refiner alone: give it the method's text vectors and `selected_weights`.
 
     Raises:
         InputError: a layer or head that the tower does not have.
@@ -117,8 +120,9 @@ def variant(method: SimilarityMethod, selection: Selection) -> SimilarityMethod:
         changes["taps"] = tuple(dict.fromkeys(min(tap, last) for tap in method.taps))
     made = create_method(method.name, method.backbone, replace(method.config, **changes))
     assert isinstance(made, SimilarityMethod)
-    if (heads := getattr(method, "stream_heads", None)) is not None:
-        made.stream_heads = heads
+    for name in ("stream_heads", "refiner"):
+        if (part := getattr(method, name, None)) is not None:
+            setattr(made, name, part)
     return made.to(method.backbone.device).eval()
 
 

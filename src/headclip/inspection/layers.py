@@ -59,6 +59,7 @@ class LayerMaps:
         of the local stream changes; 0 without any.
     neighbour_weight: the power of the distance to the most similar patches that multiplies the odds of the map, which
         no part changes either; 0 where the method does not read it.
+    refined: whether the method draws its map finer than these patches.
     """
 
     parts: tuple[int, ...]
@@ -75,6 +76,7 @@ class LayerMaps:
     head_contrast: NDArray[np.float32]
     own_share: float = 0.0
     neighbour_weight: float = 0.0
+    refined: bool = False
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -173,7 +175,9 @@ class LocalStream:
             if layer in self.method.taps:
                 taps[layer] = local
         plain = {layer: features.inputs[layer + 1] for layer in self.method.request.plain}
-        self.tokens = VisionTokens(features.cls, taps, features.grid, plain=plain, neighbours=features.neighbours)
+        self.tokens = VisionTokens(
+            features.cls, taps, features.grid, plain=plain, neighbours=features.neighbours, cells=features.cells
+        )
 
     def weights_of(self, layer: int) -> Tensor | None:
         return None if self.weights is None else self.weights[layer]
@@ -188,14 +192,16 @@ class LocalStream:
         contributions = torch.stack([split.contributions for split in splits]).mean(dim=0)  # (P, N)
         constant = torch.stack([split.constant for split in splits]).mean(dim=0)  # (N,)
         by_head = torch.stack([split.by_head for split in splits]).mean(dim=0)  # (layers, heads, N)
-        removed = [method.patch_map(self.without(part), self.text) for part in self.parts]
+        changed = [self.without(part) for part in self.parts]
+        removed = [method.patch_map(tokens, self.text) for tokens in changed]
 
         def grid(values: Tensor) -> NDArray[np.float32]:
             return np.asarray(values.unflatten(-1, self.tokens.grid).float().cpu().numpy(), np.float32)
 
-        def local(values: Tensor) -> float:
-            patches = method.config.top_level == "patches"
-            return float(method.local_score(values if patches else grid_to_map(values, size, method.config.sigma)))
+        def local(tokens: VisionTokens, patches: Tensor) -> float:
+            if method.config.top_level == "patches":
+                return float(method.local_score(patches))
+            return float(method.local_score(grid_to_map(method.drawn(tokens, patches), size, method.config.sigma)))
 
         taps = [probability[0, 1] for probability in method.patch_probabilities(self.tokens, self.text)]
         flat = hot.flatten()
@@ -210,12 +216,13 @@ class LocalStream:
             contributions=grid(contributions),
             constant=grid(constant),
             without=_numpy(torch.cat(removed) / method.map_maximum),
-            local_score=local(full),
-            local_without=np.array([local(values) for values in removed], np.float32),
+            local_score=local(self.tokens, full),
+            local_without=np.array([local(*pair) for pair in zip(changed, removed, strict=True)], np.float32),
             hot=hot.cpu().numpy(),
             head_contrast=_numpy(contrast),
             own_share=method.config.stream_share if method.request.plain else 0.0,
             neighbour_weight=method.config.neighbour_weight if method.request.neighbours else 0.0,
+            refined=method.request.cells,
         )
 
     def _reaches(self, part: int, tap: int) -> bool:

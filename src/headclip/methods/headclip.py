@@ -21,9 +21,12 @@ from headclip.clip.vision import Interpolation, Similarity, VisionRequest, Visio
 from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
+from headclip.methods.refiner import Refiner
 from headclip.methods.scoring import TopLevel, scaled_odds
 from headclip.methods.similarity import SimilarityMethod, at_pixels, check_taps
 from headclip.methods.stream_heads import StreamHeads
+
+LEAST_SHARE = 1e-6  # of certainty that a map leaves to the refiner, whose logits would be infinite otherwise
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class HeadClipConfig:
     stream_share: float = 0.4
     # and how much a patch's unlikeness to the others of its image counts: an exponent on the odds of the map
     neighbour_weight: float = 0.0
+    # and channels of the network that draws the map of patches finer; 0: upsampled as it is
+    refiner: int = 0
 
     def __post_init__(self) -> None:
         checks = [
@@ -76,6 +81,7 @@ class HeadClipConfig:
             (self.temperature > 0.0, "temperature must be positive"),
             (0.0 <= self.stream_share <= 1.0, "stream_share must lie in [0, 1]"),
             (self.neighbour_weight >= 0.0, "neighbour_weight must not be negative"),
+            (self.refiner >= 0, "refiner must not be negative"),
             (
                 self.head_constraint != "softplus" or self.head_init == "gaussian" or self.head_init > 0.0,
                 "head_init must be positive with softplus",
@@ -106,8 +112,9 @@ class HeadClip(SimilarityMethod, TrainableMethod):
     Learnt: the prompts' context and deep tokens, and `head_weight` (CSA layers, heads). With `stream_layers`, linear
     heads on the tower's own stream too: map and logits are then means of what the prompts and they say,
     weighted by `stream_share`. With `neighbour_weight`, the odds of each patch are multiplied by its distance to the
-    most similar patches of its image (`clip.neighbours`), to that power. The paper has neither;
-    benchmarks/unseen_families.py says why one may want them.
+    most similar patches of its image (`clip.neighbours`), to that power. With `refiner`, a small network draws that map
+    finer (`methods.refiner`). The paper has none of them; benchmarks/unseen_families.py says why one may want the first
+    two.
     """
 
     config_class = HeadClipConfig
@@ -148,6 +155,11 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         if self.config.stream_layers:
             heads = StreamHeads(self.config.stream_layers, backbone.config.embed_dim, generator)
             self.stream_heads = heads.to(backbone.device)
+        self.refiner: Refiner | None = None
+        if self.config.refiner:
+            sources = len(self.taps) + len(self.config.stream_layers)
+            refiner = Refiner(vision.width, sources, vision.patch_size, self.config.refiner, generator)
+            self.refiner = refiner.to(backbone.device)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -169,6 +181,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             interpolation=self.config.position_interpolation,
             plain=self.config.stream_layers,
             neighbours=self.config.neighbour_weight > 0.0,
+            cells=self.config.refiner > 0,
         )
 
     @property
@@ -176,11 +189,12 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         return 4.0 if len(self.taps) + len(self.config.stream_layers) == 1 else 1.0
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The prompts, the head weights apart from them, and the linear heads."""
+        """The prompts, the head weights apart from them, the linear heads and the refiner."""
         groups = {
             "prompts": list(self.prompts.parameters()),
             "heads": [] if self.head_weight is None else [self.head_weight],
             "stream": [] if self.stream_heads is None else list(self.stream_heads.parameters()),
+            "refiner": [] if self.refiner is None else list(self.refiner.parameters()),
         }
         return {name: values for name, values in groups.items() if values}
 
@@ -205,8 +219,14 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         return Stream(self.request, self.effective_head_weights())
 
     def pixel_maps(self, tokens: VisionTokens, text: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """Those of the prompts, one a tap, then those of the linear heads, one a layer."""
-        return super().pixel_maps(tokens, text, size) + [at_pixels(p, size) for p in self._of_heads(tokens)]
+        """Those of the prompts, one a tap, of the linear heads, one a layer, and what the refiner draws of them all."""
+        maps = super().pixel_maps(tokens, text, size) + [at_pixels(p, size) for p in self._of_heads(tokens)]
+        if self.refiner is not None:
+            with torch.no_grad():  # it learns from the map, and the map nothing from it
+                patches = self.patch_map(tokens, text)
+            drawn = self.drawn(tokens, patches) / self.map_maximum
+            maps.append(at_pixels(torch.stack([1 - drawn, drawn], dim=1), size))
+        return maps
 
     def patch_map(self, tokens: VisionTokens, text: Tensor) -> Tensor:
         learnt = super().patch_map(tokens, text)
@@ -218,6 +238,20 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         assert tokens.neighbours is not None
         factor = odds_factor(tokens.neighbours, self.config.neighbour_weight)
         return scaled_odds(learnt / self.map_maximum, factor) * self.map_maximum
+
+    @property
+    def finer(self) -> int:
+        return 1 if self.refiner is None else self.refiner.cells
+
+    def drawn(self, tokens: VisionTokens, patches: Tensor) -> Tensor:
+        if self.refiner is None:
+            return patches
+        assert tokens.cells is not None
+        own = [tokens.plain[layer] for layer in self.config.stream_layers]
+        sources = [tokens.local[tap] for tap in self.taps] + own
+        logits = (patches / self.map_maximum).logit(eps=LEAST_SHARE)
+        finer = self.refiner(logits, tokens.cells, [source[:, 1:].detach() for source in sources])
+        return finer.sigmoid() * self.map_maximum
 
     def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:
         prompts = super().image_logits(tokens, text)

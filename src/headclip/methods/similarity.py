@@ -124,6 +124,15 @@ class SimilarityMethod(Method):
         fused = torch.stack(maps).sum(dim=0)
         return fused / len(maps) if self.config.tap_fusion == "mean" else fused
 
+    @property
+    def finer(self) -> int:
+        """How many values the map is drawn from along each side of a patch; more than 1 in a method that refines."""
+        return 1
+
+    def drawn(self, tokens: VisionTokens, patches: Tensor) -> Tensor:
+        """The values of `patch_map` as the map is drawn from them, (B, n rows, n columns), n being `finer`."""
+        return patches
+
     def score(
         self, tokens: VisionTokens, text: Tensor, size: tuple[int, int], output: tuple[int, int] | None = None
     ) -> Scores:
@@ -133,11 +142,12 @@ class SimilarityMethod(Method):
             global_score = logits.softmax(dim=-1)[:, 1]
         else:  # difference of cosines, from [-2, 2] to [0, 1]
             global_score = (logits[:, 1] - logits[:, 0]) * self.temperature / 4 + 0.5
+        drawn = self.drawn(tokens, patches)
         if self.peers is not None:
-            patches, global_score = self._beside_peers(self.peers, tokens, patches, global_score)
-        at_tower = grid_to_map(patches, size, self.config.sigma)
+            patches, drawn, global_score = self._beside_peers(self.peers, tokens, patches, drawn, global_score)
+        at_tower = grid_to_map(drawn, size, self.config.sigma)
         local_score = self.local_score(patches if self.config.top_level == "patches" else at_tower)
-        final = at_tower if output in (None, size) else grid_to_map(patches, size, self.config.sigma, output)
+        final = at_tower if output in (None, size) else grid_to_map(drawn, size, self.config.sigma, output)
         return Scores(final, joint_score(global_score, local_score, self.config.alpha), global_score, local_score)
 
     def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
@@ -152,12 +162,17 @@ class SimilarityMethod(Method):
         return tokens.local[max(self.taps)][:, 1:]
 
     def _beside_peers(
-        self, peers: PeerMemory, tokens: VisionTokens, patches: Tensor, global_score: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Patch values and global scores whose odds are multiplied by how unlike the peers they are."""
+        self, peers: PeerMemory, tokens: VisionTokens, patches: Tensor, drawn: Tensor, global_score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Patch values, drawn ones and global scores whose odds are multiplied by how unlike the peers they are."""
         of_patches, of_images = peers.log_factors(self._compared(tokens))
-        odds = scaled_odds(patches / self.map_maximum, of_patches.exp().unflatten(1, tokens.grid))
-        return odds * self.map_maximum, scaled_odds(global_score, of_images.exp())
+        factor = of_patches.exp().unflatten(1, tokens.grid)
+
+        def scaled(values: Tensor) -> Tensor:
+            here = grid_to_map(factor, (values.shape[-2], values.shape[-1]))
+            return scaled_odds(values / self.map_maximum, here) * self.map_maximum
+
+        return scaled(patches), scaled(drawn), scaled_odds(global_score, of_images.exp())
 
     def local_score(self, values: Tensor) -> Tensor:
         """Equation 7 on a map or on patch values, (B, ...) -> (B,) in [0, 1]."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from headclip.clip.backbone import Backbone
+from headclip.clip.cells import NUMBERS, cells_a_side
 from headclip.clip.hardware import has_fast_bf16
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionRequest, VisionTokens, VisionTower
@@ -79,13 +80,14 @@ def tokens_from_kept(method: Method, kept: VisionTokens) -> VisionTokens:
 
 @dataclass(frozen=True)
 class Part:
-    """Where a tensor of a pass lies: kind "cls", "base", "neighbours", "local", "heads" or "plain", and its layer."""
+    """Where a tensor of a pass lies: its layer, and kind "cls", "base", "neighbours", "cells", "local", "heads" or
+    "plain"."""
 
     kind: str
     layer: int = 0
 
     def of(self, tokens: VisionTokens) -> Tensor:
-        """(B, tokens, width); neighbours as one row for all patches."""
+        """(B, tokens, width); neighbours as one row for all patches, each number of the cells as one for all cells."""
         if self.kind == "cls":
             return tokens.cls[:, None]
         if self.kind == "base":
@@ -94,6 +96,9 @@ class Part:
         if self.kind == "neighbours":
             assert tokens.neighbours is not None
             return tokens.neighbours.flatten(1)[:, None]
+        if self.kind == "cells":
+            assert tokens.cells is not None
+            return tokens.cells.flatten(2)
         return self.place(tokens)[self.layer]
 
     def place(self, tokens: VisionTokens) -> dict[int, Tensor]:
@@ -190,7 +195,7 @@ class FeatureStore:
             rows, dtype = self._open(plane), self.backbone.dtype
             if part.kind == "heads":  # as exact as they are kept, where `mixed_linear` takes over
                 dtype = torch.float16 if self.arithmetic == torch.bfloat16 != dtype else self.arithmetic
-            elif part.kind == "neighbours":  # float32 whatever the tower computes in
+            elif part.kind in ("neighbours", "cells"):  # float32 whatever the tower computes in
                 dtype = torch.float32
             values = plane.decode([rows.read(key) for key in keys], self.backbone.device, dtype)
             if part.kind == "cls":
@@ -199,6 +204,9 @@ class FeatureStore:
                 kept.base = values
             elif part.kind == "neighbours":
                 kept.neighbours = values[:, 0].unflatten(-1, self.grid)
+            elif part.kind == "cells":
+                finer = cells_a_side(self.backbone.config.vision.patch_size)
+                kept.cells = values.unflatten(-1, (finer * self.grid[0], finer * self.grid[1]))
             else:
                 part.place(kept)[part.layer] = values
         return tokens_from_kept(method, kept)
@@ -265,6 +273,9 @@ class FeatureStore:
         if request.neighbours:
             patches = self.grid[0] * self.grid[1]
             found[Part("neighbours")] = Plane("neighbours", 1, patches, patches, "fp32")
+        if request.cells:
+            cells = self.grid[0] * self.grid[1] * cells_a_side(config.patch_size) ** 2
+            found[Part("cells")] = Plane("cells", NUMBERS, cells, cells, "fp32")
         if request.keep_heads and request.csa:
             found[Part("base")] = plane(f"stream-{first - 1}")
             found |= {Part("heads", layer): plane(f"heads-{csa}-{layer}") for layer in range(first, request.csa[1] + 1)}
