@@ -73,6 +73,21 @@ def test_neighbours_leave_what_is_learnt_alone(backbone, rendered, tmp_path, kep
     assert all(torch.equal(value, learnt[1][name]) for name, value in learnt[0].items())
 
 
+@pytest.mark.parametrize("kept", [{}, {"keep_features": True}], ids=["passes", "kept"])
+def test_a_refiner_learns_beside_the_rest(backbone, rendered, tmp_path, kept):
+    learnt = []
+    for channels in (0, 4):
+        method = HeadClip(backbone, HeadClipConfig(sigma=1.0, refiner=channels, stream_layers=(2,)))
+        before = {name: value.clone() for name, value in method.state_dict().items()}
+        Trainer(method, rendered, TrainConfig(epochs=1, **kept)).run(tmp_path / f"{channels}.safetensors")
+        learnt.append(method.state_dict())
+    close = torch.testing.assert_close
+    for name, value in learnt[0].items():
+        close(learnt[1][name], value)
+    changed = {name for name, value in learnt[1].items() if not torch.equal(value, before[name])}
+    assert {"refiner.leave.weight", "refiner.enter.weight"} <= changed
+
+
 class StopError(Exception):
     pass
 
@@ -206,9 +221,9 @@ def test_methods_inside_the_tower_cannot_keep_anything(rendered):
         TrainConfig(features_dtype="fp8")
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4])
-def test_a_stopped_run_resumes_to_the_same_parameters(rendered, tmp_path, steps):
-    whole = trainer(make_backbone(make_config()), rendered)
+@pytest.mark.parametrize(("steps", "schedule"), [(1, "constant"), (3, "constant"), (3, "cosine"), (4, "constant")])
+def test_a_stopped_run_resumes_to_the_same_parameters(rendered, tmp_path, steps, schedule):
+    whole = trainer(make_backbone(make_config()), rendered, schedule=schedule)
     whole.run(tmp_path / "whole.safetensors")
     out, seen = tmp_path / "cut.safetensors", []
 
@@ -218,9 +233,9 @@ def test_a_stopped_run_resumes_to_the_same_parameters(rendered, tmp_path, steps)
             raise StopError
 
     with pytest.raises(StopError):
-        trainer(make_backbone(make_config()), rendered).run(out, save_seconds=0, progress=stop)
+        trainer(make_backbone(make_config()), rendered, schedule=schedule).run(out, save_seconds=0, progress=stop)
     assert not out.exists()
-    resumed = trainer(make_backbone(make_config()), rendered)
+    resumed = trainer(make_backbone(make_config()), rendered, schedule=schedule)
     resumed.restore(state_path(out))
     assert (resumed.epoch - 1) * resumed.batches + resumed.batch == steps
     resumed.run(out)
@@ -376,6 +391,23 @@ def test_the_pixel_cross_entropy_counts_defects_more_and_keeps_their_order():
 def test_an_unknown_pixel_loss_is_refused():
     with pytest.raises(InputError, match="focal_dice or cross_entropy"):
         TrainConfig(pixel_loss="hinge")
+
+
+def test_a_cosine_ends_at_nothing(backbone, rendered, tmp_path):
+    trainer = Trainer(HeadClip(backbone, HeadClipConfig()), rendered, TrainConfig(epochs=2, schedule="cosine"))
+    rates = []
+    step = trainer.optimiser.step
+    trainer.optimiser.step = lambda: rates.append(trainer.optimiser.param_groups[0]["lr"]) or step()
+    trainer.run(tmp_path / "a.safetensors")
+    steps = 2 * trainer.batches
+    expected = [1e-3 * (1 + math.cos(math.pi * done / steps)) / 2 for done in range(steps)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+    assert read_info(tmp_path / "a.safetensors").training["schedule"] == "cosine"
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(InputError, match="constant or cosine"):
+        TrainConfig(schedule="linear")
 
 
 def test_the_command_keeps_features_on_disk(tmp_path):

@@ -35,6 +35,13 @@ class PixelLoss(StrEnum):
     cross_entropy = "cross_entropy"
 
 
+class RateSchedule(StrEnum):
+    """How the learning rate goes over a run."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
 def train(
     data: Annotated[
         str,
@@ -55,6 +62,9 @@ def train(
     pixel_loss: Annotated[
         PixelLoss, typer.Option(help="focal_dice is the paper's; cross_entropy saturates less.")
     ] = PixelLoss.focal_dice,
+    schedule: Annotated[
+        RateSchedule, typer.Option(help="Of the learning rate: constant, or falling to 0 as a cosine does.")
+    ] = RateSchedule.constant,
     images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
     photographs: Annotated[
         Path | None,
@@ -107,7 +117,7 @@ def train(
         built = build_trainable(method, backbone, str(ranks.device), seed, setting or [])
         wanted = {name: value for name, value in given.items() if value is not None}
         kept = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
-        kept["pixel_loss"] = pixel_loss.value
+        kept |= {"pixel_loss": pixel_loss.value, "schedule": schedule.value}
         config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
         size = image_size or built.image_size
         trainer = Trainer(built, _open_set(data, images, size, seed, photographs), config, ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ from headclip.training.losses import LossParts, PixelLoss, joint_loss
 from headclip.training.sets import TrainingSet
 from headclip.training.workers import end_with_parent
 
+Schedule = Literal["constant", "cosine"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -44,6 +47,7 @@ class TrainConfig:
     local_weight: float | None = None  # A18: None takes 4 for a single map, 1 with several taps
     tap_mean: bool = False  # A2
     pixel_loss: PixelLoss = "focal_dice"  # equation 10; "cross_entropy" takes its place
+    schedule: Schedule = "constant"  # of the learning rates; "cosine" lets them fall to 0 over the run
     seed: int = 111
     keep_features: bool | Literal["memory"] | str | Path = False  # run the tower once an image; a path: a folder
     features_dtype: FeatureDtype = "fp16"  # how features are kept: see `FeatureStore`
@@ -53,8 +57,14 @@ class TrainConfig:
             raise InputError(f"features are kept as fp16 or int8, not as {self.features_dtype}")
         if self.pixel_loss not in get_args(PixelLoss):
             raise InputError(f"the pixel loss is focal_dice or cross_entropy, not {self.pixel_loss}")
+        if self.schedule not in get_args(Schedule):
+            raise InputError(f"the schedule of the learning rate is constant or cosine, not {self.schedule}")
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
             raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")
+
+    def share_of_rate(self, done: float) -> float:
+        """What the learning rates are multiplied by after `done` of the run, from 0 to 1."""
+        return 1.0 if self.schedule == "constant" else 0.5 + 0.5 * math.cos(math.pi * done)
 
     def facts(self) -> dict[str, Any]:
         """The settings as a checkpoint keeps them: where features lie makes no difference, how they are kept does."""
@@ -110,6 +120,7 @@ class Trainer:
             rate = config.head_rate if name == "heads" and config.head_rate is not None else config.rate
             groups.append({"params": parameters, "lr": rate})
         self.optimiser = method.optimiser(groups, config.rate, config.betas)
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]  # at the beginning
         self.local_weight = method.local_weight if config.local_weight is None else config.local_weight
         self.store = self._open_store() if config.keep_features else None
         self.items: dict[int, SeenItem] = {}
@@ -241,6 +252,9 @@ class Trainer:
         self.optimiser.zero_grad()
         with group_errors():
             (parts[0] * self.ranks.count).backward()  # gradients are averaged, and have to be added up
+        done = (self.epoch - 1 + self.batch / self.batches) / self.config.epochs
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.config.share_of_rate(done)
         self.optimiser.step()
         return losses
 
