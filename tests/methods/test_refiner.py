@@ -160,7 +160,7 @@ def test_channels_below_zero():
 def test_it_learns_where_in_a_patch():
     """Marked are dark cells, while every patch has the same value."""
     generator = torch.Generator().manual_seed(0)
-    refiner = Refiner(8, 1, 14, 8, generator)
+    refiner = Refiner(8, 14, 8, generator)
     cells = torch.randn(16, NUMBERS, 8, 8, generator=generator)
     cells[:, -1] = cells[:, -1].abs()
     marked = (cells[:, 0] < -1).float()
@@ -168,7 +168,7 @@ def test_it_learns_where_in_a_patch():
     optimiser = torch.optim.Adam(refiner.parameters(), lr=0.02)
     losses = []
     for _ in range(60):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(refiner(logits, cells, [tokens]), marked)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(refiner(logits, cells, tokens), marked)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -157,8 +157,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             self.stream_heads = heads.to(backbone.device)
         self.refiner: Refiner | None = None
         if self.config.refiner:
-            sources = len(self.taps) + len(self.config.stream_layers)
-            refiner = Refiner(vision.width, sources, vision.patch_size, self.config.refiner, generator)
+            refiner = Refiner(vision.width, vision.patch_size, self.config.refiner, generator)
             self.refiner = refiner.to(backbone.device)
 
     @property
@@ -247,10 +246,10 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         if self.refiner is None:
             return patches
         assert tokens.cells is not None
-        own = [tokens.plain[layer] for layer in self.config.stream_layers]
-        sources = [tokens.local[tap] for tap in self.taps] + own
+        own = self.config.stream_layers
+        source = tokens.plain[min(own)] if own else tokens.local[min(self.taps)]  # the earliest: the least abstract
         logits = (patches / self.map_maximum).logit(eps=LEAST_SHARE)
-        finer = self.refiner(logits, tokens.cells, [source[:, 1:].detach() for source in sources])
+        finer = self.refiner(logits, tokens.cells, source[:, 1:].detach())
         return finer.sigmoid() * self.map_maximum
 
     def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:

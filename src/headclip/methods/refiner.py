@@ -1,14 +1,12 @@
 """A map of patches, drawn finer by what is seen in the cells of each patch.
 
 A patch of 16 px says that there is a crack in it, not where. The refiner is a small convolutional network that sees the
-map of patches, what the picture looks like in cells of a quarter of a patch, and a few numbers of each patch's tokens;
+map of patches, what the picture looks like in cells of a quarter of a patch, and a few numbers of each patch's token;
 what it adds are logits, one a cell. It follows decoders of segmentation networks that join deep and early features (Lin
 et al., feature pyramid networks, CVPR 2017); nothing that it learns reaches back into the map that it is given.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 
 from headclip.clip.cells import NUMBERS, cells_a_side
 
-OF_TOKENS = 12  # numbers a patch that are learnt of each kind of token
+OF_TOKENS = 12  # numbers a patch that are learnt of its token
 DILATIONS = (1, 2, 4)  # of the convolutions, in cells: together they see 15 x 15
 FLOOR = 0.02  # of a number's spread over the picture, in normalised pixels: what differs by less is noise
 LOGIT_SCALE = 4.0  # about how far the logits of a map reach
@@ -26,42 +24,37 @@ class Refiner(nn.Module):
     """Logits of patches -> logits of cells. Before it has learnt anything, they are those of the patches, upsampled.
 
     Args:
-        width: of the tokens. sources: how many kinds of tokens it reads. patch: side of a patch in pixels.
-        channels: of its convolutions.
+        width: of the tokens. patch: side of a patch in pixels. channels: of its convolutions.
     """
 
-    def __init__(
-        self, width: int, sources: int, patch: int, channels: int, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, width: int, patch: int, channels: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.cells = cells_a_side(patch)
-        self.reduce = nn.ModuleList([nn.Linear(width, OF_TOKENS) for _ in range(sources)])
-        self.enter = nn.Conv2d(1 + 2 * NUMBERS + 1 + OF_TOKENS * sources, channels, 1)
+        self.reduce = nn.Linear(width, OF_TOKENS)
+        self.enter = nn.Conv2d(1 + 2 * NUMBERS + 1 + OF_TOKENS, channels, 1)
         self.around = nn.ModuleList(
             [nn.Conv2d(channels, channels, 3, padding=step, dilation=step) for step in DILATIONS]
         )
         self.mix = nn.ModuleList([nn.Conv2d(channels, channels, 1) for _ in DILATIONS])
         self.leave = nn.Conv2d(channels, 1, 1)
-        for layer in (*self.reduce, self.enter, *self.around):
+        for layer in (self.reduce, self.enter, *self.around):
             nn.init.kaiming_normal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
         for layer in (*self.mix, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, logits: Tensor, cells: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+    def forward(self, logits: Tensor, cells: Tensor, tokens: Tensor) -> Tensor:
         """(B, rows, columns) logits of patches -> (B, n rows, n columns) of cells, n being `cells_a_side`.
 
         Args:
             cells: (B, NUMBERS, n rows, n columns), from `picture_cells`.
-            tokens: for each source (B, N, width), the patches by rows.
+            tokens: (B, N, width), the patches by rows.
         """
         coarse = self.up(logits[:, None])
-        seen = [coarse / LOGIT_SCALE, described(cells)]
-        for reduce, source in zip(self.reduce, tokens, strict=True):
-            few = reduce(F.layer_norm(source.float(), source.shape[-1:]))  # (B, N, OF_TOKENS)
-            seen.append(self.up(few.transpose(1, 2).unflatten(-1, logits.shape[1:])))
-        x = self.enter(torch.cat(seen, dim=1))
+        few = self.reduce(F.layer_norm(tokens.float(), tokens.shape[-1:]))  # (B, N, OF_TOKENS)
+        on_grid = few.transpose(1, 2).unflatten(-1, logits.shape[1:])
+        x = self.enter(torch.cat([coarse / LOGIT_SCALE, described(cells), self.up(on_grid)], dim=1))
         for around, mix in zip(self.around, self.mix, strict=True):
             x = x + mix(F.gelu(around(F.gelu(x))))
         return (coarse + self.leave(F.gelu(x)))[:, 0]
