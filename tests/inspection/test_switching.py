@@ -150,6 +150,13 @@ def test_linear_heads_stay_whatever_layers_count(detector_of, picture):
     assert judge_kept(plain.method, kept_of(plain, picture), plain.text_of()).layers.own_share == 0.0
 
 
+def test_a_refiner_is_told(detector_of, picture):
+    found = [detector_of("headclip", refiner=channels) for channels in (4, 0)]
+    layers = [judge_kept(one.method, kept_of(one, picture), one.text_of()).layers for one in found]
+    assert [one.refined for one in layers] == [True, False]
+    np.testing.assert_allclose(layers[0].patch_map, layers[1].patch_map, rtol=1e-5)  # it draws those finer
+
+
 def test_neighbours_are_told_and_counted_once(detector_of, picture):
     """The odds of every map, whole or without a part, are those of a detector without them, times one factor."""
     found = []

@@ -126,6 +126,11 @@ def test_a_checkpoint_keeps_it(backbone, pixels, tmp_path):
     again, info = load_checkpoint(tmp_path / "it.safetensors", backbone)
     assert info.config["refiner"] == 6
     assert torch.equal(judge(again, pixels).anomaly_map, judge(method, pixels).anomaly_map)
+    without, _ = load_checkpoint(tmp_path / "it.safetensors", backbone, {"refiner": 0})
+    assert without.finer == 1
+    assert not torch.allclose(judge(without, pixels).anomaly_map, judge(method, pixels).anomaly_map, atol=0.01)
+    with torch.no_grad():
+        close(without.text_vectors(), method.text_vectors())
 
 
 def test_a_seed_gives_the_same_first_values(backbone):

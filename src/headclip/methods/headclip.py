@@ -7,9 +7,9 @@ the default was taken. Labels A1 to A23 name the same points there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -196,6 +196,12 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             "refiner": [] if self.refiner is None else list(self.refiner.parameters()),
         }
         return {name: values for name, values in groups.items() if values}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module; where the settings turn the refiner off, one that was learnt is left out."""
+        if self.refiner is None:
+            state_dict = {name: value for name, value in state_dict.items() if not name.startswith("refiner.")}
+        return super().load_state_dict(state_dict, strict, assign)
 
     def effective_head_weights(self) -> Tensor | None:
         """The weights that multiply the heads, (CSA layers, heads), after the constraint; None where LHW is off."""

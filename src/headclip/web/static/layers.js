@@ -28,6 +28,7 @@ export class LayerList {
       element("p", "hint", "Choose which count; the map begins with what enters the lowest. Bars: what each adds to the log odds of “abnormal” where the map is highest, over the rest; press one to see where."),
       ...(seen.layers.own_share ? [element("p", "hint", `Linear heads on the tower's own stream weigh ${Math.round(100 * seen.layers.own_share)} % in the map, whatever is chosen here.`)] : []),
       ...(seen.layers.neighbour_weight ? [element("p", "hint", `Its odds are multiplied by how far each patch is from those most like it, to the power ${seen.layers.neighbour_weight}, whatever is chosen here.`)] : []),
+      ...(seen.layers.refined ? [element("p", "hint", "The picture's own map is drawn finer than these patches, by a small network that sees the picture in cells.")] : []),
       this.list, this.tools, this.hint,
     ];
     this.choose(seen.switch.chosen, false);
