@@ -133,6 +133,16 @@ def test_a_checkpoint_keeps_it(backbone, pixels, tmp_path):
         close(without.text_vectors(), method.text_vectors())
 
 
+def test_one_can_be_added_to_a_checkpoint(backbone, pixels, tmp_path):
+    plain = HeadClip(backbone, HeadClipConfig(head_init=0.7))
+    save_checkpoint(tmp_path / "plain.safetensors", plain)
+    method, _ = load_checkpoint(tmp_path / "plain.safetensors", backbone, {"refiner": 6, "top_level": "patches"})
+    assert method.finer == 2
+    assert torch.equal(method.head_weight, plain.head_weight)
+    found = judge(method, pixels).anomaly_map
+    assert found.isfinite().all()
+
+
 def test_a_seed_gives_the_same_first_values(backbone):
     first, second, other = (HeadClip(backbone, HeadClipConfig(refiner=6, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(first.refiner.enter.weight, second.refiner.enter.weight)
@@ -173,7 +183,7 @@ def test_it_learns_where_in_a_patch():
     optimiser = torch.optim.Adam(refiner.parameters(), lr=0.02)
     losses = []
     for _ in range(60):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(refiner(logits, cells, tokens), marked)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(refiner(logits, cells, [tokens]), marked)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from data.volume_files import write_tiff
@@ -18,7 +19,7 @@ from headclip.cli.app import app
 from headclip.clip.weights import save_backbone
 from headclip.errors import InputError
 from headclip.methods import create_method
-from headclip.methods.checkpoint import load_checkpoint, read_info
+from headclip.methods.checkpoint import learnt_hash, load_checkpoint, read_info
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from headclip.training.losses import DEFECT_WEIGHT, joint_loss, local_loss
 from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet, open_labelled
@@ -391,6 +392,43 @@ def test_the_pixel_cross_entropy_counts_defects_more_and_keeps_their_order():
 def test_an_unknown_pixel_loss_is_refused():
     with pytest.raises(InputError, match="focal_dice or cross_entropy"):
         TrainConfig(pixel_loss="hinge")
+
+
+def test_only_some_learn(backbone, rendered, tmp_path):
+    method = HeadClip(backbone, HeadClipConfig(sigma=1.0, refiner=4, stream_layers=(2,)))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    config = TrainConfig(epochs=1, only=("heads", "refiner"), keep_features=True)
+    Trainer(method, rendered, config).run(tmp_path / "a.safetensors")
+    changed = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"head_weight", "refiner.leave.weight"} <= changed
+    assert {name.partition(".")[0] for name in changed} == {"head_weight", "refiner"}
+    Trainer(method, rendered, TrainConfig(epochs=1)).run(tmp_path / "b.safetensors")  # and all again
+    assert all(not torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def test_a_part_that_is_not_there(backbone, rendered):
+    with pytest.raises(InputError, match="learns prompts, heads, and no refiner"):
+        Trainer(HeadClip(backbone, HeadClipConfig()), rendered, TrainConfig(only=("refiner",)))
+
+
+def test_the_command_goes_on_from_a_checkpoint(tmp_path):
+    save_backbone(make_backbone(make_config()), tmp_path / "tiny")
+    words = ["train", "--data", "synthetic", "--images", "4", "--image-size", "42", "--workers", "0", "--epochs", "1"]
+    words += ["--device", "cpu", "--backbone", str(tmp_path / "tiny"), "--quiet"]
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    done = CliRunner().invoke(app, [*words, "--set", "alpha=0.3", "--out", str(first)])
+    assert done.exit_code == 0, done.output
+    more = ["--start-from", str(first), "--only", "refiner", "--set", "refiner=4", "--out", str(second)]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 0, done.output
+    values = [load_file(path) for path in (first, second)]
+    assert all(torch.equal(value, values[1][name]) for name, value in values[0].items() if name != "text_vectors")
+    assert values[1]["refiner.leave.weight"].any()
+    info = read_info(second)
+    assert (info.config["alpha"], info.config["refiner"]) == (0.3, 4)
+    assert info.training["start_from"] == learnt_hash(first)
+    other = CliRunner().invoke(app, [*words, "--method", "coop", "--start-from", str(first), "--out", "c.safetensors"])
+    assert "a checkpoint of headclip, not of coop" in str(other.exception)
 
 
 def test_a_cosine_ends_at_nothing(backbone, rendered, tmp_path):

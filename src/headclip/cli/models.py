@@ -247,11 +247,14 @@ def reference_images(folder: str | Path) -> list[Path]:
         raise InputError(f"--reference {folder}: {error}; give a folder with images of normal parts") from error
 
 
-def build_trainable(name: str, backbone: str, device: str, seed: int, settings: Sequence[str]) -> TrainableMethod:
-    """A method to be trained, with first values from the seed.
+def build_trainable(
+    name: str, backbone: str, device: str, seed: int, settings: Sequence[str], start: Path | None = None
+) -> TrainableMethod:
+    """A method to be trained, with first values from the seed, or with settings and values of the checkpoint `start`.
 
     Raises:
-        InputError: an unknown method or setting, or one that learns nothing.
+        InputError: an unknown method or setting, or one that learns nothing; a checkpoint of another method.
+        CheckpointError: it cannot be read, or does not fit the backbone.
     """
     from dataclasses import fields
 
@@ -260,6 +263,7 @@ def build_trainable(name: str, backbone: str, device: str, seed: int, settings: 
     from headclip.inference.device import choose_device
     from headclip.methods import TrainableMethod, create_method, list_methods
     from headclip.methods.base import method_class
+    from headclip.methods.checkpoint import load_checkpoint
 
     cls = method_class(name)
     if not issubclass(cls, TrainableMethod):
@@ -272,7 +276,13 @@ def build_trainable(name: str, backbone: str, device: str, seed: int, settings: 
     if "seed" in {item.name for item in fields(cls.config_class)}:
         values = {"seed": seed, **values}
     loaded = load_backbone(backbone, device=choose_device(device))
-    method = create_method(name, loaded, values)
+    if start is None:
+        method = create_method(name, loaded, values)
+    else:
+        method, info = load_checkpoint(start, loaded, values)
+        if info.method != name:
+            raise InputError(f"{start} is a checkpoint of {info.method}, not of {name}")
+        method.train()
     assert isinstance(method, TrainableMethod)
     return method
 

@@ -65,6 +65,14 @@ def train(
     schedule: Annotated[
         RateSchedule, typer.Option(help="Of the learning rate: constant, or falling to 0 as a cosine does.")
     ] = RateSchedule.constant,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.safetensors", help="Begin with settings and values of another checkpoint."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="Of HeadCLIP prompts, heads, stream or refiner: what learns. Repeatable."),
+    ] = None,
     images: Annotated[int, typer.Option(min=2, help="Images to render, with --data synthetic.")] = 2000,
     photographs: Annotated[
         Path | None,
@@ -99,6 +107,7 @@ def train(
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from headclip.errors import InputError
     from headclip.inference.device import choose_device
+    from headclip.methods.checkpoint import learnt_hash
     from headclip.training.distributed import process_group, restarted
     from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
 
@@ -114,10 +123,11 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
     with process_group(choose_device(device.value)) as ranks, leave_with_a_lost_one():
         quiet = quiet or not ranks.leads
-        built = build_trainable(method, backbone, str(ranks.device), seed, setting or [])
+        built = build_trainable(method, backbone, str(ranks.device), seed, setting or [], start_from)
         wanted = {name: value for name, value in given.items() if value is not None}
-        kept = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
-        kept |= {"pixel_loss": pixel_loss.value, "schedule": schedule.value}
+        kept: dict[str, Any] = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
+        kept |= {"pixel_loss": pixel_loss.value, "schedule": schedule.value, "only": tuple(only or ())}
+        kept["start_from"] = learnt_hash(start_from) if start_from else ""
         config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
         size = image_size or built.image_size
         trainer = Trainer(built, _open_set(data, images, size, seed, photographs), config, ranks)

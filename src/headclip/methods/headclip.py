@@ -157,7 +157,8 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             self.stream_heads = heads.to(backbone.device)
         self.refiner: Refiner | None = None
         if self.config.refiner:
-            refiner = Refiner(vision.width, vision.patch_size, self.config.refiner, generator)
+            kinds = len(self.taps) + len(self.config.stream_layers)
+            refiner = Refiner(kinds * vision.width, vision.patch_size, self.config.refiner, generator)
             self.refiner = refiner.to(backbone.device)
 
     @property
@@ -198,9 +199,13 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         return {name: values for name, values in groups.items() if values}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As of any module; where the settings turn the refiner off, one that was learnt is left out."""
+        """As of any module; a refiner that the settings turn off is left out, and one that they add begins anew."""
+        rest = {name: value for name, value in state_dict.items() if not name.startswith("refiner.")}
         if self.refiner is None:
-            state_dict = {name: value for name, value in state_dict.items() if not name.startswith("refiner.")}
+            state_dict = rest
+        elif len(rest) == len(state_dict):
+            begun = self.refiner.state_dict()
+            state_dict = {**rest, **{f"refiner.{name}": value for name, value in begun.items()}}
         return super().load_state_dict(state_dict, strict, assign)
 
     def effective_head_weights(self) -> Tensor | None:
@@ -252,10 +257,10 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         if self.refiner is None:
             return patches
         assert tokens.cells is not None
-        own = self.config.stream_layers
-        source = tokens.plain[min(own)] if own else tokens.local[min(self.taps)]  # the earliest: the least abstract
+        own = [tokens.plain[layer] for layer in self.config.stream_layers]
+        kinds = [tokens.local[tap] for tap in self.taps] + own
         logits = (patches / self.map_maximum).logit(eps=LEAST_SHARE)
-        finer = self.refiner(logits, tokens.cells, source[:, 1:].detach())
+        finer = self.refiner(logits, tokens.cells, [kind[:, 1:].detach() for kind in kinds])
         return finer.sigmoid() * self.map_maximum
 
     def image_logits(self, tokens: VisionTokens, text: Tensor) -> Tensor:

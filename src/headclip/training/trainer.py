@@ -48,6 +48,8 @@ class TrainConfig:
     tap_mean: bool = False  # A2
     pixel_loss: PixelLoss = "focal_dice"  # equation 10; "cross_entropy" takes its place
     schedule: Schedule = "constant"  # of the learning rates; "cosine" lets them fall to 0 over the run
+    start_from: str = ""  # `learnt_hash` of the checkpoint that it begins with
+    only: tuple[str, ...] = ()  # groups of parameters that learn (`TrainableMethod.parameter_groups`); () all
     seed: int = 111
     keep_features: bool | Literal["memory"] | str | Path = False  # run the tower once an image; a path: a folder
     features_dtype: FeatureDtype = "fp16"  # how features are kept: see `FeatureStore`
@@ -116,7 +118,7 @@ class Trainer:
             )
         method.backbone.freeze()
         groups: list[dict[str, Any]] = []
-        for name, parameters in method.parameter_groups().items():
+        for name, parameters in learning(method, config.only).items():
             rate = config.head_rate if name == "heads" and config.head_rate is not None else config.rate
             groups.append({"params": parameters, "lr": rate})
         self.optimiser = method.optimiser(groups, config.rate, config.betas)
@@ -349,6 +351,22 @@ class Trainer:
         info = save_checkpoint(out, self.method, training=self.config.facts(), data=self.data.describe())
         state.unlink(missing_ok=True)
         return info
+
+
+def learning(method: TrainableMethod, only: Sequence[str]) -> dict[str, list[torch.nn.Parameter]]:
+    """The groups of parameters that learn; those of others stay as they are.
+
+    Raises:
+        InputError: a group that the method does not have.
+    """
+    groups = method.parameter_groups()
+    unknown = [name for name in only if name not in groups]
+    if unknown:
+        raise InputError(f"{method.name} here learns {', '.join(groups)}, and no {', '.join(unknown)}")
+    for name, parameters in groups.items():
+        for value in parameters:
+            value.requires_grad_(not only or name in only)
+    return {name: groups[name] for name in groups if not only or name in only}
 
 
 def log_path(out: Path) -> Path:
