@@ -167,6 +167,11 @@ def test_peers_count_in_what_is_drawn(backbone):
     assert not np.allclose(odds[0], odds[1], rtol=0.05)
 
 
+def test_without_one_a_method_says_what_it_always_said(backbone):
+    assert "refiner" not in HeadClip(backbone, HeadClipConfig()).config_dict()
+    assert HeadClip(backbone, HeadClipConfig(refiner=6)).config_dict()["refiner"] == 6
+
+
 def test_channels_below_zero():
     with pytest.raises(InputError, match="refiner"):
         HeadClipConfig(refiner=-1)

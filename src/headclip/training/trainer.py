@@ -64,10 +64,6 @@ class TrainConfig:
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
             raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")
 
-    def share_of_rate(self, done: float) -> float:
-        """What the learning rates are multiplied by after `done` of the run, from 0 to 1."""
-        return 1.0 if self.schedule == "constant" else 0.5 + 0.5 * math.cos(math.pi * done)
-
     def facts(self) -> dict[str, Any]:
         """The settings as a checkpoint keeps them: where features lie makes no difference, how they are kept does."""
         return {**asdict(self), "keep_features": bool(self.keep_features)}
@@ -254,11 +250,17 @@ class Trainer:
         self.optimiser.zero_grad()
         with group_errors():
             (parts[0] * self.ranks.count).backward()  # gradients are averaged, and have to be added up
-        done = (self.epoch - 1 + self.batch / self.batches) / self.config.epochs
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.config.share_of_rate(done)
+        self._set_rates()
         self.optimiser.step()
         return losses
+
+    def _set_rates(self) -> None:
+        """Learning rates as the schedule has them at this step."""
+        if self.config.schedule == "constant":
+            return
+        done = (self.epoch - 1 + self.batch / self.batches) / self.config.epochs
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * done))
 
     def settings(self) -> dict[str, Any]:
         """What must be equal for a run to be resumed."""
