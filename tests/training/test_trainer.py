@@ -443,6 +443,17 @@ def test_a_cosine_ends_at_nothing(backbone, rendered, tmp_path):
     assert read_info(tmp_path / "a.safetensors").training["schedule"] == "cosine"
 
 
+def test_a_state_from_before_a_setting_resumes(backbone, rendered, tmp_path):
+    run = trainer(backbone, rendered)
+    state = run.state()
+    del state["settings"]["training"]["schedule"]
+    torch.save(state, tmp_path / "earlier.state")
+    run.restore(tmp_path / "earlier.state")
+    other = trainer(make_backbone(make_config()), rendered, schedule="cosine")
+    with pytest.raises(InputError, match="schedule"):
+        other.restore(tmp_path / "earlier.state")
+
+
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(InputError, match="constant or cosine"):
         TrainConfig(schedule="linear")

@@ -296,7 +296,9 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
         ours = self.settings()
-        theirs = {"image_size": ours["image_size"], **state["settings"]}  # states of earlier versions do not say it
+        theirs = {"image_size": ours["image_size"], **state["settings"]}  # states of earlier versions do not say it,
+        usual = json.loads(json.dumps(TrainConfig().facts()))  # nor what has become a setting since
+        theirs["training"] = {**usual, **theirs["training"]}
         other = sorted(key for key in ours if ours[key] != theirs.get(key))
         if other:
             changed = ", ".join(text for key in other for text in changes(key, theirs.get(key), ours[key]))
