@@ -281,7 +281,7 @@ def build_trainable(
     else:
         method, info = load_checkpoint(start, loaded, values)
         if info.method != name:
-            raise InputError(f"{start} is a checkpoint of {info.method}, not of {name}")
+            raise InputError(f"{start} is a checkpoint of {info.method}, not of {name}; use --method {info.method}")
         method.train()
     assert isinstance(method, TrainableMethod)
     return method

@@ -156,8 +156,7 @@ class ExportGraph(nn.Module):
         method, config = self.method, self.method.config
         patches = method.patch_map(tokens, self.text)  # (B, rows, columns)
         drawn = method.drawn(tokens, patches)
-        finer = method.finer
-        up = [self.to_tower(count, finer) for count in (rows, columns)]
+        up = [self.to_tower(count) for count in (rows, columns)]
         at_tower = up[0][None] @ drawn @ up[1].T[None]  # equal ranks: OpenVINO asks for them
         out = [(bilinear_operator(n, u.shape[0]) @ u)[None] for n, u in zip((height, width), up, strict=True)]
         anomaly_map = (out[0] @ drawn @ out[1].mT / method.map_maximum).clamp(0, 1)
@@ -187,12 +186,12 @@ class ExportGraph(nn.Module):
         torch._check(count <= flat.shape[1])
         return flat.topk(count, dim=1).values.mean(dim=1)
 
-    def to_tower(self, count: SizeLike, finer: int) -> Tensor:
-        """(pixels of the tower's input, `finer` values for each of `count` patches): upsampled and smoothed."""
+    def to_tower(self, count: SizeLike) -> Tensor:
+        """(pixels of the tower's input, values that the map is drawn from): upsampled and smoothed."""
         if self.operator is not None:
             return self.operator
         size = count * self.patch
-        return smoothed(bilinear_operator(size, count * finer), size, self.method.config.sigma)
+        return smoothed(bilinear_operator(size, count * self.method.finer), size, self.method.config.sigma)
 
 
 def check_exportable(method: Method) -> SimilarityMethod:

@@ -22,7 +22,7 @@ from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
 from headclip.methods.refiner import Refiner
-from headclip.methods.scoring import TopLevel, scaled_odds
+from headclip.methods.scoring import TopLevel
 from headclip.methods.similarity import SimilarityMethod, at_pixels, check_taps
 from headclip.methods.stream_heads import StreamHeads
 
@@ -250,8 +250,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         if not self.config.neighbour_weight:
             return learnt
         assert tokens.neighbours is not None
-        factor = odds_factor(tokens.neighbours, self.config.neighbour_weight)
-        return scaled_odds(learnt / self.map_maximum, factor) * self.map_maximum
+        return self._with_odds(learnt, odds_factor(tokens.neighbours, self.config.neighbour_weight))
 
     @property
     def finer(self) -> int:

@@ -167,12 +167,15 @@ class SimilarityMethod(Method):
         """Patch values, drawn ones and global scores whose odds are multiplied by how unlike the peers they are."""
         of_patches, of_images = peers.log_factors(self._compared(tokens))
         factor = of_patches.exp().unflatten(1, tokens.grid)
+        raised = self._with_odds(patches, factor)
+        finer = raised
+        if drawn is not patches:
+            finer = self._with_odds(drawn, grid_to_map(factor, (drawn.shape[-2], drawn.shape[-1])))
+        return raised, finer, scaled_odds(global_score, of_images.exp())
 
-        def scaled(values: Tensor) -> Tensor:
-            here = grid_to_map(factor, (values.shape[-2], values.shape[-1]))
-            return scaled_odds(values / self.map_maximum, here) * self.map_maximum
-
-        return scaled(patches), scaled(drawn), scaled_odds(global_score, of_images.exp())
+    def _with_odds(self, values: Tensor, factor: Tensor) -> Tensor:
+        """Map values whose odds are multiplied by a factor greater than 0, of the same shape."""
+        return scaled_odds(values / self.map_maximum, factor) * self.map_maximum
 
     def local_score(self, values: Tensor) -> Tensor:
         """Equation 7 on a map or on patch values, (B, ...) -> (B,) in [0, 1]."""

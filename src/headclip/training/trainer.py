@@ -366,7 +366,10 @@ def learning(method: TrainableMethod, only: Sequence[str]) -> dict[str, list[tor
     groups = method.parameter_groups()
     unknown = [name for name in only if name not in groups]
     if unknown:
-        raise InputError(f"{method.name} here learns {', '.join(groups)}, and no {', '.join(unknown)}")
+        raise InputError(
+            f"{method.name} here learns {', '.join(groups)}, and no {', '.join(unknown)}; name others, or turn the "
+            "part on in the settings, as --set refiner=16 does"
+        )
     for name, parameters in groups.items():
         for value in parameters:
             value.requires_grad_(not only or name in only)
