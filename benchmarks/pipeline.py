@@ -36,7 +36,8 @@ from rich.table import Table
 
 from headclip.data.decode import as_rgb
 from headclip.data.discover import discover
-from headclip.inference.detector import Detector, batches_of_one_size
+from headclip.inference.detector import Detector
+from headclip.inference.given import batches_of_one_size
 from headclip.inference.predict import predict_run
 
 STAGES: tuple[tuple[str, Any, str], ...] = (

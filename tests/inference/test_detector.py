@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from headclip.errors import CheckpointError, ImageError, InputError
-from headclip.inference.detector import Detector
+from headclip.inference.detector import Detector, shared_precision
+from headclip.inference.tiles import TiledDetector
 from headclip.methods.checkpoint import save_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from tiny_clip import make_backbone, make_config
@@ -85,6 +86,46 @@ def test_bf16_stays_near_fp32(images):
         assert np.abs(a.anomaly_map - b.anomaly_map).mean() < 0.05
 
 
+def test_detectors_that_share_a_backbone_keep_their_precision(images):
+    backbone = make_backbone(make_config())
+    first = Detector(backbone, device="cpu", image_size=56, precision="fp32")
+    before = first.predict_arrays(images)[0].score
+    with pytest.raises(InputError, match="another detector uses this loaded backbone in fp32"):
+        Detector(backbone, device="cpu", image_size=56, precision="bf16")
+    assert Detector(backbone, device="cpu", image_size=56).precision == "fp32"
+    assert first.predict_arrays(images)[0].score == before
+    del first
+    assert Detector(backbone, device="cpu", image_size=56, precision="bf16").precision == "bf16"
+
+
+def test_a_shared_backbone_is_not_moved_to_another_device(monkeypatch):
+    backbone = make_backbone(make_config())
+    first = Detector(backbone, device="cpu")
+    with pytest.raises(InputError, match="loaded backbone on cpu; load it again to use it on meta"):
+        shared_precision(backbone, torch.device("meta"), "auto")
+    assert shared_precision(make_backbone(make_config()), torch.device("meta"), "auto") == "auto"
+    assert first.device.type == "cpu"
+
+
+def test_only_decoded_images_are_taken_as_such(detector, images):
+    for wrong in (images[0] / 255, images[0][..., 0], images[0].astype(np.uint16), np.zeros((9, 9, 4), np.uint8)):
+        with pytest.raises(InputError, match=r"\(H, W, 3\) uint8, and was given"):
+            detector.predict_arrays([images[0], wrong])
+    with pytest.raises(InputError, match="1 categories were given for 2 images"):
+        TiledDetector(detector).predict([images[0], images[1]], ["wood"])
+    with pytest.raises(InputError, match="3 categories were given for 2 images"):
+        TiledDetector(detector).predict([images[0], images[1]], ["wood"] * 3)
+
+
+def test_a_description_is_that_of_the_checkpoint_that_was_loaded(tmp_path):
+    backbone = make_backbone(make_config())
+    save_checkpoint(tmp_path / "a.safetensors", HeadClip(backbone))
+    detector = Detector(backbone, tmp_path / "a.safetensors", device="cpu")
+    expected = detector.describe()
+    (tmp_path / "a.safetensors").unlink()
+    assert detector.describe() == expected
+
+
 def test_a_checkpoint_brings_its_settings(tmp_path, images):
     backbone = make_backbone(make_config())
     method = HeadClip(backbone, HeadClipConfig(sigma=0.0, alpha=1.0))
@@ -108,8 +149,11 @@ def test_errors(detector, tmp_path):
         detector.predict([tmp_path / "a.png"])
     with pytest.raises(InputError, match="image size"):
         Detector(make_backbone(make_config()), device="cpu", image_size=5000)
-    with pytest.raises(InputError, match="unknown device"):
-        Detector(make_backbone(make_config()), device="toaster")
+    with pytest.raises(InputError, match="choose 14"):
+        Detector(make_backbone(make_config()), device="cpu", image_size=0)
+    for device in ("toaster", "meta", "xpu"):
+        with pytest.raises(InputError, match="unknown device"):
+            Detector(make_backbone(make_config()), device=device)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         Detector(make_backbone(make_config()), tmp_path / "none.safetensors", device="cpu")
     with pytest.raises(ImageError):
@@ -133,3 +177,7 @@ def test_references_are_known_by_their_content(images, tmp_path):
     changed = described(*saved)
     assert (changed[0] == found[0], changed[1] == found[1]) == (True, False)
     assert build(method="winclip").describe()["references"] == []
+    assert described(*saved[:1]) == build(method="winclip", references=saved[0]).describe()["references"]
+    (tmp_path / "good").mkdir()
+    with pytest.raises(ImageError, match="good: this is a folder; give the images in it"):
+        build(method="winclip", references=str(tmp_path / "good"))

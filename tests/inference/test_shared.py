@@ -139,5 +139,3 @@ def test_wrong_use_says_what_is_right(images):
         group_by_pass({})
     with pytest.raises(InputError, match="2 categories were given for 3 images"):
         predict_methods({"a": build(backbone)}, images, ["a", "b"])
-    with pytest.raises(InputError, match="a runs in fp32 and b in bf16"):
-        group_by_pass({"a": build(backbone), "b": build(backbone, "clip", precision="bf16")})

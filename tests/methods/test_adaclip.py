@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from headclip.clip.vision import VisionRequest
 from headclip.errors import CheckpointError, InputError
-from headclip.methods.adaclip import AdaClip, AdaClipConfig, smooth
+from headclip.methods.adaclip import AdaClip, AdaClipConfig
 from headclip.methods.adaclip_fusion import fuse_clusters, kmeans, mean_of_members, semantic_vector
 from headclip.methods.base import create_method
 from headclip.methods.checkpoint import load_checkpoint
@@ -217,22 +216,6 @@ def test_prompts_longer_than_a_sentence_are_refused(backbone, pixels):
     method = AdaClip(backbone, AdaClipConfig(length=40))
     with torch.no_grad(), pytest.raises(InputError, match="prompts of 40 tokens would overwrite the end"):
         method.score_pixels(pixels)
-
-
-def test_smoothing_equals_scipy():
-    from scipy.ndimage import gaussian_filter
-
-    values = torch.rand(2, 40, 31, generator=torch.Generator().manual_seed(1))
-    expected = np.stack([gaussian_filter(value.numpy(), 4.0) for value in values])
-    close(smooth(values, 4.0), torch.from_numpy(expected), atol=1e-5, rtol=0)
-
-
-def test_operators_made_while_judging_serve_gradients_too():
-    values = torch.rand(1, 43, 29)  # a size that nobody else smooths
-    with torch.inference_mode():
-        smooth(values, 3.3)
-    smooth(values.requires_grad_(), 3.3).sum().backward()
-    assert values.grad is not None
 
 
 def test_fusion_may_be_switched_off_or_given_no_share(backbone, pixels):

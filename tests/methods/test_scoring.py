@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from headclip.methods import scoring
 from headclip.methods.scoring import gaussian_operator, grid_to_map, joint_score, similarity, top_share_mean
 
 
@@ -71,3 +72,26 @@ def test_operators_first_built_in_inference_mode_still_train():
     values = torch.rand(1, 3, 5, requires_grad=True)
     grid_to_map(values, (45, 75), 3.0).sum().backward()
     assert values.grad is not None
+
+
+def test_smoothing_a_map_at_its_own_size_equals_scipy():
+    values = torch.rand(2, 40, 31, generator=torch.Generator().manual_seed(1))
+    expected = np.stack([scipy.ndimage.gaussian_filter(value.numpy(), 4.0) for value in values])
+    torch.testing.assert_close(grid_to_map(values, (40, 31), 4.0), torch.from_numpy(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("largest", [2**20, 0])  # kept and not
+def test_operators_made_while_judging_serve_gradients_too(monkeypatch, largest):
+    monkeypatch.setattr(scoring, "LARGEST_KEPT", largest)
+    values = torch.rand(1, 43, 29)  # a size that nobody else smooths
+    with torch.inference_mode():
+        grid_to_map(values, (43, 29), 3.3)
+    grid_to_map(values.requires_grad_(), (43, 29), 3.3).sum().backward()
+    assert values.grad is not None
+
+
+def test_images_of_many_sizes_leave_no_large_operators_behind():
+    scoring._kept_operator.cache_clear()
+    for side in range(4000, 4020):
+        grid_to_map(torch.rand(1, 518, 37), (518, 518), 4.0, (side, side))
+    assert scoring._kept_operator.cache_info().currsize == 20  # of the columns, 37 patches each

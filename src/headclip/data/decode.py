@@ -152,7 +152,7 @@ def _open(source: str | Path | bytes) -> Iterator[IO[bytes]]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError("this is a folder, not an image file")
+            raise ImageError("this is a folder; give the images in it")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise ImageError("this is not a regular file")
         if status.st_size == 0:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.packed import pack_tower, unpack_tower
 from headclip.clip.preprocess import input_size, normalise, resize
 from headclip.clip.weights import EMBEDDED, load_backbone
-from headclip.data.decode import as_rgb
 from headclip.data.hashing import pixel_hash
-from headclip.errors import ImageError, InputError
+from headclip.errors import InputError
+from headclip.files import expanded
 from headclip.inference.compiling import compile_tower
 from headclip.inference.device import Precision, choose_device, set_precision
+from headclip.inference.given import (
+    ImageLike,
+    batches_of_one_size,
+    check_arrays,
+    check_batch_size,
+    given_images,
+    name_of,
+    read,
+)
 from headclip.inference.memory import in_halves
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
 from headclip.methods import Scores, TrainableMethod, create_method
@@ -35,8 +44,8 @@ if TYPE_CHECKING:
     from headclip.inference.volumes_predict import VolumePrediction
 
 DEFAULT_METHOD = "headclip"
+_USERS: WeakKeyDictionary[Backbone, WeakSet[Detector]] = WeakKeyDictionary()  # the detectors that are there now
 EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")  # see headclip.inference.exported
-ImageLike = str | Path | Image.Image | np.ndarray
 
 
 class Detector:
@@ -87,8 +96,8 @@ class Detector:
         method: str | None = None,
         category: str | None = None,
         settings: Mapping[str, Any] | None = None,
-        references: Sequence[ImageLike] | None = None,
-        peers: Sequence[ImageLike] | None = None,
+        references: Iterable[ImageLike] | ImageLike | None = None,
+        peers: Iterable[ImageLike] | ImageLike | None = None,
         peer_weight: float = 1.0,
         compile: bool = False,
     ) -> None:
@@ -96,26 +105,27 @@ class Detector:
             raise InputError(f"{checkpoint} is an exported model; open it with headclip.ExportedDetector")
         self.device = choose_device(device)
         loaded = backbone if isinstance(backbone, Backbone) else load_backbone(str(backbone))
+        precision = shared_precision(loaded, self.device, precision)
         self.backbone = loaded.to(self.device).freeze()
-        self.checkpoint = Path(checkpoint) if checkpoint else default_checkpoint(self.backbone, method)
+        self.checkpoint = expanded(checkpoint) if checkpoint else default_checkpoint(self.backbone, method)
         self.method, self.info = self._open_method(method, dict(settings or {}))
+        self.checkpoint_hash = learnt_hash(self.checkpoint) if self.checkpoint else None  # the file may change
         self.category = category if self.method.uses_category else None
         self._texts: dict[str | None, Tensor] = {}
         self.text = self.text_of(self.category)
         self.precision = set_precision(self.backbone, precision, self.device)
+        _USERS.setdefault(self.backbone, WeakSet()).add(self)
         self.compiled = compile
         if compile:
             compile_tower(unpack_tower(self.backbone.vision))
         else:
             pack_tower(self.backbone.vision)
         self.patch = self.backbone.config.vision.patch_size
-        self.image_size = self._check_size(image_size or self.method.image_size)
+        self.image_size = self._check_size(self.method.image_size if image_size is None else image_size)
         self.keep_aspect = self.backbone.config.keep_aspect or self.method.keep_aspect
         self.least_side = self.backbone.config.least_side
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch size {batch_size}: at least 1 is needed")
         patches = (self.image_size // self.patch) ** 2
-        self.batch_size = batch_size or choose_batch_size(
+        self.batch_size = check_batch_size(batch_size) or choose_batch_size(
             self.backbone.config.vision, patches, self.device, self.backbone.dtype
         )
         self.references = [] if references is None else self._remember(references)
@@ -152,20 +162,20 @@ class Detector:
                 self._texts[name] = self.method.kept_text(None if name is None else [name])[0]
         return self._texts[name]
 
-    def _remember(self, references: Sequence[ImageLike]) -> list[str]:
+    def _remember(self, references: Iterable[ImageLike] | ImageLike) -> list[str]:
         """Give the method its normal images, prepared as the images to judge are; a hash of the pixels of each."""
-        if not len(references):
-            raise InputError("no reference images; give at least one image of a normal part")
         hashes, pixels = [], []
-        for image in references:
+        for image in given_images(references):
             array = read(image)
             hashes.append(pixel_hash(array))
             pixels.append(self._entering(array))
+        if not pixels:
+            raise InputError("no reference images; give at least one image of a normal part")
         with torch.no_grad():
             self.method.set_references(pixels)
         return hashes
 
-    def set_peers(self, images: Iterable[ImageLike] | None, weight: float = 1.0) -> None:
+    def set_peers(self, images: Iterable[ImageLike] | ImageLike | None, weight: float = 1.0) -> None:
         """The images that each image is compared with from now on; None compares with none. See `Detector`.
 
         Raises:
@@ -176,7 +186,7 @@ class Detector:
             self.method.set_peers(None)
             self.peers = {}
             return
-        pixels = [self._entering(read(image)) for image in images]  # one by one: they may be large
+        pixels = [self._entering(read(image)) for image in given_images(images)]  # one by one: they may be large
         self.method.set_peers(pixels, weight)
         self.peers = {"images": len(pixels), "weight": weight}
 
@@ -210,12 +220,9 @@ class Detector:
         Raises:
             ImageError: an image cannot be read; `headclip predict` goes on with the others instead.
         """
-        single = isinstance(images, str | Path | Image.Image | np.ndarray)
-        given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
-        arrays = [read(image) for image in given]
-        paths = [str(image) if isinstance(image, str | Path) else None for image in given]
-        found = self.predict_arrays(arrays, categories)
-        return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
+        given = list(given_images(images))
+        found = self.predict_arrays([read(image) for image in given], categories)
+        return [replace(one, path=name_of(image)) for one, image in zip(found, given, strict=True)]
 
     def predict_volume(self, path: str | Path, options: VolumeOptions | None = None) -> VolumePrediction:
         """A many-page TIFF, a NIfTI file, a DICOM file or the folder of a series -> its score and anomaly volume.
@@ -233,9 +240,11 @@ class Detector:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch.
 
         resized: they have the size at which they enter the tower, `input_size` of what they were.
+
+        Raises:
+            InputError: another kind of array, or not one category for each image.
         """
-        if categories is not None and len(categories) != len(images):
-            raise InputError(f"{len(categories)} categories were given for {len(images)} images")
+        check_arrays(images, categories)
         results: list[Prediction | None] = [None] * len(images)
 
         def judge(chosen: Sequence[int]) -> list[Prediction]:
@@ -302,7 +311,7 @@ class Detector:
             "backbone": self.backbone.name,
             "backbone_hash": self.backbone.hash,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "checkpoint_hash": learnt_hash(self.checkpoint) if self.checkpoint else None,
+            "checkpoint_hash": self.checkpoint_hash,
             "checkpoint_data": self.info.data if self.info else None,
             "calibration": self.info.calibration if self.info else None,
             "image_size": self.image_size,
@@ -314,23 +323,26 @@ class Detector:
         }
 
 
-def read(image: ImageLike) -> np.ndarray:
-    """Any image that `Detector.predict` takes -> (H, W, 3) uint8; an error names the file."""
-    try:
-        return as_rgb(image)
-    except ImageError as error:
-        name = str(image) if isinstance(image, str | Path) else "an image"
-        raise ImageError(f"{name}: {error}") from error
+def shared_precision(
+    backbone: Backbone, device: torch.device, precision: Precision | Literal["auto"]
+) -> Precision | Literal["auto"]:
+    """The precision to ask for where other detectors run on this backbone, whose tower they share: theirs for "auto".
 
-
-def batches_of_one_size(images: Sequence[np.ndarray], most: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
-    """(height, width) with the indices of at most `most` images of that size, until every image has been named."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, image in enumerate(images):
-        groups.setdefault((image.shape[0], image.shape[1]), []).append(index)
-    for size, indices in groups.items():
-        for start in range(0, len(indices), most):
-            yield size, indices[start : start + most]
+    Raises:
+        InputError: another device or precision than theirs, which would change their scores.
+    """
+    for other in _USERS.get(backbone, ()):
+        if other.device != device:
+            raise InputError(
+                f"another detector uses this loaded backbone on {other.device}; load it again to use it on {device}"
+            )
+        if precision not in ("auto", other.precision):
+            raise InputError(
+                f"another detector uses this loaded backbone in {other.precision}; load it again to use it in "
+                f"{precision}"
+            )
+        return other.precision
+    return precision
 
 
 def default_checkpoint(backbone: Backbone, method: str | None = None) -> Path | None:

@@ -24,12 +24,26 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device '{name}'; use auto, cpu or cuda") from error
+    device = parse_device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device is available to this PyTorch; use --device cpu, or see `headclip doctor`")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no device '{name}': {torch.cuda.device_count()} CUDA devices, counted from cuda:0")
+    return device
+
+
+def parse_device(name: str) -> torch.device:
+    """ "cpu", "cuda" or "cuda:1" -> device, there or not.
+
+    Raises:
+        InputError: none that headclip runs on.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device '{name}'; use auto, cpu or cuda")
     return device
 
 

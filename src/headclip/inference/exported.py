@@ -14,13 +14,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from headclip.clip.preprocess import input_size
 from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.files import file_hash, load_json, write_atomically
-from headclip.inference.detector import EXPORT_SUFFIXES, ImageLike, batches_of_one_size, read
-from headclip.inference.device import Precision
+from headclip.inference.detector import EXPORT_SUFFIXES
+from headclip.inference.device import Precision, parse_device
+from headclip.inference.given import (
+    ImageLike,
+    batches_of_one_size,
+    check_arrays,
+    check_batch_size,
+    given_images,
+    name_of,
+    read,
+)
 from headclip.inference.signal_stack import kept_signal_stack
 from headclip.methods.base import Method, method_class
 from headclip.prediction import Prediction
@@ -132,16 +140,16 @@ class ExportedDetector:
         if self.precision == "int8" or (self.precision != "fp32" and self.engine != "openvino"):
             able = "fp32 or bf16" if self.engine == "openvino" else "fp32"
             raise InputError(f"an exported model runs with {self.engine} in {able}; leave --precision {precision} out")
-        if device != "auto" and torch.device(device).type != "cpu" and self.engine != "onnx":
-            raise InputError(f"an exported model runs with {self.engine} on the CPU; leave --device {device} out")
         self.device = "cpu" if device == "auto" else device
+        if parse_device(self.device).type != "cpu" and self.engine != "onnx":
+            raise InputError(f"an exported model runs with {self.engine} on the CPU; leave --device {device} out")
         model = self.facts.model
         self.method: type[Method] = method_class(model["method"])
         self.category: str | None = model["category"]
         self.image_size, self.keep_aspect = int(model["image_size"]), bool(model["keep_aspect"])
         self.least_side = float(model.get("least_side", 0.0))  # models of before have none
         patches = (self.image_size // self.facts.patch) ** 2
-        self.batch_size = batch_size or max(1, min(64, PASS_PATCHES // max(1, patches)))
+        self.batch_size = check_batch_size(batch_size) or max(1, min(64, PASS_PATCHES // max(1, patches)))
         self._run = open_runner(self.path, self.engine, self.device, self.precision, threads)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
@@ -155,25 +163,27 @@ class ExportedDetector:
             least_side=self.least_side,
         )
 
-    def predict(self, images: Sequence[ImageLike] | ImageLike) -> list[Prediction]:
+    def predict(
+        self, images: Sequence[ImageLike] | ImageLike, categories: Sequence[str] | None = None
+    ) -> list[Prediction]:
         """Paths, PIL images or (H, W), (H, W, 3), (H, W, 4) arrays -> one prediction each, in order.
 
         Raises:
             ImageError: an image cannot be read.
+            InputError, ExportError: as `predict_arrays`.
         """
-        single = isinstance(images, str | Path | Image.Image | np.ndarray)
-        given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
-        paths = [str(image) if isinstance(image, str | Path) else None for image in given]
-        found = self.predict_arrays([read(image) for image in given])
-        return [replace(prediction, path=path) for prediction, path in zip(found, paths, strict=True)]
+        given = list(given_images(images))
+        found = self.predict_arrays([read(image) for image in given], categories)
+        return [replace(one, path=name_of(image)) for one, image in zip(found, given, strict=True)]
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch.
 
         Raises:
-            InputError: categories, for a model that holds the words of one.
+            InputError: another kind of array; a category, for a model that holds the words of another.
             ExportError: the engine failed.
         """
+        check_arrays(images, categories)
         if categories is not None and self.method.uses_category and set(categories) - {self.category or "object"}:
             raise InputError(
                 f"{self.path} holds the words for '{self.category or 'object'}' and knows no other category; "

@@ -12,7 +12,8 @@ import torch
 
 from headclip.clip.streams import Stream, run_streams
 from headclip.errors import InputError
-from headclip.inference.detector import Detector, batches_of_one_size
+from headclip.inference.detector import Detector
+from headclip.inference.given import batches_of_one_size, check_arrays
 from headclip.inference.memory import in_halves
 from headclip.prediction import Prediction
 
@@ -112,21 +113,14 @@ def group_by_pass(detectors: Mapping[str, Detector]) -> list[PassGroup]:
     are resized, if all that their methods need is a single pass: CSA layers, taps and head weights may differ.
 
     Raises:
-        InputError: no detector; two that share a backbone want it in different precision.
+        InputError: no detector.
     """
     if not detectors:
         raise InputError("no method to run; name at least one")
     if len(detectors) == 1:
         return [PassGroup(detectors)]
-    precision: dict[int, tuple[str, str]] = {}
     groups: dict[tuple[object, ...], dict[str, Detector]] = {}
     for label, detector in detectors.items():
-        other, taken = precision.setdefault(id(detector.backbone), (label, detector.precision))
-        if taken != detector.precision:
-            raise InputError(
-                f"{other} runs in {taken} and {label} in {detector.precision} on one loaded backbone; "
-                "give both the same precision, or load the backbone twice"
-            )
         groups.setdefault(_needs(label, detector), {})[label] = detector
     return [PassGroup(group) for group in groups.values()]
 
@@ -137,10 +131,9 @@ def predict_methods(
     """Decoded images, (H, W, 3) uint8 -> for each detector one prediction each, in order.
 
     Raises:
-        InputError: as `group_by_pass`; as many categories as images are needed, or none.
+        InputError: as `group_by_pass` and `Detector.predict_arrays`.
     """
-    if categories is not None and len(categories) != len(images):
-        raise InputError(f"{len(categories)} categories were given for {len(images)} images")
+    check_arrays(images, categories)
     results: dict[str, dict[int, Prediction]] = {label: {} for label in detectors}
     for group in group_by_pass(detectors):
         for piece in group.pieces(images, categories):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from headclip.clip.preprocess import resize
 from headclip.errors import InputError
-from headclip.inference.detector import ImageLike, read
+from headclip.inference.given import ImageLike, check_arrays, check_count, given_images, name_of, read
 from headclip.prediction import Prediction
 
 OVERLAP = 0.25
@@ -113,19 +111,17 @@ class TiledDetector:
         self, images: Sequence[ImageLike] | ImageLike, categories: Sequence[str] | None = None
     ) -> list[Prediction]:
         """As `Detector.predict`; images are read one after another, since they may be large."""
-        single = isinstance(images, str | Path | Image.Image | np.ndarray)
-        given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
-        found = []
-        for index, image in enumerate(given):
-            names = None if categories is None else [categories[index]]
-            path = str(image) if isinstance(image, str | Path) else None
-            found.append(replace(self.predict_arrays([read(image)], names)[0], path=path))
-        return found
+        given = list(given_images(images))
+        check_count(given, categories)
+        names = [None] * len(given) if categories is None else [[category] for category in categories]
+        return [
+            replace(self.predict_arrays([read(image)], name)[0], path=name_of(image))
+            for image, name in zip(given, names, strict=True)
+        ]
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order."""
-        if categories is not None and len(categories) != len(images):
-            raise InputError(f"{len(categories)} categories were given for {len(images)} images")
+        check_arrays(images, categories)
         small = [i for i, image in enumerate(images) if max(image.shape[:2]) <= self.tile]
         names = [] if categories is None else [[categories[i] for i in small]]
         whole = self.detector.predict_arrays([images[i] for i in small], *names) if small else []

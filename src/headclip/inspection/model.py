@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headclip.inference.detector import Detector, ImageLike, read
+from headclip.inference.detector import Detector
+from headclip.inference.given import ImageLike, read
 from headclip.inspection.heads import HeadWeights, head_weights
 from headclip.inspection.kept import keep_features
 from headclip.inspection.layers import LayerMaps, why_no_layers

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,7 +41,7 @@ from headclip.methods.ensembles import (
     readable,
     wanted_categories,
 )
-from headclip.methods.scoring import gaussian_operator, joint_score, top_share_mean, upsampling_operator
+from headclip.methods.scoring import grid_to_map, joint_score, top_share_mean
 from headclip.methods.similarity import check_taps, proportional_taps
 
 PAPER_TAPS = (6, 12, 18, 24)  # of 24 layers
@@ -275,8 +274,8 @@ class AdaClip(TrainableMethod):
         logits = self.patch_logits(features, vectors)
         global_score = self._image_logits(tokens, vectors, features, logits).softmax(dim=-1)[:, 1]
         raw = upsample(logits.mean(dim=0), tokens.grid, size).softmax(dim=1)[:, 1]
-        at_tower = smooth(raw, self.config.sigma)
-        final = at_tower if output in (None, size) else smooth(raw, self.config.sigma, output)
+        at_tower = grid_to_map(raw, size, self.config.sigma)
+        final = at_tower if output in (None, size) else grid_to_map(raw, size, self.config.sigma, output)
         local_score = top_share_mean(at_tower, self.config.top_share)
         return Scores(final, joint_score(global_score, local_score, self.config.alpha), global_score, local_score)
 
@@ -309,19 +308,3 @@ def upsample(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Te
     """(B, N, C) on the patch grid -> (B, C, *size), bilinear with aligned corners."""
     square = values.transpose(1, 2).unflatten(-1, grid)  # (B, C, rows, columns)
     return F.interpolate(square, size=size, mode="bilinear", align_corners=True)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached for callers that take gradients too, which cannot use inference tensors
-def smoothing_operator(size: int, sigma: float, output: int) -> Tensor:
-    """(output, size) float32: Gaussian smoothing, then bilinear resizing."""
-    smoothing = gaussian_operator(size, sigma)
-    return (smoothing if output == size else upsampling_operator(output, size) @ smoothing).float()
-
-
-def smooth(values: Tensor, sigma: float, output: tuple[int, int] | None = None) -> Tensor:
-    """Maps (B, H, W), smoothed by sigma pixels and then brought to `output`."""
-    height, width = output or (values.shape[-2], values.shape[-1])
-    rows = smoothing_operator(values.shape[-2], sigma, height).to(values.device)
-    columns = smoothing_operator(values.shape[-1], sigma, width).to(values.device)
-    return rows @ values.float() @ columns.T

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TopLevel = Literal["pixels", "patches"]
+LARGEST_KEPT = 2**20  # values of an operator that is kept: 4 MiB
 
 
 def cosines(features: Tensor, text: Tensor) -> Tensor:
@@ -49,16 +50,12 @@ def scaled_odds(probability: Tensor, factor: Tensor) -> Tensor:
     return raised / (raised + 1 - probability)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def upsampling_operator(size: int, grid: int) -> Tensor:
     """(size, grid) matrix of 1-D bilinear interpolation with align_corners=False, as in torch; rows sum to 1."""
     identity = torch.eye(grid, dtype=torch.float64).unsqueeze(0)  # (1, grid, grid): one impulse a channel
     return F.interpolate(identity, size=size, mode="linear", align_corners=False)[0].T.contiguous()
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def gaussian_operator(size: int, sigma: float, truncate: float = 4.0) -> Tensor:
     """(size, size) matrix of 1-D Gaussian smoothing as in scipy.ndimage.gaussian_filter: mirrored edges that repeat
     the border sample, kernel cut at `truncate` sigmas and normalised to sum to 1."""
@@ -75,14 +72,25 @@ def gaussian_operator(size: int, sigma: float, truncate: float = 4.0) -> Tensor:
     return operator.scatter_add_(1, folded, kernel.expand(size, -1))
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached for training too, which cannot use inference tensors
 def map_operator(grid: int, size: int, sigma: float, output: int | None) -> Tensor:
-    """(output or size, grid) float32: upsample to `size`, smooth there, then resize to `output`."""
+    """(output or size, grid) float32: upsample to `size`, smooth there, then resize to `output`.
+
+    Those of up to LARGEST_KEPT values are kept for later images of that size: the many sizes of a mixed folder, or
+    the large operators of maps that are drawn at the tower's resolution, would fill the memory.
+    """
+    make = _kept_operator if grid * (output or size) <= LARGEST_KEPT else _make_operator
+    return make(grid, size, sigma, output)
+
+
+@torch.inference_mode(False)  # kept for training too, which cannot use inference tensors
+def _make_operator(grid: int, size: int, sigma: float, output: int | None) -> Tensor:
     operator = gaussian_operator(size, sigma) @ upsampling_operator(size, grid)
     if output is not None and output != size:
         operator = upsampling_operator(output, size) @ operator
     return operator.float()
+
+
+_kept_operator = lru_cache(maxsize=64)(_make_operator)
 
 
 def grid_to_map(
