@@ -9,6 +9,7 @@ import pytest
 
 from headclip.errors import InputError, OutputError
 from headclip.files import file_hash, sole_writer, whole_file, write_atomically
+from headclip.version import software_versions
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
@@ -98,3 +99,9 @@ def test_names_may_be_as_long_as_the_file_system_takes(tmp_path, letter):
     name = letter * (251 // len(letter.encode())) + ".png"
     write_atomically(tmp_path / name, "content")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_versions_leave_out_what_is_installed_under_another_name():
+    found = software_versions("torch", "no-such-package")
+    assert set(found) == {"headclip", "python", "torch"}
+    assert all(found.values())

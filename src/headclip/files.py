@@ -31,7 +31,17 @@ _ADVICE = {
 _UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 MAX_JSON = 256 << 20  # bytes of a JSON document that is read whole
 _STEM_BYTES = 200  # of a target's name in that of its partial file; file systems take 255 for the whole
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]  # several may share a folder
+
+
+def _pid_namespace() -> str:
+    """Of this process: containers may share a folder and a host's name, and count their processes apart."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the link leads to no file
+    except OSError:
+        return ""
+
+
+_HOST = hashlib.sha256(f"{socket.gethostname()} {_pid_namespace()}".encode()).hexdigest()[:8]  # who counts our PIDs
 _swept: set[Path] = set()
 
 

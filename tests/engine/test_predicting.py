@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections import Counter
@@ -165,9 +166,29 @@ def test_a_stored_run_goes_on(inline, pictures, monkeypatch):
     assert sum(len(chunk.files) for chunk in inline.chunks) == 17
 
 
-def _part(out, name):
-    import io
+def test_an_image_judged_again_has_no_regions_of_before(inline):
+    source, out = memory_url("in"), memory_url("run")
+    dark = np.zeros((40, 40, 3), np.uint8)
+    bright = dark.copy()
+    bright[10:20, 10:20] = 255
+    for name, pixels in (("a.png", bright), ("b.png", bright)):
+        Place(source).write(name, _png(pixels))
+    run(source, out, judging=JUDGING)
+    Place(source).write("a.png", _png(dark))
+    for resumed in range(2):  # from what is in memory, and from what is stored
+        summary = run(source, out, resume=True)
+        found = [json.loads(line)["path"] for line in Place(out).read("regions.jsonl").splitlines()]
+        assert found == ["b.png"], resumed
+        assert [row.regions for row in summary.rows] == [0, 1]
 
+
+def _png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _part(out, name):
     return pq.read_table(io.BytesIO(Place(out).read(name))).to_pylist()
 
 

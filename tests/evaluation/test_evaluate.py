@@ -15,10 +15,12 @@ from evaluation.evaluate_files import FakeEvaluated, brightness, mask, picture, 
 from headclip.clip.preprocess import resize, resize_mask
 from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
+from headclip.evaluation import runs
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.evaluation.runs import evaluate_runs
 from headclip.inference.predict import predict_run
 from headclip.metrics import image_metrics, pixel_metrics
+from headclip.runs.run import Run
 
 QUICK = {"bootstrap": 20, "figures": False, "worst": 2}
 
@@ -173,6 +175,20 @@ def test_rows_are_matched_by_name_where_the_folder_has_moved(root, tmp_path):
     assert {row["status"] for row in rows if row["category"] == "nut"} == {"missing"}
     assert all(row["status"] == "ok" for row in rows if row["category"] == "cup")
     assert any("no row in the run" in note for note in result.notes)
+
+
+def test_moved_images_that_share_a_name_are_told_apart_without_comparing_all_with_all(tmp_path, monkeypatch):
+    for index in range(12):
+        picture(tmp_path / f"set/test/good/case{index}/image.png", index)
+        picture(tmp_path / f"set/test/bad/case{index}/image.png", 20 + index)
+    predict_run(FakeEvaluated(), [tmp_path / "set"], tmp_path / "run")
+    moved = (tmp_path / "set").rename(tmp_path / "other")
+    dataset, looked = open_dataset("folder", moved), []
+    shared_parts = runs._shared_parts
+    monkeypatch.setattr(runs, "_shared_parts", lambda *pair: looked.append(pair) or shared_parts(*pair))
+    found = runs.match_rows(Run.open(tmp_path / "run"), dataset)
+    assert {moved / row.path for row in found.values()} == set(found)
+    assert len(found) == len(looked) == 24
 
 
 def test_pixel_only_and_image_only_sets(tmp_path):

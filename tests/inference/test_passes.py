@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from headclip import Detector
+from headclip import Detector, memory
 from headclip.clip.config import ClipConfig, known_architectures
 from headclip.inference import passes
-from headclip.inference.memory import available_memory, in_halves, is_memory_error
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads, pass_bytes
 from headclip.inference.predict import predict_run
 from headclip.inference.shared import PassGroup
+from headclip.memory import available_memory, in_halves, is_memory_error
 from tiny_clip import make_backbone, make_config
 
 CPU = torch.device("cpu")
@@ -137,6 +137,17 @@ def test_the_estimate_covers_what_a_pass_takes():
 def test_available_memory_is_a_number_or_unknown():
     free = available_memory()
     assert free is None or free > 1_000_000
+
+
+def test_available_memory_in_a_container_counts_files_that_were_read_as_free(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    for name, content in (("memory.max", "90000"), ("memory.current", "85000")):
+        (tmp_path / name).write_text(content)
+    assert available_memory() == 5000
+    (tmp_path / "memory.stat").write_text("anon 5000\ninactive_file 80000\nactive_file 10\n")
+    assert available_memory() == 85_000
+    (tmp_path / "memory.max").write_text("max")
+    assert (available_memory() or 10**9) > 1_000_000
 
 
 def test_small_towers_run_side_by_side():

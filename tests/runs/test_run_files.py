@@ -13,7 +13,7 @@ from PIL import Image
 
 from headclip.data.levels import quantise
 from headclip.runs.files import RunFileNameError, RunFolderError, map_file, overlay_file, preview_file, write_atomic
-from headclip.runs.pictures import encode_map, encode_preview, read_map
+from headclip.runs.pictures import encode_map, encode_mask, encode_preview, read_map, read_png
 
 
 @given(hnp.arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32)))
@@ -31,6 +31,17 @@ def test_map_files_round_trip(tmp_path):
     assert (back[0, 0], back[0, 1]) == (0.0, 1.0)
     with Image.open(tmp_path / "maps/a.png") as image:
         assert image.mode == "I;16"
+
+
+def test_maps_and_masks_beyond_the_limit_of_pillow_are_read(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).random((50, 31), dtype=np.float32)
+    write_atomic(tmp_path, "maps/a.png", encode_map(quantise(values)))
+    write_atomic(tmp_path, "masks/a.png", encode_mask(values > 0.5))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "maps/a.png")
+    assert np.abs(read_map(tmp_path / "maps/a.png") - values).max() <= 1 / 65535
+    assert np.array_equal(read_png(tmp_path / "masks/a.png") > 0, values > 0.5)
 
 
 def test_values_outside_the_range_are_clipped():

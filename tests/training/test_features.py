@@ -336,7 +336,7 @@ def test_room_is_asked_for_before_anything_is_written(backbone, images, keys, tm
 
 
 def test_memory_is_asked_for_too(backbone, monkeypatch):
-    monkeypatch.setattr("headclip.training.features.free_memory", lambda: 2**30 + 1000)
+    monkeypatch.setattr("headclip.training.features.available_memory", lambda: 2**30 + 1000)
     store = FeatureStore(backbone, SIZE)
     assert "in memory" in store.shortage(built("headclip", backbone, {}), 1)
     assert store.shortage(built("coop", backbone, {}), 1) is None

@@ -10,6 +10,7 @@ from typing import Any
 from headclip.ablation.cells import MEAN_OF, Cell
 from headclip.ablation.tables import Report
 from headclip.evaluation.curves import NEEDS_MATPLOTLIB
+from headclip.plots import new_figure, write_plot
 
 FILE = "figure"
 
@@ -82,15 +83,11 @@ def draw(report: Report, folder: Path) -> list[str]:
 
 
 def _figure(rows: list[list[Panel]], title: str, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not rows:
         return
     columns = max(map(len, rows))
     heights = [2.8 if row[0].numeric else max(1.3, 0.55 + 0.34 * _slots(row[0])) for row in rows]
-    figure = Figure(figsize=(1.2 + 4.4 * columns, 0.9 + sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.2 + 4.4 * columns, 0.9 + sum(heights), "constrained")
     grid: Any = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, row in zip(grid, rows, strict=True):
         for number, axis in enumerate(axes):
@@ -101,8 +98,7 @@ def _figure(rows: list[list[Panel]], title: str, path: Path) -> None:
             else:
                 _dots(axis, row[number], number == 0)
     figure.suptitle(f"{title}\n(percent; mean and standard deviation over seeds)", fontsize=10)
-    figure.savefig(path.with_name(path.name + ".png"), dpi=144)
-    figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None})
+    write_plot(figure, path)
 
 
 def _slots(panel: Panel) -> float:

@@ -161,7 +161,9 @@ class RemoteRun:
         Raises:
             RunFolderError: the store refuses a part.
         """
-        self.entries.update((entry.row.path, entry) for entry in entries)
+        for entry in entries:
+            self.entries[entry.row.path] = entry
+            self._regions.pop(entry.row.path, None)  # those of an earlier judgement
         self._regions.update((json.loads(line)["path"], line) for line in regions.splitlines())
         self._waiting += entries
         if len(self._waiting) >= _ROWS or time.perf_counter() - self._flushed > _SECONDS:
@@ -217,6 +219,7 @@ class RemoteRun:
             for line in pq.read_table(io.BytesIO(self._place.read(name))).to_pylist():
                 row = Row(**{column: line[column] for column in COLUMNS})
                 self.entries[row.path] = Entry(row, line["size"], line["mtime_ns"], line["sha256"])
+                self._regions.pop(row.path, None)
                 if line["found"] is not None:
                     self._regions[row.path] = line["found"]
 

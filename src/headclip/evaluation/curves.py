@@ -14,6 +14,7 @@ from headclip.evaluation.scoring import CategoryResult, DatasetResult
 from headclip.metrics.curves import FPR_LIMIT
 from headclip.metrics.image import check_scores, score_counts
 from headclip.metrics.pixel import columns
+from headclip.plots import new_figure, write_plot
 
 NEEDS_MATPLOTLIB = "no figures: matplotlib is not installed; pip install 'headclip[plots]'"
 _POINTS = 400
@@ -107,12 +108,8 @@ def _plain(name: str) -> str:
 
 
 def _draw(result: DatasetResult, level: str, curves: dict[str, Curves], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     kinds = ["roc", "pr"] if level == "image" else ["roc", "pr", "pro"]
-    figure = Figure(figsize=(3.4 * len(kinds) + (1.6 if len(curves) > 1 else 0), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.4 * len(kinds) + (1.6 if len(curves) > 1 else 0), 3.4, "constrained")
     axes: Any = figure.subplots(1, len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
         _axis(axis, kind)
@@ -128,8 +125,7 @@ def _draw(result: DatasetResult, level: str, curves: dict[str, Curves], path: Pa
         handles, labels = axes[1].get_legend_handles_labels()
     if len(curves) > 1 and handles:
         figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
-    figure.savefig(path.with_name(path.name + ".png"), dpi=144)
-    figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None})
+    write_plot(figure, path)
 
 
 def _drawstyle(kind: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from headclip.evaluation.worst import write_worst
 from headclip.files import write_atomically
 from headclip.metrics import PROTOCOLS
 from headclip.runs.facts import as_facts
-from headclip.version import __version__
+from headclip.version import software_versions
 
 if TYPE_CHECKING:
     from headclip.evaluation.evaluate import Evaluation
@@ -204,7 +203,4 @@ def _intervals_json(intervals: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of the software that the figures depend on."""
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "pillow")}
-    return {"headclip": __version__, "python": platform.python_version(), **packages}
+    return software_versions("torch", "numpy", "scipy", "pillow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headclip.clip.preprocess import input_size
 from headclip.data.datasets import Dataset
 from headclip.data.discover import printable
+from headclip.data.records import ImageRecord
 from headclip.errors import InputError
 from headclip.evaluation.checks import (
     Progress,
@@ -123,14 +124,10 @@ def match_rows(run: Run, dataset: Dataset) -> dict[Path, Row]:
     rows = {record.path: by_place[place] for record in dataset.records if (place := _absolute(record.path)) in by_place}
     if rows:
         return rows
-    by_name: dict[str, list[Row]] = {}
-    for row in run.rows:
-        by_name.setdefault(Path(row.path).name, []).append(row)
-    fits: list[tuple[int, Path, Row]] = []
-    for record in dataset.records:
-        for row in by_name.get(record.path.name, []):
-            if _is_end(dataset.relative(record.path), row.path):
-                fits.append((_shared_parts(record.path, run.image_path(row)), record.path, row))
+    fits = [
+        (_shared_parts(record.path, run.image_path(row)), record.path, row)
+        for record, row in _same_ends(dataset, run.rows)
+    ]
     of_record, of_row = _clear_best(fits, 1), _clear_best(fits, 2)
     return {path: row for path, row in of_record.items() if of_row.get(row) == path}
 
@@ -149,9 +146,28 @@ def _clear_best(fits: list[tuple[int, Path, Row]], key: int) -> dict[Any, Any]:
     return found
 
 
-def _is_end(first: str, second: str) -> bool:
-    """Whether one of two relative paths is the end of the other."""
-    return f"/{first}".endswith(f"/{second}") or f"/{second}".endswith(f"/{first}")
+def _same_ends(dataset: Dataset, rows: Iterable[Row]) -> Iterator[tuple[ImageRecord, Row]]:
+    """Images and rows of which one relative name is the end of the other, whole parts of it."""
+    whole: dict[str, list[Row]] = {}
+    by_end: dict[str, list[Row]] = {}
+    for row in rows:
+        whole.setdefault(row.path, []).append(row)
+        for end in _ends(row.path):
+            by_end.setdefault(end, []).append(row)
+    for record in dataset.records:
+        name, *shorter = _ends(dataset.relative(record.path))
+        fitting = [*by_end.get(name, []), *(row for end in shorter for row in whole.get(end, []))]
+        yield from ((record, row) for row in fitting)
+
+
+def _ends(path: str) -> Iterator[str]:
+    """
+    >>> list(_ends("a/b.png"))
+    ['a/b.png', 'b.png']
+    """
+    while path:
+        yield path
+        path = path.partition("/")[2]
 
 
 def _shared_parts(first: Path, second: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +16,7 @@ from headclip.export.write import capture, write_graph
 from headclip.files import file_hash, sole_writer
 from headclip.inference.detector import Detector
 from headclip.inference.exported import SUFFIXES, Engine, ExportedDetector, ExportFacts, side_file
-from headclip.methods.checkpoint import software_versions
+from headclip.version import software_versions
 
 _PACKAGES: dict[Engine, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -80,7 +79,7 @@ def export_model(
             model=detector.describe() if calibration is None else {**detector.describe(), "calibration": calibration},
             patch=detector.patch,
             interface=INTERFACE,
-            versions=software_versions() | _versions(engine),
+            versions=software_versions("torch", "numpy", *_PACKAGES[engine]),
         )
         facts.save(paths[0])
         progress("comparing with the original")
@@ -93,13 +92,3 @@ def export_model(
             for path in [*paths, side_file(paths[0])]:
                 shutil.move(path, target.parent / path.name)
     return parity
-
-
-def _versions(engine: Engine) -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES[engine]:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # another build of it, such as onnxruntime-gpu
-            continue
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from headclip.errors import InputError
 from headclip.files import write_atomically
+from headclip.plots import encode
 from headclip.runs.overlay import colour_table
 
 if TYPE_CHECKING:
@@ -49,11 +49,6 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headclip",
 }
-_METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": "headclip"},
-    "pdf": {"Creator": "headclip", "Producer": None, "CreationDate": None},
-    "svg": {"Date": None, "Creator": "headclip"},
-}  # no dates: the same figure is the same file
 
 
 def need_matplotlib() -> None:
@@ -81,24 +76,6 @@ def styled() -> Iterator[None]:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, apart from pyplot's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def encode(figure: Figure, kind: str = "png", dpi: int = DPI) -> bytes:
-    """The figure as a file of that kind ("png", "pdf" or "svg"), the same bytes for the same figure."""
-    metadata = _METADATA[kind]
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, facecolor="white")
-    return buffer.getvalue()
 
 
 def draw(make: Callable[[], Figure], path: Path, dpi: int = DPI) -> bytes:

@@ -18,12 +18,12 @@ from headclip.figures.canvas import (
     TEXT_WIDTH,
     fitting_size,
     map_colours,
-    new_figure,
     overlay_colours,
     shorten,
 )
 from headclip.inspection.comparison import ComparedImage, Comparison
 from headclip.inspection.scales import TAIL
+from headclip.plots import new_figure
 from headclip.runs.overlay import Scale, tint
 
 if TYPE_CHECKING:

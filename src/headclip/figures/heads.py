@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headclip.figures.canvas import DIVERGING, LINE, SOFT, new_figure, readable_on
+from headclip.figures.canvas import DIVERGING, LINE, SOFT, readable_on
 from headclip.inspection.heads import HeadWeights
+from headclip.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

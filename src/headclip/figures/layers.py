@@ -16,12 +16,12 @@ from headclip.figures.canvas import (
     TEXT_WIDTH,
     fitting_size,
     map_colours,
-    new_figure,
     overlay_colours,
 )
 from headclip.figures.heads import number
 from headclip.inspection.layers import START, LayerMaps
 from headclip.inspection.model import ImageInspection
+from headclip.plots import new_figure
 from headclip.runs.overlay import Scale, tint
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headclip.figures.canvas import GLOBAL_COLOUR, INK, LINE, LOCAL_COLOUR, SOFT, new_figure
+from headclip.figures.canvas import GLOBAL_COLOUR, INK, LINE, LOCAL_COLOUR, SOFT
 from headclip.inspection.split import ScoreSplit
+from headclip.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headclip.figures.canvas import INK, LINE, LOCAL_COLOUR, SOFT, new_figure
+from headclip.figures.canvas import INK, LINE, LOCAL_COLOUR, SOFT
 from headclip.inspection.words import ContextWords, NearWord, PromptWords
+from headclip.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,8 +32,8 @@ from headclip.inference.given import (
     name_of,
     read,
 )
-from headclip.inference.memory import in_halves
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
+from headclip.memory import in_halves
 from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import CheckpointInfo, learnt_hash, load_checkpoint

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from headclip.clip.config import VisionConfig
-from headclip.inference.memory import available_memory
+from headclip.memory import available_memory
 
 CACHE = 4 << 20  # bytes of hidden values of an MLP that a core keeps near; more images a pass only make it slower
 MOST_IMAGES = 64

@@ -17,7 +17,7 @@ import numpy as np
 from headclip.data.discover import ImageFile, printable
 from headclip.data.levels import MAP_MAXIMUM, quantise
 from headclip.data.prefetch import Decoded, readable_batches
-from headclip.inference.memory import is_memory_error
+from headclip.memory import is_memory_error
 from headclip.prediction import Judge, Judgement
 from headclip.runs.files import RunFileNameError, RunFolderError, map_file, preview_file, write_atomic
 from headclip.runs.overlay import LevelHistogram

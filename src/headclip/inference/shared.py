@@ -14,7 +14,7 @@ from headclip.clip.streams import Stream, run_streams
 from headclip.errors import InputError
 from headclip.inference.detector import Detector
 from headclip.inference.given import batches_of_one_size, check_arrays
-from headclip.inference.memory import in_halves
+from headclip.memory import in_halves
 from headclip.prediction import Prediction
 
 

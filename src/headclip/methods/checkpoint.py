@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,7 +19,7 @@ from headclip.clip.files import check_archive
 from headclip.errors import CheckpointError, InputError
 from headclip.files import file_hash, write_atomically
 from headclip.methods.base import Method, create_method, list_methods, method_class
-from headclip.version import __version__
+from headclip.version import software_versions
 
 FORMAT = "headclip-checkpoint-1"
 TEXT = "text_vectors"  # (1, 2, E): kept beside what was learnt, so that the text tower need not run
@@ -29,15 +27,6 @@ OFFICIAL_SUFFIXES = (".pth", ".pt")
 _KINDS = {"method": str, "backbone": str, "backbone_hash": str, "text": str} | dict.fromkeys(
     ("config", "training", "data", "calibration", "versions"), dict
 )
-
-
-def software_versions() -> dict[str, str]:
-    return {
-        "headclip": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 @dataclass
@@ -56,7 +45,7 @@ class CheckpointInfo:
     training: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=software_versions)
+    versions: dict[str, str] = field(default_factory=lambda: software_versions("torch", "numpy"))
     text: str = ""
 
 

@@ -9,13 +9,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from headclip.data.discover import stored_path
 from headclip.errors import InputError
 from headclip.files import write_atomically
 from headclip.runs.files import MASKS, OWN_NAMES, RunFolderError, mask_file
-from headclip.runs.pictures import encode_mask
+from headclip.runs.pictures import encode_mask, read_png
 from headclip.runs.run import Row, Run
 
 
@@ -103,8 +102,7 @@ def read_mask(run: Run, row: Row) -> NDArray[np.bool_]:
     if not row.regions:
         return np.zeros((row.height or 1, row.width or 1), dtype=bool)
     try:
-        with Image.open(run.mask_path(row)) as image:
-            return np.asarray(image) > 0
+        return read_png(run.mask_path(row)) > 0
     except (OSError, SyntaxError, ValueError) as error:
         raise RunFolderError(
             f"cannot read the mask {run.mask_path(row)}: {error}; `headclip rejudge` makes it again"

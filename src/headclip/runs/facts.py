@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
-import platform
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 from headclip.data.discover import ImageSet, printable
 from headclip.data.run_folder import FORMAT
 from headclip.runs.files import RunFolderError
-from headclip.version import __version__
+from headclip.version import software_versions
 
 FORMAT_VERSION = 1
 _PACKAGES = ("torch", "numpy", "pillow", "pyarrow")
@@ -51,17 +48,9 @@ def new_facts(
         "root": images.shown_root,
         "arguments": as_facts(arguments or {}),
         "settings": settings,
-        "versions": _versions(),
+        "versions": software_versions(*_PACKAGES),
         "timing": {"earlier_seconds": earlier},
     }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"headclip": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
 
 
 def now() -> str:

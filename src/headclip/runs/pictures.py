@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from headclip.data.levels import MAP_MAXIMUM
 from headclip.runs.files import RunFolderError
@@ -49,10 +49,19 @@ def read_levels(path: Path) -> NDArray[np.uint16]:
         RunFolderError: the file is missing or damaged.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image).astype(np.uint16)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return read_png(path).astype(np.uint16)
+    except (OSError, SyntaxError, ValueError) as error:
         raise RunFolderError(f"cannot read the map {path}: {error}; --resume makes it again") from error
+
+
+def read_png(path: Path) -> NDArray[Any]:
+    """The (H, W) values of a picture that the run wrote, of any size: Pillow's own limit is for pictures of others.
+
+    Raises:
+        OSError, SyntaxError, ValueError: it is missing or damaged.
+    """
+    with path.open("rb") as stream, PngImagePlugin.PngImageFile(stream) as image:
+        return np.asarray(image)
 
 
 def is_sound_map(path: Path) -> bool:

@@ -26,6 +26,7 @@ from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionRequest, VisionTokens, VisionTower
 from headclip.errors import InputError
 from headclip.files import write_atomically
+from headclip.memory import available_memory
 from headclip.methods.base import Method, TrainableMethod
 from headclip.training.feature_codec import FeatureDtype, Plane
 from headclip.training.feature_files import FileRows, MemoryRows, Rows
@@ -238,7 +239,7 @@ class FeatureStore:
 
     def _no_room(self, wanted: int) -> str | None:
         if self.folder is None:
-            free, where = free_memory(), "in memory"
+            free, where = available_memory(), "in memory"
         else:
             free, where = shutil.disk_usage(self.folder).free, f"on the disk of {self.folder.parent}"
         if not wanted or free is None or wanted + SPARE_BYTES <= free:
@@ -291,16 +292,6 @@ def readable_bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1000:.1f} kB"
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that are free or can be made free; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
 
 
 Images = Callable[[Sequence[int]], Tensor]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headclip.data.prefetch import BATCH_PIXELS
 from headclip.errors import HeadclipError
-from headclip.inference.memory import is_memory_error
+from headclip.memory import is_memory_error
 from headclip.prediction import Judge, Judgement
 
 _log = logging.getLogger(__name__)

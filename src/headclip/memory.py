@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+GROUP = Path("/sys/fs/cgroup")  # of a container
 _log = logging.getLogger(__name__)
 
 
@@ -50,9 +52,15 @@ def available_memory() -> int | None:
         found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     except (OSError, ValueError, IndexError):
         pass
-    try:
-        group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # "max": no limit
-        pass
+    with suppress(OSError, ValueError):  # "max": no limit
+        limit, used = (int((GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(limit - used + _cached())
     return max(0, min(found)) if found else None
+
+
+def _cached() -> int:
+    """Bytes of files that the container has read and that the system lets go of first; they count as used."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = (GROUP / "memory.stat").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return 0

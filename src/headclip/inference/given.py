@@ -1,0 +1,82 @@
+"""What callers hand to a detector, checked and brought to one form: images of every kind, and their categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from headclip.data.decode import as_rgb
+from headclip.errors import ImageError, InputError
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+def given_images(images: Iterable[ImageLike] | ImageLike) -> Iterable[ImageLike]:
+    """One image or several -> several; a path is one image, not its letters."""
+    return [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else images
+
+
+def name_of(image: ImageLike) -> str | None:
+    """The path of an image that is given by one."""
+    return str(image) if isinstance(image, str | Path) else None
+
+
+def read(image: ImageLike) -> np.ndarray:
+    """Any image that `Detector.predict` takes -> (H, W, 3) uint8.
+
+    Raises:
+        ImageError: it cannot be read; names the file.
+    """
+    try:
+        return as_rgb(image)
+    except ImageError as error:
+        raise ImageError(f"{name_of(image) or 'an image'}: {error}") from error
+
+
+def check_arrays(images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> None:
+    """Whether decoded images are what the tower takes, with a category each or none.
+
+    Raises:
+        InputError: an image is not (H, W, 3) uint8; more or fewer categories than images.
+    """
+    for image in images:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"predict_arrays takes (H, W, 3) uint8, and was given {image.shape} {image.dtype}; predict takes other "
+                "kinds of image too"
+            )
+    check_count(images, categories)
+
+
+def check_count(images: Sequence[ImageLike], categories: Sequence[str] | None) -> None:
+    """Whether there is a category for each image, or none at all.
+
+    Raises:
+        InputError: more or fewer.
+    """
+    if categories is not None and len(categories) != len(images):
+        raise InputError(f"{len(categories)} categories were given for {len(images)} images")
+
+
+def batches_of_one_size(images: Sequence[np.ndarray], most: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """(height, width) with the indices of at most `most` images of that size, until every image has been named."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault((image.shape[0], image.shape[1]), []).append(index)
+    for size, indices in groups.items():
+        for start in range(0, len(indices), most):
+            yield size, indices[start : start + most]
+
+
+def check_batch_size(size: int | None) -> int | None:
+    """None, which stands for a choice by the machine, or at least 1.
+
+    Raises:
+        InputError: less.
+    """
+    if size is not None and size < 1:
+        raise InputError(f"batch size {size}: at least 1 is needed")
+    return size
