@@ -47,3 +47,13 @@ def test_a_wrong_kind_is_named_with_what_is_right(values, words):
 def test_whole_numbers_are_numbers_and_lists_become_tuples():
     config = config_from_dict(HeadClipConfig, {"sigma": 2, "taps": [6, 12], "seed": None, "head_init": "gaussian"})
     assert (config.sigma, config.taps, config.seed, config.head_init) == (2, (6, 12), None, "gaussian")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"aggregation": "bogus"}, {"head_constraint": "relu"}, {"taps": [6, "12"]}, {"global_score": "x"}, {"alpha": 2.0}],
+)
+def test_programs_that_make_a_configuration_are_told_the_same(values):
+    with pytest.raises(InputError):
+        HeadClipConfig(**values)
+    assert HeadClipConfig(taps=[6, 12]) == HeadClipConfig(taps=(6, 12))

@@ -109,10 +109,6 @@ class AdaClip(TrainableMethod):
         return VisionRequest(taps=self.taps, interpolation=self.config.position_interpolation)
 
     @property
-    def image_size(self) -> int:
-        return self.backbone.config.default_image_size or self.config.image_size
-
-    @property
     def text_reads_image(self) -> bool:
         """Whether each image has text vectors of its own."""
         return self.config.text_prompts and self.config.dynamic

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from headclip.clip.blocks import ACTIVATIONS
 from headclip.clip.config import Activation
 from headclip.clip.vision import Interpolation
-from headclip.errors import InputError
 from headclip.methods.adaclip_fusion import Clustering
+from headclip.methods.settings import MethodConfig
 
 
 @dataclass(frozen=True)
-class AdaClipConfig:
+class AdaClipConfig(MethodConfig):
     """Settings of AdaCLIP; the defaults are the published ones. Layers count from 1.
 
     category: what the images show, where a call names nothing better.
@@ -53,9 +53,9 @@ class AdaClipConfig:
     top_share: float = 0.01
     seed: int | None = 111
 
-    def __post_init__(self) -> None:
+    def _checks(self) -> list[tuple[bool, str]]:
         prompted = self.vision_prompts or self.text_prompts
-        checks = [
+        return [
             (self.static or self.dynamic or not prompted, "prompts must be static, dynamic or both"),
             (self.length >= 1, "length must be at least 1 token"),
             (self.depth is None or self.depth >= 1, "depth must be at least 1 layer"),
@@ -68,6 +68,3 @@ class AdaClipConfig:
             (0.0 <= self.alpha <= 1.0, "alpha must lie in [0, 1]"),
             (0.0 < self.top_share <= 1.0, "top_share must lie in (0, 1]"),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise InputError(f"AdaCLIP: {message}")

@@ -52,6 +52,7 @@ class AnomalyClipConfig(ScoreSettings):
 
     def _checks(self) -> list[tuple[bool, str]]:
         return [
+            *super()._checks(),
             (self.preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}"),
             (self.similarity in ("vv", "qq", "kk"), "similarity must be vv, qq or kk"),
             (self.n_context >= 1 and self.n_deep >= 0, "n_context must be at least 1, n_deep at least 0"),

@@ -33,6 +33,7 @@ from headclip.methods.ensembles import (
     wanted_categories,
 )
 from headclip.methods.scoring import joint_score, top_share_mean
+from headclip.methods.settings import MethodConfig
 
 Preset = Literal["visa", "mvtec"]
 PRESETS: dict[str, dict[str, Any]] = {
@@ -43,7 +44,7 @@ RENAMED = {"macaroni1": "macaroni", "macaroni2": "macaroni"}
 
 
 @dataclass(frozen=True)
-class AnoVlConfig:
+class AnoVlConfig(MethodConfig):
     """Settings of AnoVL; None is filled in from the preset.
 
     category: what the images show, where a call names nothing better.
@@ -81,7 +82,13 @@ class AnoVlConfig:
     seed: int = 111
 
     def __post_init__(self) -> None:
-        checks = [
+        super().__post_init__()
+        for name, value in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def _checks(self) -> list[tuple[bool, str]]:
+        return [
             (self.preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}"),
             (self.adapter in (None, "text", "linear"), "adapter must be text or linear"),
             (self.loss_on in (None, "tokens", "pixels"), "loss_on must be tokens or pixels"),
@@ -92,12 +99,6 @@ class AnoVlConfig:
             (0.0 <= self.alpha <= 1.0, "alpha must lie in [0, 1]"),
             (0.0 < self.top_share <= 1.0, "top_share must lie in (0, 1]"),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise InputError(f"AnoVL: {message}")
-        for name, value in PRESETS[self.preset].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
 
 
 @dataclass
@@ -130,10 +131,6 @@ class AnoVl(Method):
     def request(self) -> VisionRequest:
         layers = self.backbone.config.vision.layers
         return VisionRequest(csa=(1, layers), taps=(layers,), interpolation=self.config.position_interpolation)
-
-    @property
-    def image_size(self) -> int:
-        return self.backbone.config.default_image_size or self.config.image_size
 
     @property
     def keep_aspect(self) -> bool:

@@ -69,9 +69,9 @@ class Method(nn.Module, ABC):
         """What the method needs of the vision pass."""
 
     @property
-    @abstractmethod
     def image_size(self) -> int:
         """Side in pixels at which images enter the tower unless the user asks for another."""
+        return int(self.backbone.config.default_image_size or self.config.image_size)
 
     @property
     def keep_aspect(self) -> bool:
@@ -268,7 +268,7 @@ def create_method(name: str, backbone: Backbone, config: Any = None) -> Method:
 
 
 def config_from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """A frozen config dataclass from JSON values; lists become tuples.
+    """A `MethodConfig` from JSON values; lists become tuples.
 
     Raises:
         InputError: a field that the class does not have, or a value of the wrong kind.
@@ -281,12 +281,10 @@ def config_from_dict(cls: type, values: dict[str, Any]) -> Any:
         raise InputError(f"unknown setting {', '.join(unknown)}{meant}; {cls.__name__} has {', '.join(sorted(known))}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     try:
-        built = cls(**given)  # what a class says itself of a wrong value is more to the point
-    except TypeError as error:
+        return cls(**given)
+    except TypeError as error:  # a comparison that such a value cannot take part in
         check_kinds(cls, given)
         raise InputError(f"a setting of {cls.__name__} has a value of the wrong kind: {error}") from error
-    check_kinds(cls, given)
-    return built
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

@@ -51,6 +51,7 @@ class ClipZeroShotConfig(PlainClipConfig):
 
     def _checks(self) -> list[tuple[bool, str]]:
         return [
+            *super()._checks(),
             (len(self.sentences) == 2, "sentences must be two, normal and abnormal"),
             (all(item.count("{}") <= 1 for item in self.sentences), "a sentence takes one category, written {}"),
         ]
@@ -67,6 +68,7 @@ class ClipAcConfig(PlainClipConfig):
     def _checks(self) -> list[tuple[bool, str]]:
         lists = (self.templates, self.normal_states, self.abnormal_states)
         return [
+            *super()._checks(),
             (all(lists), "templates and states must not be empty"),
             (all(item.count("{}") == 1 for part in lists for item in part), "each template and state needs one {}"),
         ]

@@ -42,6 +42,7 @@ class CoOpConfig(ScoreSettings):
 
     def _checks(self) -> list[tuple[bool, str]]:
         return [
+            *super()._checks(),
             (self.n_context >= 1, "n_context must be at least 1"),
             (len(self.endings) == 2, "endings must be two, normal and abnormal"),
         ]

@@ -18,11 +18,11 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.neighbours import odds_factor
 from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, Similarity, VisionRequest, VisionTokens
-from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
 from headclip.methods.refiner import Refiner
 from headclip.methods.scoring import TopLevel
+from headclip.methods.settings import MethodConfig
 from headclip.methods.similarity import SimilarityMethod, at_pixels, check_taps
 from headclip.methods.stream_heads import StreamHeads
 
@@ -30,7 +30,7 @@ LEAST_SHARE = 1e-6  # of certainty that a map leaves to the refiner, whose logit
 
 
 @dataclass(frozen=True)
-class HeadClipConfig:
+class HeadClipConfig(MethodConfig):
     """Every choice of HeadCLIP's model. Layers count from 1; None means the paper's, scaled to the tower's depth."""
 
     # image side
@@ -73,8 +73,8 @@ class HeadClipConfig:
     # and channels of the network that draws the map of patches finer; 0: upsampled as it is
     refiner: int = 0
 
-    def __post_init__(self) -> None:
-        checks = [
+    def _checks(self) -> list[tuple[bool, str]]:
+        return [
             (0.0 <= self.alpha <= 1.0, "alpha must lie in [0, 1]"),
             (0.0 < self.top_share <= 1.0, "top_share must lie in (0, 1]"),
             (self.sigma >= 0.0, "sigma must not be negative"),
@@ -88,9 +88,6 @@ class HeadClipConfig:
             ),
             (self.n_context >= 1 and self.n_deep >= 0, "n_context must be at least 1, n_deep at least 0"),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise InputError(f"HeadCLIP: {message}")
 
 
 def proportional_csa(layers: int) -> tuple[int, int]:

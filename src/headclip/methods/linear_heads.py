@@ -42,7 +42,7 @@ class LinearHeadsConfig(ScoreSettings):
     seed: int | None = 111
 
     def _checks(self) -> list[tuple[bool, str]]:
-        return [(self.space in ("projected", "tokens"), "space must be projected or tokens")]
+        return [*super()._checks(), (self.space in ("projected", "tokens"), "space must be projected or tokens")]
 
 
 @register("linear_heads")

@@ -12,6 +12,32 @@ _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 _EXAMPLES = {int: "[6, 12]", float: "[0.5, 1.0]", str: '["good part.", "damaged part."]'}
 
 
+class MethodConfig:
+    """Base of the methods' frozen configurations: lists become tuples, and values are checked when one is made.
+
+    Raises:
+        InputError: a value that makes no sense, or of another kind.
+    """
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        for holds, message in self._checks():  # first, since what they say is more to the point
+            if not holds:
+                raise InputError(f"{self._title()}: {message}")
+        check_kinds(type(self), vars(self))
+
+    def _checks(self) -> list[tuple[bool, str]]:
+        """What must hold beside the kinds of the fields, each with what to say where it does not."""
+        return []
+
+    @classmethod
+    def _title(cls) -> str:
+        """What messages call the method."""
+        return cls.__name__.removesuffix("Config").replace("Clip", "CLIP").replace("Vl", "VL")
+
+
 def check_kinds(cls: type, values: dict[str, Any]) -> None:
     """Compare values with the types that a configuration's fields declare.
 

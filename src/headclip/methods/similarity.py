@@ -17,10 +17,11 @@ from headclip.errors import InputError
 from headclip.methods.base import Method, Scores, method_seed
 from headclip.methods.peers import PeerMemory
 from headclip.methods.scoring import TopLevel, cosines, grid_to_map, joint_score, scaled_odds, top_share_mean
+from headclip.methods.settings import MethodConfig
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
+class ScoreSettings(MethodConfig):
     """From tokens to map and image score, as `HeadClipConfig` names it; the defaults are the published methods'.
 
     alpha: weight of the map in the image score (HeadCLIP's joint anomaly score, equations 7 and 8); 0, as
@@ -41,21 +42,13 @@ class ScoreSettings:
     global_score: Literal["probability", "cosine"] = "probability"
     normalise_map: Literal["none", "image"] = "none"
 
-    def __post_init__(self) -> None:
-        checks: list[tuple[bool, str]] = [
+    def _checks(self) -> list[tuple[bool, str]]:
+        return [
             (0.0 <= self.alpha <= 1.0, "alpha must lie in [0, 1]"),
             (0.0 < self.top_share <= 1.0, "top_share must lie in (0, 1]"),
             (self.sigma >= 0.0, "sigma must not be negative"),
             (self.temperature is None or self.temperature > 0.0, "temperature must be positive"),
-            *self._checks(),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise InputError(f"{type(self).__name__.removesuffix('Config')}: {message}")
-
-    def _checks(self) -> list[tuple[bool, str]]:
-        """What else must hold, each with what to say where it does not."""
-        return []
 
 
 class SimilarityMethod(Method):
@@ -75,10 +68,6 @@ class SimilarityMethod(Method):
     @abstractmethod
     def taps(self) -> tuple[int, ...]:
         """Layers (from 1) of the local stream that make a map each."""
-
-    @property
-    def image_size(self) -> int:
-        return self.backbone.config.default_image_size or self.config.image_size
 
     @property
     def map_maximum(self) -> float:

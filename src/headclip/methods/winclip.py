@@ -29,13 +29,14 @@ from headclip.methods.ensembles import (
 )
 from headclip.methods.references import ReferenceMemory, reference_batches
 from headclip.methods.scoring import grid_to_map, joint_score, similarity, top_share_mean
+from headclip.methods.settings import MethodConfig
 from headclip.methods.windows import check_windows, harmonic_mean, harmonic_patches, window_vectors
 
 TEMPLATES = {"stopped": WINCLIP_TEMPLATES_STOPPED, "plain": WINCLIP_TEMPLATES}
 
 
 @dataclass(frozen=True)
-class WinClipConfig:
+class WinClipConfig(MethodConfig):
     """Settings of WinCLIP.
 
     category: what the images show, where a call names nothing better.
@@ -56,8 +57,8 @@ class WinClipConfig:
     alpha: float = 0.0
     top_share: float = 0.01
 
-    def __post_init__(self) -> None:
-        checks = [
+    def _checks(self) -> list[tuple[bool, str]]:
+        return [
             (len(self.scales) > 0 and min(self.scales, default=0) >= 1, "scales must be sides in patches, from 1"),
             (len(set(self.scales)) == len(self.scales), "scales must differ from each other"),
             (self.templates in TEMPLATES, f"templates must be one of {', '.join(TEMPLATES)}"),
@@ -65,9 +66,6 @@ class WinClipConfig:
             (0.0 <= self.alpha <= 1.0, "alpha must lie in [0, 1]"),
             (0.0 < self.top_share <= 1.0, "top_share must lie in (0, 1]"),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise InputError(f"WinCLIP: {message}")
 
 
 @dataclass
@@ -100,10 +98,6 @@ class WinClip(Method):
     def request(self) -> VisionRequest:
         layers = self.backbone.config.vision.layers
         return VisionRequest(taps=(layers,), interpolation=self.config.position_interpolation)
-
-    @property
-    def image_size(self) -> int:
-        return self.backbone.config.default_image_size or self.config.image_size
 
     def text_vectors(self, categories: Sequence[str] | None = None) -> Tensor:
         """(C, 2, E), one pair for each category (None: the configured one alone); each is computed once.
