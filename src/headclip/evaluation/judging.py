@@ -24,8 +24,9 @@ from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.data.records import ImageRecord
 from headclip.evaluation.judged import JudgedImage, name_images
 from headclip.evaluation.peers import CategoryPeers, peer_facts
-from headclip.evaluation.recording import JudgingOptions, Recorder, failed, to_resolution
+from headclip.evaluation.recording import JudgingOptions, Recorder, to_resolution
 from headclip.inference.detector import Detector
+from headclip.inference.session import failed_entry
 from headclip.inference.shared import PassGroup, group_by_pass
 from headclip.prediction import Prediction
 from headclip.runs.files import RUN_JSON
@@ -203,7 +204,7 @@ class _Session:
 
         def refuse(item: Decoded) -> None:
             for label in wanted[item.file.name]:
-                record(label, [failed(item, item.reason or "unknown reason")])
+                record(label, [failed_entry(item, item.reason or "unknown reason")])
 
         def batch_size() -> int:
             return max(group.batch_size for group in self._groups)

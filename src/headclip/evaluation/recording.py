@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headclip.clip.preprocess import resize
 from headclip.data.datasets import Dataset
 from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
-from headclip.data.discover import ImageFile, printable
+from headclip.data.discover import ImageFile
 from headclip.data.levels import quantise
 from headclip.data.prefetch import Decoded
 from headclip.data.records import ImageRecord
@@ -22,11 +22,12 @@ from headclip.evaluation.counts import encode_counts, is_sound, read_counts, rea
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, read_truth, truth_fingerprint
 from headclip.evaluation.peers import CategoryPeers, PeerOptions
 from headclip.inference.detector import Detector
+from headclip.inference.session import NOT_FINITE, failed_entry, is_finite, judged_entry
 from headclip.metrics.state import image_state
 from headclip.prediction import Prediction
 from headclip.runs.files import RunFolderError, map_file, write_atomic
 from headclip.runs.pictures import encode_map, is_sound_map, read_map
-from headclip.runs.run import Entry, Row
+from headclip.runs.run import Entry
 
 COUNTS = "counts"
 
@@ -90,36 +91,25 @@ class Recorder:
     def save(self, item: Decoded, prediction: Prediction | str, seconds: float) -> Entry:
         """The entry of one image, its files in place; runs in a thread. A failing folder ends the evaluation."""
         if isinstance(prediction, str):
-            return failed(item, prediction)
+            return failed_entry(item, prediction)
         try:
             return self._save_judged(item, prediction, seconds)
         except RunFolderError:
             raise
         except (HeadclipError, ValueError, MemoryError) as error:
-            return failed(item, f"{type(error).__name__}: {error}")
+            return failed_entry(item, f"{type(error).__name__}: {error}")
 
     def _save_judged(self, item: Decoded, prediction: Prediction, seconds: float) -> Entry:
         assert item.pixels is not None
-        if not (np.isfinite(prediction.score) and np.isfinite(prediction.anomaly_map).all()):
-            return failed(item, "the model gave values that are not numbers")
+        if not is_finite(prediction):
+            return failed_entry(item, NOT_FINITE)
         name, size = item.file.name, (item.pixels.shape[0], item.pixels.shape[1])
         if self._has_pixels:
             self._count(name, size, prediction.anomaly_map)
-        kept = map_file(name) if self._options.keep_maps else None
-        if kept is not None:
-            write_atomic(self.writer.folder, kept, encode_map(quantise(prediction.anomaly_map)))
-        row = Row(
-            path=name,
-            status="ok",
-            score=float(prediction.score),
-            height=size[0],
-            width=size[1],
-            global_score=float(prediction.global_score),
-            local_score=float(prediction.local_score),
-            map=kept,
-            seconds=seconds,
-        )
-        return Entry(row, item.size, item.mtime_ns, item.sha256)
+        levels = quantise(prediction.anomaly_map) if self._options.keep_maps else None
+        if levels is not None:
+            write_atomic(self.writer.folder, map_file(name), encode_map(levels))
+        return judged_entry(item, prediction, seconds, levels)
 
     def _count(self, name: str, size: Size, anomaly_map: NDArray[np.float32]) -> None:
         record = self._records[name]
@@ -174,10 +164,3 @@ def to_resolution(detector: Detector, pixels: NDArray[np.uint8], resolution: Res
         return pixels
     size = detector.input_size(pixels.shape[0], pixels.shape[1])
     return resize(pixels, size).permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
-
-
-def failed(item: Decoded, reason: str) -> Entry:
-    """The entry of an image without a judgement."""
-    lines = reason.strip().splitlines()
-    text = printable(lines[0])[:300] if lines else "unknown reason"
-    return Entry(Row(item.file.name, "failed", reason=text), item.size, item.mtime_ns, item.sha256)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headclip.data.discover import ImageFile, printable
 from headclip.data.levels import MAP_MAXIMUM, quantise
@@ -25,6 +26,7 @@ from headclip.runs.pictures import encode_map, encode_preview
 from headclip.runs.run import Entry, Row
 
 T = TypeVar("T")
+NOT_FINITE = "the model gave values that are not numbers"
 Stage = Literal["judging", "joining", "rendering", "regions"]
 _log = logging.getLogger(__name__)
 
@@ -171,26 +173,14 @@ class Session:
         anomaly_map = judgement.anomaly_map
         if anomaly_map.shape != (height, width):
             return failed_entry(item, f"the model gave a map of shape {anomaly_map.shape} for {(height, width)}")
-        if not (np.isfinite(judgement.score) and np.isfinite(anomaly_map).all()):
-            return failed_entry(item, "the model gave values that are not numbers")
+        if not is_finite(judgement):
+            return failed_entry(item, NOT_FINITE)
         name = item.file.name
         levels = quantise(anomaly_map)
         write_atomic(self._writer.folder, map_file(name), encode_map(levels))
         write_atomic(self._writer.folder, preview_file(name), encode_preview(item.pixels))
-        row = Row(
-            path=name,
-            status="ok",
-            score=float(judgement.score),
-            height=height,
-            width=width,
-            global_score=float(judgement.global_score),
-            local_score=float(judgement.local_score),
-            map=map_file(name),
-            seconds=seconds,
-            peak=int(levels.max()) / MAP_MAXIMUM,
-        )
         self._histogram.update(levels)
-        return Entry(row, item.size, item.mtime_ns, item.sha256)
+        return judged_entry(item, judgement, seconds, levels)
 
     def _record(self, saved: list[Future[Entry]]) -> None:
         self.append([future.result() for future in saved])
@@ -209,7 +199,33 @@ class Session:
         self._progress(Progress("judging", self._done, self._total, self._failed))
 
 
+def is_finite(judgement: Judgement) -> bool:
+    """Whether score and map hold nothing but numbers."""
+    return bool(np.isfinite(judgement.score) and np.isfinite(judgement.anomaly_map).all())
+
+
+def judged_entry(
+    item: Decoded, judgement: Judgement, seconds: float, levels: NDArray[np.uint16] | None = None
+) -> Entry:
+    """The entry of a judged image. levels: the quantised map, where its file is kept."""
+    assert item.pixels is not None
+    row = Row(
+        path=item.file.name,
+        status="ok",
+        score=float(judgement.score),
+        height=item.pixels.shape[0],
+        width=item.pixels.shape[1],
+        global_score=float(judgement.global_score),
+        local_score=float(judgement.local_score),
+        map=None if levels is None else map_file(item.file.name),
+        seconds=seconds,
+        peak=None if levels is None else int(levels.max()) / MAP_MAXIMUM,
+    )
+    return Entry(row, item.size, item.mtime_ns, item.sha256)
+
+
 def failed_entry(item: Decoded, reason: str) -> Entry:
+    """The entry of an image without a judgement."""
     return Entry(Row(item.file.name, "failed", reason=_one_line(reason)), item.size, item.mtime_ns, item.sha256)
 
 
