@@ -17,9 +17,9 @@ from headclip.metrics.per_image import ImageCounts, join, lay_bins
 from metrics.metrics_oracles import KINDS, _scores
 
 
-def draws_of(images: int, replicates: int, seed: int, stream: str, chunk: int = 1000) -> np.ndarray:
-    parts = bootstrap._draws(images, chunk, replicates, (seed, stream))
-    return np.concatenate(list(parts))
+def draws_of(images: int, replicates: int, seed: int, stream: str, chunk: int = 1000, needed=()) -> np.ndarray:
+    kinds = needed or [np.ones(images, dtype=bool)]
+    return np.concatenate(list(bootstrap._draws(kinds, chunk, replicates, (seed, stream))))
 
 
 def counts_of(maps, masks, bins: int = 2048) -> ImageCounts:
@@ -50,6 +50,19 @@ def test_draws_are_resamples_and_independent_of_the_chunk_size() -> None:
     assert not np.array_equal(draws_of(7, 50, 3, "cable"), whole)
 
 
+def test_draws_have_an_image_of_every_kind_that_is_needed() -> None:
+    kinds = [np.arange(7) == 2, np.arange(7) > 3, np.zeros(7, dtype=bool)]  # of the last there is none
+    found = draws_of(7, 50, 3, "bottle", needed=kinds)
+    assert np.array_equal(draws_of(7, 50, 3, "bottle", chunk=3, needed=kinds), found)
+    assert len(found) == 50
+    assert (found.sum(axis=1) == 7).all()
+    assert found[:, 2].all()
+    assert found[:, 4:].any(axis=1).all()
+    loose = draws_of(7, 200, 3, "bottle")
+    fitting = loose[(loose[:, 2] > 0) & loose[:, 4:].any(axis=1)]
+    assert np.array_equal(fitting[:50], found[: len(fitting)])  # the others are left out, and no draw is changed
+
+
 def test_memory_of_image_replicates_does_not_grow_with_the_images() -> None:
     peaks = []
     for images in (2000, 40_000):
@@ -69,7 +82,8 @@ def test_image_replicates_are_the_metrics_of_each_draw(seed: int, images: int, l
     scores, labels = np.floor(random.random(images) * levels), random.integers(0, 2, images)
     result = image_replicates(scores, labels, replicates=12, seed=5, stream="x")
     assert result.estimate == pytest.approx(dict(image_metrics(scores, labels)))
-    for row, draw in enumerate(draws_of(images, 12, 5, "x")):
+    kinds = [labels == 1, labels == 0]
+    for row, draw in enumerate(draws_of(images, 12, 5, "x", needed=kinds)):
         expected = image_metrics(np.repeat(scores, draw), np.repeat(labels, draw))
         for name, values in result.values.items():
             assert values[row] == pytest.approx(expected.get(name, np.nan), nan_ok=True)
@@ -83,7 +97,7 @@ def test_pixel_replicates_are_the_metrics_of_each_draw(seed: int, kind: str) -> 
     assert all(low == pytest.approx(high, abs=1e-12) for low, high in counts.bounds().values())
     result = pixel_replicates(counts, replicates=8, seed=1)
     assert result.estimate == pytest.approx(dict(pixel_metrics(maps, masks)), abs=1e-6)
-    for row, draw in enumerate(draws_of(len(maps), 8, 1, "")):
+    for row, draw in enumerate(draws_of(len(maps), 8, 1, "", needed=[masks.any(axis=(1, 2))])):
         expected = pixel_metrics(np.repeat(maps, draw, axis=0), np.repeat(masks, draw, axis=0))
         for name, values in result.values.items():
             assert values[row] == pytest.approx(expected.get(name, np.nan), abs=1e-6, nan_ok=True)
@@ -154,7 +168,18 @@ def test_an_undefined_metric_has_no_interval() -> None:
     assert set(result.intervals()) == {"image_ap", "image_f1"}
     rare = image_replicates([0.1, 0.2, 0.9], [0, 0, 1], replicates=200).interval("image_auroc")
     assert rare is not None
-    assert 0 < rare.replicates < 200  # draws without the only anomalous image do not count
+    assert rare.replicates == 200  # draws without the only anomalous image are made again
+    assert image_replicates([0.7], [1], replicates=20).intervals() == {}  # one image: all draws are the same
+
+
+def test_the_interval_of_a_mean_over_many_small_categories_holds_the_mean() -> None:
+    random = np.random.default_rng(0)
+    rows = [image_replicates(random.random(3), [0, 0, 1], replicates=300, stream=str(name)) for name in range(12)]
+    mean = macro_replicates(rows)
+    assert {interval.replicates for interval in mean.intervals().values()} == {300}
+    interval = mean.interval("image_auroc")
+    assert interval is not None
+    assert interval.low <= interval.value <= interval.high
 
 
 def test_pixel_figures_without_defects_have_no_interval() -> None:
@@ -235,8 +260,8 @@ def test_a_method_does_not_differ_from_itself() -> None:
 
 def test_the_p_value_counts_both_tails() -> None:
     draws = np.array([-0.1, 0.0, *np.linspace(0.1, 0.2, 96), np.nan])
-    base = Replicates({"image_ap": 0.5}, {"image_ap": np.zeros(99)}, (99,))
-    better = Replicates({"image_ap": 0.65}, {"image_ap": draws}, (99,))
+    base = Replicates({"image_ap": 0.5}, {"image_ap": np.zeros(99)}, (99,), 20)
+    better = Replicates({"image_ap": 0.65}, {"image_ap": draws}, (99,), 20)
     result = compare(base, better, "image_ap", confidence=0.9)
     assert result is not None
     assert result.replicates == 98

@@ -61,7 +61,7 @@ def test_averages_over_datasets_have_intervals(pairs):
 
 
 def test_methods_are_compared_by_dataset_and_on_average(pairs):
-    found = compare_results([*pairs[0], *pairs[1]])
+    found = compare_results([*pairs[0], *pairs[1]], "exact")
     assert [entry.title for entry in found] == ["mugs", "bolts", "average of 2 datasets"]
     assert {(entry.first, entry.second) for entry in found} == {("fake", "worse")}
     for name in PIXEL_METRICS:
@@ -88,7 +88,7 @@ def test_other_images_are_not_compared(tmp_path):
     (root / "cup/test/good/3.png").write_bytes(b"torn")  # as many of each label, and yet not the same
     other = results_of([data], Worse(), tmp_path / "three")
     for pair in ([*whole, *torn], [*torn, *other]):
-        (entry,) = compare_results(pair)
+        (entry,) = compare_results(pair, "exact")
         assert entry.metrics == {}
         assert "has no result of 1 image(s), e.g. cup/test/good/" in entry.reason
         assert entry.reason in comparison_table([entry])

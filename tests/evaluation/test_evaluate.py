@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -175,6 +176,20 @@ def test_rows_are_matched_by_name_where_the_folder_has_moved(root, tmp_path):
     assert {row["status"] for row in rows if row["category"] == "nut"} == {"missing"}
     assert all(row["status"] == "ok" for row in rows if row["category"] == "cup")
     assert any("no row in the run" in note for note in result.notes)
+
+
+def test_images_of_the_same_names_and_another_content_are_not_those_that_were_judged(root, tmp_path):
+    other = shutil.copytree(root, tmp_path / "other")
+    for file in other.rglob("test/**/*.png"):
+        Image.fromarray(np.asarray(Image.open(file))[::-1]).save(file)
+    predict_run(FakeEvaluated(), [root], tmp_path / "run")
+    dataset = open_dataset("folder", other)
+    with pytest.raises(InputError, match="those of the same names have another content"):
+        evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "e", Options(**QUICK))
+    same = shutil.copytree(root, tmp_path / "moved")
+    assert evaluate_runs([tmp_path / "run"], [open_dataset("folder", same)], tmp_path / "e", Options(**QUICK)).results
+    (tmp_path / "run/progress.jsonl").unlink()  # nothing tells the content then
+    assert evaluate_runs([tmp_path / "run"], [dataset], tmp_path / "f", Options(**QUICK)).results
 
 
 def test_moved_images_that_share_a_name_are_told_apart_without_comparing_all_with_all(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,21 @@ def test_figures_are_written(results, tmp_path):
     text = (tmp_path / "f/mugs-pixel.svg").read_text()
     draw_figures(results, tmp_path / "g")
     assert (tmp_path / "g/mugs-pixel.svg").read_text() == text
+
+
+def test_names_that_mean_something_to_matplotlib_are_shown_as_they_are(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ("a$^$b", "_c1", "only normal")
+    root = write_set(tmp_path / "price $5 $^$", names)
+    shutil.rmtree(root / "only normal/test/good")  # all are anomalous: no image figure is defined
+    options = Options(bootstrap=0, figures=False, worst=0)
+    results = evaluate(FakeEvaluated(), [open_dataset("folder", root, lenient=True)], tmp_path / "e", options).results
+    draw_figures(results, tmp_path / "f")
+    image, pixel = ((tmp_path / "f" / f"price__5____-{level}.svg").read_text() for level in ("image", "pixel"))
+    for name in ("price $5 $^$", *names[:2]):
+        assert name in image
+    assert "only normal" not in image
+    assert "only normal" in pixel
 
 
 def test_without_matplotlib_there_is_a_hint(results, tmp_path, monkeypatch):

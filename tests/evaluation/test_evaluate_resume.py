@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from evaluation.evaluate_files import FakeEvaluated, mask, write_set
 from headclip.data.datasets import open_dataset
@@ -128,3 +132,35 @@ def test_a_mask_in_a_folder_of_masks_is_noticed_too(tmp_path):
     mask(masks / "0.png", (0, 30, 0, 30))
     assert truth_fingerprint(record) != before
     assert truth_fingerprint(ImageRecord(tmp_path / "a.png", 1, masks / "gone", "cup")) == [1, None]
+
+
+def test_a_mask_that_changed_without_a_trace_in_size_and_time_is_noticed(tmp_path):
+    file = tmp_path / "mask.bmp"
+    record, pixels = ImageRecord(tmp_path / "a.png", 1, file, "cup"), np.zeros((9, 9), np.uint8)
+    pixels[2, 2] = 255
+    Image.fromarray(pixels).save(file)
+    before, times = truth_fingerprint(record), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    Image.fromarray(pixels.T[::-1]).save(file)
+    os.utime(file, ns=times)
+    assert truth_fingerprint(record) != before
+
+
+def test_a_refused_resume_leaves_a_finished_evaluation_as_it_is(root, clean, tmp_path):
+    out = shutil.copytree(clean, tmp_path / "e")
+    before = (out / "results.json").read_bytes()
+    with pytest.raises(RunFolderError, match="other settings"):
+        evaluate(
+            FakeEvaluated(), [open_dataset("folder", root)], out, Options(**OPTIONS, resume=True, resolution="tower")
+        )
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_what_a_resumed_evaluation_no_longer_has_goes(root, clean, tmp_path):
+    out = shutil.copytree(clean, tmp_path / "e")
+    (out / "figures").mkdir()
+    for name in ("comparisons.csv", "figures/old.png"):
+        (out / name).write_text("of before")
+    assert (out / "worst.html").is_file()
+    options = Options(bootstrap=0, figures=False, worst=0, resume=True)
+    evaluate(FakeEvaluated(), [open_dataset("folder", root)], out, options)
+    assert not {"figures", "comparisons.csv", "worst.html"} & {path.name for path in out.iterdir()}

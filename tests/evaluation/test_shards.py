@@ -212,3 +212,34 @@ def test_a_changed_dataset_is_noticed(tmp_path):
     moved = root.rename(tmp_path / "elsewhere/set")
     again = merge_evaluations([out], tmp_path / "there", data=[f"folder={moved}"])
     assert again.results[0].mean["exact"]
+
+
+def test_labels_and_masks_that_changed_between_shards_and_merging_are_named(tmp_path):
+    root, out = write_set(tmp_path / "set"), tmp_path / "e"
+    judge(root, out, 1, 2)
+    mask(root / "cup/ground_truth/bent/0_mask.png", (0, 30, 0, 30))
+    judge(root, out, 2, 2)
+    mask(root / "cup/ground_truth/bent/0_mask.png", (0, 20, 0, 30))
+    with pytest.raises(InputError, match=r"1 image\(s\) of set have another label or mask.*cup/test/bent/0.png"):
+        merge_evaluations([out])
+    for index in (1, 2):
+        judge(root, out, index, 2, replace(OPTIONS, resume=True))
+    merge_evaluations([out])
+    evaluate(FakeEvaluated(), [open_dataset("folder", root)], tmp_path / "clean", OPTIONS)
+    check_same(out, tmp_path / "clean")
+
+
+def test_shards_of_a_list_are_merged_without_being_told_where_it_is(tmp_path):
+    root, out = write_set(tmp_path / "set"), tmp_path / "e"
+    files = sorted(path.relative_to(root).as_posix() for path in root.glob("*/test/*/*.png"))
+    masks = [
+        "" if "good" in name else name.replace("test", "ground_truth").replace(".png", "_mask.png") for name in files
+    ]
+    lines = [f"{name},{int(bool(mask))},{mask}" for name, mask in zip(files, masks, strict=True)]
+    (root / "list.csv").write_text("\n".join(["path,label,mask", *lines]))
+    for index in (1, 2):
+        chosen = replace(OPTIONS, shard=Shard(index, 2))
+        evaluate(FakeEvaluated(), [open_dataset("manifest", root / "list.csv")], out, chosen)
+    evaluate(FakeEvaluated(), [open_dataset("manifest", root / "list.csv")], tmp_path / "clean", OPTIONS)
+    merge_evaluations([out])
+    check_same(out, tmp_path / "clean")

@@ -239,3 +239,12 @@ def test_latex_is_balanced_and_escaped(tmp_path):
     body = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line and "multicolumn" not in line]
     assert {line.count(" & ") for line in body} == {11}
     assert escape("50% & {x}_^~\\") == r"50\% \& \{x\}\_\textasciicircum{}\textasciitilde{}\textbackslash{}"
+
+
+def test_latex_names_break_neither_labels_nor_rows(tmp_path):
+    results = [result("mvtec", tmp_path, categories=("[1] a", "50% #1 $x$"))]
+    text = latex(results, table_rows(results, "exact"), {})
+    assert r"{}[1] a & " in text
+    labels = re.findall(r"\\label\{(.*)\}", text)
+    assert labels
+    assert all(re.fullmatch(r"tab:[\w.:-]+", label) for label in labels)

@@ -47,10 +47,9 @@ def report_shard(evaluation: Evaluation, out: Path, quiet: bool) -> None:
 
 
 def _print(evaluation: Evaluation) -> None:
-    from headclip.evaluation.comparison import compare_results
     from headclip.evaluation.tables import LEGEND, PAPER_METHODS
 
-    console, rows, compared = output(), evaluation.rows, compare_results(evaluation.results)
+    console, rows, compared = output(), evaluation.rows, evaluation.comparisons
     leakage: dict[str, list[str]] = {}
     for result in evaluation.results:
         leakage.setdefault(result.leakage, []).append(result.method)

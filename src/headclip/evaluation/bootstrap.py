@@ -1,8 +1,9 @@
 """Bootstrap over images: an interval for every figure, and paired comparison of two methods.
 
-Images, not pixels, are drawn with replacement, since the pixels of an image are not independent. A replicate in
-which a metric is not defined (no anomalous image was drawn) is left out and counted. Intervals are percentile
-intervals (Efron and Tibshirani 1993, section 13).
+Images, not pixels, are drawn with replacement, since the pixels of an image are not independent. A draw without any
+anomalous image, or for image figures without any normal one, says nothing and is drawn again, within its category: in a
+mean over many small categories, nearly all draws would lack something somewhere. Intervals are percentile intervals
+(Efron and Tibshirani 1993, section 13).
 """
 
 from __future__ import annotations
@@ -62,15 +63,18 @@ class Replicates:
         estimate: metric -> figure of all images; no key where it is not defined.
         values: metric -> (B,) figure of each draw; NaN where it is not defined.
         pairing: what two results must share to be compared: draws, seed, number and labels of the images.
+        images: how many were drawn from.
     """
 
     estimate: Mapping[str, float]
     values: Mapping[str, Values]
     pairing: tuple[object, ...]
+    images: int
 
     def interval(self, metric: str, confidence: float = 0.95) -> Interval | None:
-        """Percentile interval of a metric; None where the metric, or all its replicates, are not defined."""
-        if metric not in self.estimate:
+        """Percentile interval of a metric; None where the metric, or all its replicates, are not defined, and for a
+        single image, of which all draws are the same."""
+        if metric not in self.estimate or self.images < 2:
             return None
         defined = _defined(self.values[metric])
         if len(defined) == 0:
@@ -124,7 +128,8 @@ def image_replicates(
 
     pairing = (seed, stream, tuple(bool(label) for label in is_positive))
     chunk = _IMAGE_CHUNK_NUMBERS // max(1, len(values))
-    return _replicate(figures, len(values), chunk, replicates, pairing, (IMAGE_METRICS, "image_mad"))
+    needed = (is_positive, ~is_positive)
+    return _replicate(figures, needed, chunk, replicates, pairing, (IMAGE_METRICS, "image_mad"))
 
 
 def pixel_replicates(
@@ -163,37 +168,51 @@ def pixel_replicates(
 
     pairing = (seed, stream, counts.has_defect)
     chunk = _CHUNK_NUMBERS // max(counts.images, 4 * len(counts.bins.edges))
-    return _replicate(figures, counts.images, chunk, replicates, pairing, (PIXEL_METRICS, "pixel_mad"))
+    needed = (np.asarray(counts.has_defect, dtype=bool),)
+    return _replicate(figures, needed, chunk, replicates, pairing, (PIXEL_METRICS, "pixel_mad"))
 
 
 def _replicate(
     figures: Callable[[NDArray[np.int64]], dict[str, Values]],
-    images: int,
+    needed: Sequence[NDArray[np.bool_]],
     chunk: int,
     replicates: int,
     pairing: tuple[object, ...],
     level: tuple[tuple[str, ...], str],
 ) -> Replicates:
-    """Figures of all images and of all draws, of which `chunk` are in memory at once, at least one."""
+    """Figures of all images and of all draws, of which `chunk` are in memory at once, at least one.
+
+    needed: kinds of image, (n,) each, of which a draw has to have one.
+    """
+    images = len(needed[0])
     if images == 0 or replicates < 1:
         raise InputError("a bootstrap needs at least one image and one replicate")
     names, mad = level
-    parts = [figures(draws) for draws in _draws(images, max(1, chunk), replicates, pairing)]
+    parts = [figures(draws) for draws in _draws(needed, max(1, chunk), replicates, pairing)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in names if name in parts[0]}
     whole = {name: float(value[0]) for name, value in figures(np.ones((1, images), dtype=np.int64)).items()}
     if len(values) == len(names):
         values[mad] = np.mean([values[name] for name in names], axis=0)  # NaN where a part is
         whole[mad] = float(np.mean([whole[name] for name in names]))
     estimate = {name: value for name, value in whole.items() if np.isfinite(value)}
-    return Replicates(estimate, values, (replicates, *pairing))
+    return Replicates(estimate, values, (replicates, *pairing), images)
 
 
-def _draws(images: int, chunk: int, replicates: int, pairing: tuple[object, ...]) -> Iterator[NDArray[np.int64]]:
+def _draws(
+    needed: Sequence[NDArray[np.bool_]], chunk: int, replicates: int, pairing: tuple[object, ...]
+) -> Iterator[NDArray[np.int64]]:
     """How often each image is drawn, (b, n) at a time; the same draws whatever the size of the chunks."""
     seed, stream = pairing[:2]
     generator = np.random.default_rng([int(str(seed)), *str(stream).encode()])
+    images, kinds = len(needed[0]), [kind for kind in needed if kind.any()]
     for start in range(0, replicates, chunk):
-        yield generator.multinomial(images, np.full(images, 1.0 / images), size=min(chunk, replicates - start))
+        wanted = min(chunk, replicates - start)
+        parts: list[NDArray[np.int64]] = []
+        while wanted:
+            drawn = generator.multinomial(images, np.full(images, 1.0 / images), size=wanted)
+            parts.append(drawn[np.all([drawn[:, kind].any(axis=1) for kind in kinds], axis=0)] if kinds else drawn)
+            wanted -= len(parts[-1])
+        yield np.concatenate(parts)
 
 
 def macro_replicates(rows: Sequence[Replicates]) -> Replicates:
@@ -222,7 +241,7 @@ def macro_replicates(rows: Sequence[Replicates]) -> Replicates:
             values[mad] = np.mean([values[name] for name in names], axis=0)
     # like that of a single row: draws, seed, stream, labels; the stream is that of all parts together
     pairing = (rows[0].pairing[0], 0, ("mean", *streams), tuple(row.pairing for row in rows))
-    return Replicates(average, values, pairing)
+    return Replicates(average, values, pairing, sum(row.images for row in rows))
 
 
 def compare(first: Replicates, second: Replicates, metric: str, confidence: float = 0.95) -> Comparison | None:

@@ -107,8 +107,13 @@ def check_no_whole(out: Path) -> None:
 
 
 def start(out: Path, command: str, options: Options, **extra: Any) -> None:
-    """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before."""
+    """Mark the folder as ours, so that a kill leaves one that can be resumed; with `overwrite`, empty it before.
+
+    What a finished one says is left alone until there is something to take its place: resuming may yet be refused.
+    """
     mark = FORMAT if options.shard is None else SHARD_FORMAT
+    if options.resume and _is_finished(out, mark):
+        return
     about = {"format": mark, "status": "running", "command": command, **extra}
     write_atomically(out / RESULTS, json.dumps(as_facts(about)) + "\n")
     if options.overwrite:
@@ -116,6 +121,14 @@ def start(out: Path, command: str, options: Options, **extra: Any) -> None:
             (out / name).unlink(missing_ok=True)
         for name in (RUNS, FIGURES, PARTS):
             shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _is_finished(out: Path, mark: str) -> bool:
+    try:
+        found = load_json(out / RESULTS)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and (found.get("format"), found.get("status")) == (mark, "finished")
 
 
 def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headclip.csv_text import CsvText
@@ -12,7 +12,7 @@ from headclip.errors import InputError
 from headclip.evaluation.averages import average_title
 from headclip.evaluation.bootstrap import Comparison, Replicates, compare
 from headclip.evaluation.scoring import DatasetResult, mean_replicates
-from headclip.metrics import ALL_METRICS
+from headclip.metrics import ALL_METRICS, Figures, macro_average
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,29 @@ class MethodComparison:
         return {**vars(self), "metrics": {name: vars(value) for name, value in self.metrics.items()}}
 
 
-def compare_results(results: Sequence[DatasetResult]) -> list[MethodComparison]:
+def compare_results(results: Sequence[DatasetResult], protocol: str) -> list[MethodComparison]:
     """Every later method against the first one: on each dataset, then on average over the datasets of a domain.
 
-    Only where bootstrap draws were made.
+    Only where bootstrap draws were made. Differences are those of the protocol's figures: the draws rest on coarser
+    bins, and what that makes is taken off the ends of the intervals too.
     """
     drawn = [result for result in results if result.replicates]
     found = []
     for dataset in dict.fromkeys(result.name for result in drawn):
         first, *others = [result for result in drawn if result.name == dataset]
-        found += [_compare(first, other) for other in others]
-    return found + _compare_averages(drawn)
+        found += [_compare(first, other, protocol) for other in others]
+    return found + _compare_averages(drawn, protocol)
 
 
-def _compare(first: DatasetResult, second: DatasetResult) -> MethodComparison:
+def _compare(first: DatasetResult, second: DatasetResult, protocol: str) -> MethodComparison:
     about = (first.name, first.dataset.info.title, first.method, second.method)
     reason = _difference_of_images(first, second)
     if reason:
         return MethodComparison(*about, reason=reason)
-    return _paired(about, first.replicates, second.replicates)
+    return _paired(about, first.replicates, second.replicates, first.mean[protocol], second.mean[protocol])
 
 
-def _compare_averages(results: Sequence[DatasetResult]) -> list[MethodComparison]:
+def _compare_averages(results: Sequence[DatasetResult], protocol: str) -> list[MethodComparison]:
     """Over the datasets that both methods have been scored on, with the same images."""
     found = []
     for domain in dict.fromkeys(result.dataset.info.domain for result in results):
@@ -70,12 +71,17 @@ def _compare_averages(results: Sequence[DatasetResult]) -> list[MethodComparison
             if len(pairs) > 1:
                 title = average_title(domain, [pair[0] for pair in pairs])
                 one, two = (mean_replicates([pair[side].replicates for pair in pairs]) for side in (0, 1))
-                found.append(_paired(("", title, name, other), one, two))
+                figures = [macro_average([pair[side].mean[protocol] for pair in pairs]) for side in (0, 1)]
+                found.append(_paired(("", title, name, other), one, two, *figures))
     return found
 
 
 def _paired(
-    about: tuple[str, str, str, str], first: Sequence[Replicates], second: Sequence[Replicates]
+    about: tuple[str, str, str, str],
+    first: Sequence[Replicates],
+    second: Sequence[Replicates],
+    figures: Figures,
+    others: Figures,
 ) -> MethodComparison:
     metrics: dict[str, Comparison] = {}
     try:
@@ -83,7 +89,9 @@ def _paired(
             for metric in ALL_METRICS:
                 found = compare(one, other, metric)
                 if found is not None:
-                    metrics[metric] = found
+                    shift = others[metric] - figures[metric] - found.difference
+                    low, high = found.low + shift, found.high + shift
+                    metrics[metric] = replace(found, difference=found.difference + shift, low=low, high=high)
     except InputError as error:
         return MethodComparison(*about, reason=str(error))
     return MethodComparison(*about, metrics)

@@ -56,7 +56,8 @@ def _curves(positives: Values, negatives: Values, weights: Values | None) -> Cur
     nothing = (np.empty(0), np.empty(0))
     has_positives, has_negatives = len(tp) and tp[-1] > 0, len(fp) and fp[-1] > 0
     roc = _from_origin(fp / fp[-1], tp / tp[-1]) if has_positives and has_negatives else nothing
-    pr = _precision_recall(tp, fp) if has_positives else nothing
+    # of images the table has no average precision either where there are no normal ones
+    pr = _precision_recall(tp, fp) if has_positives and (has_negatives or weights is not None) else nothing
     if weights is None or not (has_positives and has_negatives):
         return Curves(roc, pr, nothing)
     overlap = np.cumsum(weights)
@@ -117,15 +118,20 @@ def _draw(result: DatasetResult, level: str, curves: dict[str, Curves], path: Pa
             x, y = getattr(found, kind)
             if len(x):
                 style = ("-", "--", ":")[number // 10 % 3]
-                axis.plot(x, y, style, color=f"C{number % 10}", linewidth=1.4, label=name, drawstyle=_drawstyle(kind))
+                axis.plot(
+                    x, y, style, color=f"C{number % 10}", linewidth=1.4, label=_words(name), drawstyle=_drawstyle(kind)
+                )
     title = f"{result.dataset.info.title}, {result.method}, {level} level"
-    figure.suptitle(f"{title}; LEAKAGE: {result.leakage}"[:160] if result.leakage else title)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if not handles:
-        handles, labels = axes[1].get_legend_handles_labels()
-    if len(curves) > 1 and handles:
-        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(_words(f"{title}; LEAKAGE: {result.leakage}"[:160] if result.leakage else title))
+    drawn = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if len(curves) > 1 and drawn:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside right center", frameon=False, fontsize=8)
     write_plot(figure, path)
+
+
+def _words(name: str) -> str:
+    """A name as matplotlib shows it: with its dollars, and in the legend also where it begins with an underscore."""
+    return ("\N{THIN SPACE}" if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _drawstyle(kind: str) -> str:

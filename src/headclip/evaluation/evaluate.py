@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from headclip.evaluation.checks import (
     start,
     unique_names,
 )
+from headclip.evaluation.comparison import MethodComparison, compare_results
 from headclip.evaluation.judged import Resolution, choose
 from headclip.evaluation.judging import Elsewhere, judge_dataset
 from headclip.evaluation.outputs import write_outputs
@@ -107,6 +109,11 @@ class Evaluation:
     @property
     def rows(self) -> list[TableRow]:
         return table_rows(self.results, self.options.protocol)
+
+    @cached_property
+    def comparisons(self) -> list[MethodComparison]:
+        """Of the other methods with the first; asked for once all results are there."""
+        return compare_results(self.results, self.options.protocol)
 
 
 def evaluate(

@@ -17,8 +17,13 @@ def dataset_fingerprint(records: Iterable[ImageRecord]) -> str:
 
 def record_line(record: ImageRecord) -> str:
     """What one image adds to the fingerprint; lines made in different places can be put together."""
+    return f"{_hash(record.path)} {truth_line(record)}"
+
+
+def truth_line(record: ImageRecord) -> str:
+    """The part of `record_line` that does not read the image: label, category and mask."""
     mask = _hash(record.mask) if record.mask is not None else repr(record.outline)
-    return f"{_hash(record.path)} {record.label} {record.category} {mask}"
+    return f"{record.label} {record.category} {mask}"
 
 
 def fingerprint_of(lines: Iterable[str]) -> str:

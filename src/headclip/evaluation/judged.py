@@ -19,6 +19,7 @@ from headclip.data.records import ImageRecord, read_mask
 from headclip.data.records import resize_mask as resize_nearest
 from headclip.data.volumes.lone import LoneImage
 from headclip.errors import ImageError
+from headclip.files import content_hash
 from headclip.metrics.state import PixelState
 
 Resolution = Literal["image", "tower"]
@@ -99,7 +100,7 @@ def _file(record: ImageRecord) -> Path:
 def truth_fingerprint(record: ImageRecord) -> list[Any]:
     """Label and mask in short, so that changed annotations are noticed when an evaluation goes on.
 
-    Of a mask's file it is size and time, of a folder of masks those of each, of an outline its hash.
+    Of a mask's file it is the content's hash, of a folder of masks that of each, of an outline its own.
     """
     if record.outline is not None:
         return [record.label, hashlib.sha256(repr(record.outline).encode()).hexdigest()]
@@ -107,10 +108,9 @@ def truth_fingerprint(record: ImageRecord) -> list[Any]:
         return [record.label]
     try:
         files = sorted(record.mask.iterdir()) if record.mask.is_dir() else [record.mask]
-        found = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError:
         return [record.label, None]
-    return [record.label, *(number for pair in found for number in pair)]
+    return [record.label, *(content_hash(file) for file in files)]
 
 
 def name_images(records: Sequence[ImageRecord], root: Path) -> ImageSet:

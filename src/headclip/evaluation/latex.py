@@ -34,7 +34,7 @@ def escape(text: str) -> str:
 
 
 def latex(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: Mapping[str, Any]) -> str:
-    """All tables of an evaluation; needs the packages booktabs and, for wide tables, graphicx."""
+    """All tables of an evaluation; needs the package booktabs."""
     lines = [f"% {key}: {value}" for key, value in facts.items()]
     lines += [f"% WARNING: {result.leakage}" for result in results if result.leakage]
     shared = " ".join(f"{DAGGER} {result.leakage}." for result in results if result.leakage)
@@ -73,7 +73,7 @@ def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
     lines = [
         r"\begin{table}[t]",
         rf"\caption{{{escape(caption)}}}",
-        rf"\label{{tab:{label}}}",
+        rf"\label{{tab:{_label(label)}}}",
         r"\centering\small",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -86,12 +86,18 @@ def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
         title = row.category or (row.title if label == "datasets" else "mean")
         notes = "".join(rf"$^{{{numbers[mark]}}}$" for mark in row.marks)
         shown = "" if title == previous else escape(title)
+        shown = rf"{{}}{shown}" if shown.startswith(("[", "*")) else shown  # else an option of the line end above
         previous = title
         cells = [_cell(row, name) for name in names]
         lines.append(" & ".join([shown, escape(row.method) + notes, *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\\ \footnotesize $^{{{number}}}$ {escape(mark)}" for mark, number in numbers.items()]
     return "\n".join([*lines, r"\end{table}"])
+
+
+def _label(name: str) -> str:
+    """What \\ref can take: nothing that means something to LaTeX."""
+    return "".join(letter if letter.isalnum() or letter in "-.:" else "-" for letter in name)
 
 
 def _cell(row: TableRow, name: str) -> str:

@@ -19,7 +19,7 @@ from headclip.errors import InputError
 from headclip.evaluation.checks import SHARD_FORMAT, Progress, check_no_whole, start
 from headclip.evaluation.counts import merge_all, read_counts
 from headclip.evaluation.evaluate import Evaluation, scoring_progress
-from headclip.evaluation.fingerprint import fingerprint_of
+from headclip.evaluation.fingerprint import fingerprint_of, truth_line
 from headclip.evaluation.judged import JudgedImage, choose, dataset_key, name_images
 from headclip.evaluation.judging import RUN_PAGE
 from headclip.evaluation.outputs import FORMAT, RESULTS, write_outputs
@@ -127,6 +127,16 @@ class _Source:
             raise RunFolderError(
                 f"{len(missing):,} image(s) of {self._dataset.info.title} have no row in any shard ({some(missing)}); "
                 "run the shards again with --resume"
+            )
+        changed = [
+            file.name
+            for record, file in zip(self._records, self._names, strict=True)
+            if rows[file.name].content.partition(" ")[2] != truth_line(record)
+        ]
+        if changed:
+            raise InputError(
+                f"{len(changed):,} image(s) of {self._dataset.info.title} have another label or mask than when the "
+                f"shards judged them ({some(changed)}); run the shards again with --resume"
             )
         return rows
 

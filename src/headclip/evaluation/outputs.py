@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headclip.csv_text import CsvText
 from headclip.evaluation.averages import Average, averages
-from headclip.evaluation.comparison import compare_results, comparison_csv, comparison_table
+from headclip.evaluation.comparison import comparison_csv, comparison_table
 from headclip.evaluation.curves import draw_figures
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.latex import latex
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 FORMAT = "headclip-evaluation"
 RESULTS, FIGURES = "results.json", "figures"
 COMPARISONS = "comparisons.csv"
-FILES = (COMPARISONS, "scores.csv", "tables.csv", "tables.parquet", "tables.md", "tables.tex", "worst.html")
+WORST = "worst.html"
+FILES = (COMPARISONS, "scores.csv", "tables.csv", "tables.parquet", "tables.md", "tables.tex", WORST)
 
 
 def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int], None]) -> None:
@@ -39,16 +41,24 @@ def write_outputs(evaluation: Evaluation, progress: Callable[[str, int, int, int
     write_atomically(out / "scores.csv", scores_csv(evaluation.results))
     write_atomically(out / "tables.csv", csv_table(rows))
     write_atomically(out / "tables.parquet", parquet_table(rows))
-    heading, compared = heading_facts(evaluation), compare_results(evaluation.results)
+    heading, compared = heading_facts(evaluation), evaluation.comparisons
     write_atomically(out / "tables.md", markdown(evaluation.results, rows, heading) + comparison_table(compared))
     write_atomically(out / "tables.tex", latex(evaluation.results, rows, heading))
+    _remove_earlier(out)
     if compared:
         write_atomically(out / COMPARISONS, comparison_csv(compared))
     if evaluation.options.figures:
         evaluation.hints += draw_figures(evaluation.results, out / FIGURES)
     if evaluation.options.worst:
-        write_worst(evaluation.results, out / "worst.html", evaluation.options.worst, progress)
+        write_worst(evaluation.results, out / WORST, evaluation.options.worst, progress)
     write_atomically(out / RESULTS, json.dumps(as_facts(results_json(evaluation)), indent=2) + "\n")
+
+
+def _remove_earlier(out: Path) -> None:
+    """Take away what only some evaluations have: a resumed one may be told to leave it out, or have other datasets."""
+    for name in (COMPARISONS, WORST):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / FIGURES, ignore_errors=True)
 
 
 def scores_csv(results: Sequence[DatasetResult]) -> str:
@@ -128,7 +138,7 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
         "versions": versions(),
         "results": [_result_json(result) for result in evaluation.results],
         "averages": [_average_json(average) for average in averages(evaluation.results, evaluation.options.protocol)],
-        "comparisons": [comparison.json() for comparison in compare_results(evaluation.results)],
+        "comparisons": [comparison.json() for comparison in evaluation.comparisons],
         **evaluation.extra,
     }
 

@@ -31,12 +31,12 @@ from headclip.evaluation.evaluate import Evaluation, Options, scoring_progress
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, choose, read_truth
 from headclip.evaluation.outputs import write_outputs
 from headclip.evaluation.scoring import score_dataset
-from headclip.files import scratch_folder, write_atomically
+from headclip.files import content_hash, scratch_folder, write_atomically
 from headclip.metrics.state import image_state
-from headclip.runs.files import RunFolderError
+from headclip.runs.files import JOURNAL, RunFolderError
 from headclip.runs.overlay import resize_map
 from headclip.runs.pictures import read_levels
-from headclip.runs.run import Row, Run
+from headclip.runs.run import Row, Run, read_journal
 
 _FEW_LEVELS = 256
 _NO_MAP = "the run kept no map: not in the pixel metrics"
@@ -105,8 +105,10 @@ def _pairs(runs: Sequence[Run], datasets: Sequence[Dataset]) -> Pairs:
     for run in runs:
         if not any(pair[0] is run for pair in pairs):
             titles = ", ".join(dataset.info.title for dataset in datasets)
+            names = any(_by_name(run, dataset) for dataset in datasets)
             raise InputError(
                 f"no image of the run {run.folder} belongs to {titles}; it judged images under {run.facts['root']}"
+                + (", and those of the same names have another content" if names else "")
             )
     for dataset in datasets:
         if not any(pair[1] is dataset for pair in pairs):
@@ -115,15 +117,30 @@ def _pairs(runs: Sequence[Run], datasets: Sequence[Dataset]) -> Pairs:
 
 
 def match_rows(run: Run, dataset: Dataset) -> dict[Path, Row]:
-    """The run's row of each image: by the place of its file, else, where data have moved, by name.
+    """The run's row of each image: by the place of its file, else, where data have moved, by name and content.
 
     By name, a row belongs to the image with which it shares the longest end of its path, at least the whole of one
-    of the two relative names; where two images or two rows fit equally well, neither is taken. Never by order.
+    of the two relative names; where two images or two rows fit equally well, neither is taken. Never by order. Where
+    the run's journal tells the content of the file that it judged, the image has to have the same.
     """
     by_place = {_absolute(run.image_path(row)): row for row in run.rows}
     rows = {record.path: by_place[place] for record in dataset.records if (place := _absolute(record.path)) in by_place}
-    if rows:
-        return rows
+    return rows or _of_same_content(run, _by_name(run, dataset))
+
+
+def _of_same_content(run: Run, rows: Mapping[Path, Row]) -> dict[Path, Row]:
+    """Those images that are, byte by byte, what the run judged, as far as it tells."""
+    if not rows:
+        return {}
+    known = {name: entry.sha256 for name, entry in read_journal(run.folder / JOURNAL)[0].items()}
+    return {
+        path: row
+        for path, row in rows.items()
+        if (judged := known.get(row.path)) is None or content_hash(path) in (None, judged)
+    }
+
+
+def _by_name(run: Run, dataset: Dataset) -> dict[Path, Row]:
     fits = [
         (_shared_parts(record.path, run.image_path(row)), record.path, row)
         for record, row in _same_ends(dataset, run.rows)

@@ -23,6 +23,7 @@ from headclip.metrics import (
 )
 from headclip.metrics.per_image import lay_bins
 
+FEW_IMAGES = 5  # normal or anomalous ones of a category
 _KEPT_BINS = 8192  # of a category's counts, for curves; its figures have been computed before
 
 
@@ -159,7 +160,7 @@ def score_dataset(
         mean,
         centred_intervals(replicates, mean[options.protocol]),
         replicates,
-        (*extra_notes, *_notes(dataset, images, limit)),
+        (*extra_notes, *_notes(dataset, images, limit), *_few(dataset, categories)),
         leakage,
         limit,
         fingerprint,
@@ -283,3 +284,17 @@ def _notes(dataset: Dataset, images: Sequence[JudgedImage], limit: int | None) -
         which = names[0] if len(names) == 1 else f"{len(names)} images ({names[0]}, ...)"
         notes.append(f"{which}: {reason}" if status == "ok" else f"{which}: not scored ({status}): {reason}")
     return notes
+
+
+def _few(dataset: Dataset, categories: Sequence[CategoryResult]) -> list[str]:
+    """A note on categories with so few images that drawing from them hardly shows how figures vary."""
+    small = [
+        f"{category.name} ({category.normal} normal, {category.anomalous} anomalous)"
+        for category in categories
+        if category.replicates
+        and (category.anomalous < FEW_IMAGES or (dataset.info.level != "pixel" and category.normal < FEW_IMAGES))
+    ]
+    if not small:
+        return []
+    more = f" and {len(small) - 3} more" if len(small) > 3 else ""
+    return [f"too few images of a kind for intervals to rely on, below {FEW_IMAGES}: {', '.join(small[:3])}{more}"]

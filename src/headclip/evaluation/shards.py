@@ -131,7 +131,8 @@ class PartWriter:
             if image.load_map is not None:
                 _keep_map(place, lines[id(image)], image)
         about = self._datasets.setdefault(result.name, {"labels": [], "leakage": [], "runs": []})
-        about |= {"name": result.dataset.name, "root": str(result.dataset.root.absolute())}
+        place = result.dataset.listing or result.dataset.root
+        about |= {"name": result.dataset.name, "root": str(place.absolute())}
         about["listing"] = keep_listing(self._folder.parent, [file.name for file in every])
         about["labels"].append(result.method)
         about["leakage"].append(result.leakage)

@@ -56,13 +56,14 @@ class Dataset:
     """The test images of one opened dataset.
 
     findings: what the user should know of this copy; errors never get here unless `open_dataset` was told to
-    be lenient.
+    be lenient. listing: the file that names the images, where one was opened in place of a folder.
     """
 
     info: DatasetInfo
     root: Path
     records: list[ImageRecord] = field(repr=False)  # thousands
     findings: tuple[Finding, ...] = field(default=(), repr=False)
+    listing: Path | None = None
 
     def __len__(self) -> int:
         return len(self.records)

@@ -66,7 +66,7 @@ def _open(info: DatasetInfo, root: Path, lenient: bool) -> Dataset:
     if not lenient:
         reading.raise_errors(info.title)
     _log(info, reading)
-    return Dataset(info, reading.root, reading.records, tuple(reading.findings))
+    return Dataset(info, reading.root, reading.records, tuple(reading.findings), root if root.is_file() else None)
 
 
 def parse_spec(text: str) -> tuple[str, Path]:
