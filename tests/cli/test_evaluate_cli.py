@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -289,3 +291,16 @@ def test_real_images(capsys, backbone, tmp_path, spec, metrics):
     found = json.loads((tmp_path / "e/results.json").read_text())["results"][0]
     assert len(found["mean"]["exact"]) == metrics
     assert found["not_scored"] == []
+
+
+def test_quiet_hides_the_warnings_about_a_dataset_too(capsys, caplog, backbone, tmp_path):
+    cups = write_set(tmp_path / "cups", ("cup", "nut"))
+    shutil.rmtree(cups / "nut/test/good")
+    common = ("evaluate", "--data", cups, "--backbone", backbone, "--image-size", 42, "--bootstrap", 0)
+    assert call(capsys, *common, "--out", tmp_path / "loud")[0] == 0
+    assert "nut has no normal image" in caplog.text
+    caplog.clear()
+    status, out, _ = call(capsys, *common, "--out", tmp_path / "quiet", "--quiet")
+    assert (status, out) == (0, "")
+    assert caplog.text == ""
+    assert logging.getLogger("headclip").level == logging.NOTSET  # for what comes next in this process

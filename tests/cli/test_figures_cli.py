@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from evaluation.evaluate_files import write_set
 from headclip.cli.app import app
 from headclip.cli.common import readable_errors
 from headclip.cli.figures_models import plan_columns
@@ -19,6 +20,7 @@ from headclip.errors import InputError
 from headclip.figures.canvas import shorten
 from headclip.figures.compare import row_heights
 from headclip.figures.heads import number
+from headclip.inference.detector import Detector
 from headclip.methods import create_method
 from headclip.methods.checkpoint import learnt_hash, save_checkpoint
 from tiny_clip import make_backbone, make_config
@@ -149,9 +151,20 @@ def test_compare_says_what_is_wrong(backbone, pictures, tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "other" / "x.png")
     assert "names must agree" in refused("compare", pictures, "--masks", tmp_path / "other", "-o", out)
     titles = ["--titles", "A,B", *small(backbone)]
-    assert "2 titles for 1 columns" in refused("compare", pictures, "--method", "clip", "-o", out, *titles)
+    with pytest.MonkeyPatch.context() as patch:  # all this before an image is judged
+        patch.setattr(Detector, "predict_arrays", lambda *rest: pytest.fail("an image was judged"))
+        assert "2 titles for 1 columns" in refused("compare", pictures, "--method", "clip", "-o", out, *titles)
+        assert "the lower one first" in refused("compare", pictures, "-o", out, "--range", 0.5, 0.2)
+        assert "scale by rank" in refused("compare", pictures, "-o", out, "--scale", "rank", "--range", 0.2, 0.5)
     assert "two methods" in refused("compare", pictures, "--choose", "different", "-o", out, *small(backbone))
     assert not out.exists()
+
+
+def test_compare_points_to_the_runs_of_an_evaluation(backbone, tmp_path):
+    cups, out = write_set(tmp_path / "cups"), tmp_path / "e"
+    done("evaluate", "--data", cups, "-o", out, "--method", "clip", "-q", *small(backbone))
+    message = refused("compare", out, "-o", tmp_path / "f.png")
+    assert f"is an evaluation; name the runs in it: {out / 'runs/cups'}" in " ".join(message.split())
 
 
 def test_columns_are_planned(checkpoint, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,28 +113,56 @@ def compare(
     from headclip.data.datasets import open_spec
     from headclip.figures.canvas import check_path, draw, need_matplotlib
     from headclip.figures.compare import Options, compare_figure
+    from headclip.inspection.scales import check_limits
     from headclip.inspection.truth import TruthFinder
     from headclip.runs.run import is_run_folder
 
     check_path(out)
     need_matplotlib()
+    if limits is not None:
+        check_limits(limits, scale.value if scale else None)
+    _refuse_evaluations(inputs or [])
     truths = TruthFinder([open_spec(spec) for spec in data or []], masks)
     folders = [entry for entry in inputs or [] if is_run_folder(Path(entry))]
     chosen = {"count": count, "scale": scale.value if scale else None, "limits": limits}
     with plain_bars(quiet) as show:
         if folders:
-            found, facts = _of_runs(inputs or [], folders, method, checkpoint, truths, choose, chosen, show)
+            found, facts = _of_runs(inputs or [], folders, method, checkpoint, truths, choose, chosen, show, titles)
         else:
             model = {"backbone": backbone, "category": category, "device": device.value, "precision": precision.value}
             found, facts = _of_methods(
-                inputs or [], method, checkpoint, {**model, "image_size": image_size}, truths, choose, chosen, show
+                inputs or [],
+                method,
+                checkpoint,
+                {**model, "image_size": image_size},
+                truths,
+                choose,
+                chosen,
+                show,
+                titles,
             )
-    found = _retitle(found, titles)
     options = Options(style=style.value, outline=outline, names=names, width=width)
     draw(lambda: compare_figure(found, options), out, dpi)
     _write_facts(out.with_suffix(".json"), found, facts)
     if not quiet:
         _report(out, found)
+
+
+def _refuse_evaluations(inputs: Sequence[str]) -> None:
+    """Raise InputError where an input is the folder of an evaluation: among its files are figures, but no images."""
+    from headclip.errors import InputError
+    from headclip.evaluation.checks import RUNS
+    from headclip.evaluation.outputs import RESULTS
+    from headclip.runs.run import is_run_folder
+
+    for entry in inputs:
+        runs = Path(entry, RUNS)
+        if Path(entry, RESULTS).is_file() and runs.is_dir():
+            found = [
+                folder for pattern in ("*", "*/*") for folder in sorted(runs.glob(pattern)) if is_run_folder(folder)
+            ]
+            names = ", ".join(map(str, found[:3])) or "it has none"
+            raise InputError(f"{entry} is an evaluation; name the runs in it: {names}")
 
 
 def _of_runs(
@@ -145,6 +174,7 @@ def _of_runs(
     choose: Choice | None,
     chosen: dict[str, Any],
     show: Callable[[str, int, int], None],
+    wanted: str | None,
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.errors import InputError
     from headclip.inspection.comparison import compare_runs, run_titles
@@ -158,9 +188,10 @@ def _of_runs(
         raise InputError("--method and --checkpoint are for images; the runs say themselves what made them")
     runs = [Run.open(folder) for folder in folders]
     titles = run_titles([Path(folder) for folder in folders], runs, HEADINGS)
+    shown = _titles(wanted, titles)
     rule: Rule = choose.value if choose else ("different" if len(runs) > 1 else "anomalous")
     found = compare_runs(dict(zip(titles, runs, strict=True)), truths, rule=rule, progress=show, **chosen)
-    return found, {"runs": dict(zip(titles, map(str, folders), strict=True))}
+    return replace(found, columns=shown), {"runs": dict(zip(titles, map(str, folders), strict=True))}
 
 
 def _of_methods(
@@ -172,6 +203,7 @@ def _of_methods(
     choose: Choice | None,
     chosen: dict[str, Any],
     show: Callable[[str, int, int], None],
+    wanted: str | None,
 ) -> tuple[Comparison, dict[str, Any]]:
     from headclip.cli.figures_models import open_columns
     from headclip.evaluation.outputs import short_facts
@@ -179,9 +211,11 @@ def _of_methods(
 
     images = _images(inputs, truths)
     detectors: dict[str, Detector] = open_columns(method, list(checkpoints or []), **model)
+    shown = _titles(wanted, list(detectors))  # before any image is judged
     rule: Rule = choose.value if choose else "first"
     found = compare_methods(detectors, images, truths, rule=rule, progress=show, **chosen)
-    return found, {"methods": {title: short_facts(detector.describe()) for title, detector in detectors.items()}}
+    facts = {title: short_facts(detector.describe()) for title, detector in detectors.items()}
+    return replace(found, columns=shown), {"methods": facts}
 
 
 def _images(inputs: Sequence[str], truths: TruthFinder) -> list[ImageFile]:
@@ -199,18 +233,16 @@ def _images(inputs: Sequence[str], truths: TruthFinder) -> list[ImageFile]:
     return images
 
 
-def _retitle(found: Comparison, titles: str | None) -> Comparison:
-    from dataclasses import replace
-
+def _titles(wanted: str | None, columns: Sequence[str]) -> tuple[str, ...]:
+    """What the columns are called: as `--titles` says, else as they are."""
     from headclip.errors import InputError
 
-    if titles is None:
-        return found
-    given = [title.strip() for title in titles.split(",")]
-    if len(given) != len(found.columns):
-        columns = ", ".join(found.columns)
-        raise InputError(f"--titles has {len(given)} titles for {len(found.columns)} columns: {columns}")
-    return replace(found, columns=tuple(given))
+    if wanted is None:
+        return tuple(columns)
+    given = tuple(title.strip() for title in wanted.split(","))
+    if len(given) != len(columns):
+        raise InputError(f"--titles has {len(given)} titles for {len(columns)} columns: {', '.join(columns)}")
+    return given
 
 
 def _write_facts(path: Path, found: Comparison, facts: dict[str, Any]) -> None:

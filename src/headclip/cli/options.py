@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from headclip.cli.common import Device, Precision, parse_settings
+from headclip.cli.common import Device, Precision, debugging, parse_settings
+
+
+def errors_only(context: typer.Context, quiet: bool) -> bool:
+    """What `--quiet` does beside hiding the command's own output: warnings in the log are not shown either."""
+    if quiet and not debugging():
+        log = logging.getLogger("headclip")
+        context.call_on_close(partial(log.setLevel, log.level))  # for programs that call commands one after another
+        log.setLevel(logging.ERROR)
+    return quiet
 
 
 class Protocol(StrEnum):
@@ -163,7 +174,7 @@ OneShard = Annotated[
 # --- output
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", callback=errors_only)]
 
 
 def model_arguments(

@@ -80,17 +80,26 @@ def choose_scales(
         raise InputError(f"unknown scale '{kind}'; choose {', '.join(KINDS)}")
     columns = list(zip(*maps, strict=True))
     if limits is not None:
-        low, high = limits
-        if kind != "value":
-            raise InputError(f"a range of map values does not go with a scale by {kind}; choose --scale value")
-        if not 0.0 <= low < high <= 1.0:
-            raise InputError(f"colours from {low} to {high}: give two values in [0, 1], the lower one first")
-        return (Scale(low, high),) * len(columns)
+        check_limits(limits, kind)
+        return (Scale(*limits),) * len(columns)
     if kind == "rank":
         return tuple(RankScale.of(column) for column in columns)
     if kind == "method":
         return tuple(_range(column) for column in columns)
     return (_range([found for column in columns for found in column]),) * len(columns)
+
+
+def check_limits(limits: tuple[float, float], kind: ScaleKind | None) -> None:
+    """Whether these can be the map values of the first and the last colour. kind: None where it is yet to be chosen.
+
+    Raises:
+        InputError: they cannot.
+    """
+    low, high = limits
+    if kind not in ("value", None):
+        raise InputError(f"a range of map values does not go with a scale by {kind}; choose --scale value")
+    if not 0.0 <= low < high <= 1.0:
+        raise InputError(f"colours from {low} to {high}: give two values in [0, 1], the lower one first")
 
 
 def _range(maps: Sequence[NDArray[np.float32]]) -> Scale:

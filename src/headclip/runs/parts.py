@@ -84,7 +84,9 @@ def open_part(folder: Path) -> Part:
                 raise RunFolderError(f"the run.json of {folder} is damaged; run the shard again with --overwrite")
             return Part(folder, shard, facts)
     held = "a run, but no shard of one" if facts is not None else "no shard"
-    raise RunFolderError(f"{folder} holds {held}; `headclip predict --shard i/n` makes them")
+    raise RunFolderError(
+        f"{folder} holds {held}; `headclip predict --shard i/n` and `headclip evaluate --shard i/n` make them"
+    )
 
 
 def check_parts(parts: Sequence[Part]) -> list[Part]:
