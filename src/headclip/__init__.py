@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # type checkers see the names of `_WHERE` where they come fro
     from headclip.errors import HeadclipError
     from headclip.inference.detector import Detector
     from headclip.inference.exported import ExportedDetector
+    from headclip.inference.predict import predict_run
     from headclip.inference.tiles import TiledDetector
     from headclip.methods import list_methods
     from headclip.prediction import Prediction
@@ -34,6 +35,7 @@ _WHERE = {
     "datasets": "headclip.data.datasets",
     "open_dataset": "headclip.data.datasets",
     "list_methods": "headclip.methods",
+    "predict_run": "headclip.inference.predict",
 }
 __all__ = [
     "Detector",
@@ -46,6 +48,7 @@ __all__ = [
     "list_methods",
     "load_backbone",
     "open_dataset",
+    "predict_run",
 ]
 
 

@@ -82,12 +82,6 @@ def standardise(field: Tensor) -> Tensor:
     return field / field.square().mean().sqrt().clamp(min=1e-6)
 
 
-def unit_range(field: Tensor) -> Tensor:
-    """Stretched to [0, 1] by its extremes."""
-    low, high = field.amin(), field.amax()
-    return (field - low) / (high - low).clamp(min=1e-6)
-
-
 def cell_noise(rng: Rng, u: Tensor, v: Tensor, jitter: float = 0.8) -> tuple[Tensor, Tensor, Tensor]:
     """Worley noise: distances to the nearest and the second seed, and the nearest one's number.
 
