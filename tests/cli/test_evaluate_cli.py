@@ -304,3 +304,27 @@ def test_quiet_hides_the_warnings_about_a_dataset_too(capsys, caplog, backbone, 
     assert (status, out) == (0, "")
     assert caplog.text == ""
     assert logging.getLogger("headclip").level == logging.NOTSET  # for what comes next in this process
+
+
+def test_a_finished_evaluation_is_left_as_it_is_unless_something_changed(capsys, backbone, tmp_path):
+    cups, out = write_set(tmp_path / "cups"), tmp_path / "e"
+    common = ["evaluate", "--data", cups, "--backbone", backbone, "--image-size", 42, "--bootstrap", 0, "--out", out]
+    call(capsys, *common)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    status, said, _ = call(capsys, *common, "--resume")
+    assert (status, "nothing has changed since" in " ".join(said.split())) == (0, True)
+    status, said, _ = call(capsys, *common, "--resume", "--json")
+    assert json.loads(said) == json.loads((out / "results.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+    status, said, _ = call(capsys, *common, "--resume", "--bootstrap", 5)
+    assert "nothing has changed" not in said
+    assert json.loads((out / "results.json").read_text())["options"]["bootstrap"] == 5
+    mask(cups / "cup/ground_truth/bent/0_mask.png", (0, 30, 0, 30))
+    status, said, _ = call(capsys, *common, "--resume", "--bootstrap", 5)
+    assert "nothing has changed" not in said
+    status, said, _ = call(capsys, *common, "--resume", "--bootstrap", 5)
+    assert "nothing has changed" in " ".join(said.split())
+    (cups / "cup/test/good/0.png").write_bytes(b"no image")
+    for _ in range(2):  # one that could not be judged is tried again
+        status, said, _ = call(capsys, *common, "--resume", "--bootstrap", 5)
+        assert "nothing has changed" not in " ".join(said.split())

@@ -26,7 +26,7 @@ from headclip.runs.facts import as_facts
 from headclip.version import software_versions
 
 if TYPE_CHECKING:
-    from headclip.evaluation.evaluate import Evaluation
+    from headclip.evaluation.evaluate import Evaluation, Options
 
 FORMAT = "headclip-evaluation"
 RESULTS, FIGURES = "results.json", "figures"
@@ -134,7 +134,7 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": round(evaluation.seconds, 1),
         "command": evaluation.command,
         "arguments": evaluation.arguments,
-        "options": options_json(evaluation) | {"resolution": evaluation.options.scale},
+        "options": used_options(evaluation.options),
         "versions": versions(),
         "results": [_result_json(result) for result in evaluation.results],
         "averages": [_average_json(average) for average in averages(evaluation.results, evaluation.options.protocol)],
@@ -143,10 +143,15 @@ def results_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def options_json(evaluation: Evaluation) -> dict[str, Any]:
+def options_json(options: Options) -> dict[str, Any]:
     """The options on which results depend."""
     left_out = ("resume", "overwrite", "shard")
-    return {key: value for key, value in vars(evaluation.options).items() if key not in left_out}
+    return {key: value for key, value in vars(options).items() if key not in left_out}
+
+
+def used_options(options: Options) -> dict[str, Any]:
+    """`options_json` as results.json has it: with the resolution that was chosen, where it was left open."""
+    return options_json(options) | {"resolution": options.scale}
 
 
 def _result_json(result: DatasetResult) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class PartWriter:
             "seconds": round(evaluation.seconds, 1),
             "command": evaluation.command,
             "arguments": evaluation.arguments,
-            "options": options_json(evaluation),
+            "options": options_json(evaluation.options),
             "versions": versions(),
             "detectors": {result.method: short_facts(result.facts) for result in evaluation.results},
             "datasets": self._datasets,
