@@ -33,7 +33,8 @@ from headclip.clip.weights import load_backbone
 from headclip.methods import TrainableMethod, create_method
 from headclip.training.features import readable_bytes
 from headclip.training.sets import SyntheticTrainingSet, TrainingItem
-from headclip.training.trainer import TrainConfig, Trainer
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer
 
 KINDS = ("tower", "fp16", "int8")
 

@@ -23,7 +23,7 @@ from headclip.clip.config import ClipConfig, TextConfig, VisionConfig
 from headclip.clip.tokenizer import ClipTokenizer
 from headclip.methods import create_method
 from headclip.methods.headclip import HeadClipConfig
-from headclip.training.trainer import TrainConfig
+from headclip.training.train_config import TrainConfig
 from headclip.version import __version__
 
 ROOT = Path(__file__).parents[1]

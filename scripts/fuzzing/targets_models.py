@@ -119,7 +119,8 @@ class _Pictures:
 
 
 def _trainer(method: object) -> object:
-    from headclip.training.trainer import TrainConfig, Trainer
+    from headclip.training.train_config import TrainConfig
+    from headclip.training.trainer import Trainer
 
     return Trainer(method, _Pictures(), TrainConfig(epochs=2))  # type: ignore[arg-type]
 

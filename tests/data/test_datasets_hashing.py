@@ -193,3 +193,12 @@ def test_real_images(folder):
     copies = [bits(look, perceptual_hash(copied(image))) for look, image in zip(looks, images, strict=True)]
     assert np.mean(np.array(copies) <= NEAR_DISTANCE) >= 0.95
     assert min(bits(looks[i], looks[j]) for i in range(len(looks)) for j in range(i)) > NEAR_DISTANCE
+
+
+def test_what_was_learnt_before_counts_as_well():
+    first = {"name": "one", "files": {"a.png": "1" * 64}, "looks": {"a.png": "f" * 16}}
+    second = {"name": "two", "files": {"a.png": "2" * 64}, "earlier": first}
+    found = TrainingHashes.from_metadata({"name": "synthetic", "earlier": second})
+    assert found.names == ("synthetic", "two", "one")
+    assert found.files == {"two: a.png": "2" * 64, "one: a.png": "1" * 64}
+    assert found.looks == {"one: a.png": 2**64 - 1}

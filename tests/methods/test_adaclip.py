@@ -13,7 +13,9 @@ from headclip.methods.adaclip import AdaClip, AdaClipConfig
 from headclip.methods.adaclip_fusion import fuse_clusters, kmeans, mean_of_members, semantic_vector
 from headclip.methods.base import create_method
 from headclip.methods.checkpoint import load_checkpoint
-from headclip.training.trainer import Batch, TrainConfig, Trainer
+from headclip.training.batches import Batch
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer
 from tiny_clip import make_backbone, make_config
 
 close = torch.testing.assert_close

@@ -17,8 +17,10 @@ from headclip.methods import create_method
 from headclip.methods.anomalyclip import AnomalyClip, AnomalyClipConfig
 from headclip.methods.checkpoint import load_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig
+from headclip.training.batches import collate
 from headclip.training.sets import SyntheticTrainingSet
-from headclip.training.trainer import TrainConfig, Trainer, collate
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer
 from parity_models import anomalyclip, golden_backbone, pixels
 from tiny_clip import make_backbone, make_config
 

@@ -8,8 +8,10 @@ import torch
 from headclip.errors import HeadclipError, InputError
 from headclip.methods import create_method
 from headclip.methods.coop import CoOp, CoOpConfig
+from headclip.training.batches import collate
 from headclip.training.sets import SyntheticTrainingSet
-from headclip.training.trainer import TrainConfig, Trainer, collate
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer
 from tiny_clip import make_backbone, make_config
 
 close = torch.testing.assert_close

@@ -11,8 +11,10 @@ from headclip.clip.config import ClipConfig, VisionConfig
 from headclip.errors import InputError
 from headclip.methods import create_method
 from headclip.methods.linear_heads import LinearHeads, LinearHeadsConfig
+from headclip.training.batches import collate
 from headclip.training.sets import SyntheticTrainingSet
-from headclip.training.trainer import TrainConfig, Trainer, collate
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer
 from tiny_clip import make_backbone, make_config
 
 close = torch.testing.assert_close

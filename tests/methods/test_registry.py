@@ -13,8 +13,10 @@ from headclip.inference.detector import Detector
 from headclip.methods import Scores, TrainableMethod, create_method, list_methods
 from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import load_checkpoint, save_checkpoint
+from headclip.training.batches import collate
 from headclip.training.sets import SyntheticTrainingSet
-from headclip.training.trainer import TrainConfig, Trainer, collate
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer
 from tiny_clip import make_backbone, make_config
 
 SIZE = (70, 56)  # the grid need not be square

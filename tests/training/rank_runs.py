@@ -11,7 +11,8 @@ import torch
 from headclip.methods import create_method
 from headclip.training.distributed import ALONE, Ranks, process_group
 from headclip.training.sets import SyntheticTrainingSet, TrainingItem
-from headclip.training.trainer import TrainConfig, Trainer, state_path
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer, state_path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_clip import make_backbone, make_config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import shutil
 from collections import namedtuple
 
@@ -23,7 +24,8 @@ from headclip.methods.checkpoint import learnt_hash, load_checkpoint, read_info
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from headclip.training.losses import DEFECT_WEIGHT, joint_loss, local_loss
 from headclip.training.sets import FolderTrainingSet, SyntheticTrainingSet, open_labelled
-from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
+from headclip.training.train_config import TrainConfig
+from headclip.training.trainer import Trainer, log_path, state_path
 from tiny_clip import make_backbone, make_config
 
 SIZE = 42
@@ -418,7 +420,7 @@ def test_the_command_goes_on_from_a_checkpoint(tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     done = CliRunner().invoke(app, [*words, "--set", "alpha=0.3", "--out", str(first)])
     assert done.exit_code == 0, done.output
-    more = ["--start-from", str(first), "--only", "refiner", "--set", "refiner=4", "--out", str(second)]
+    more = ["--seed", "5", "--start-from", str(first), "--only", "refiner", "--set", "refiner=4", "--out", str(second)]
     done = CliRunner().invoke(app, [*words, *more])
     assert done.exit_code == 0, done.output
     values = [load_file(path) for path in (first, second)]
@@ -427,8 +429,14 @@ def test_the_command_goes_on_from_a_checkpoint(tmp_path):
     info = read_info(second)
     assert (info.config["alpha"], info.config["refiner"]) == (0.3, 4)
     assert info.training["start_from"] == learnt_hash(first)
+    assert info.config["seed"] == 111  # of the prompts that both have, whatever the order of images is
+    assert info.data["earlier"] == read_info(first).data
     other = CliRunner().invoke(app, [*words, "--method", "coop", "--start-from", str(first), "--out", "c.safetensors"])
     assert "a checkpoint of headclip, not of coop" in str(other.exception)
+    lacking = ["--start-from", str(first), "--set", "stream_layers=[2]", "--out", "c.safetensors"]
+    lacking = CliRunner().invoke(app, [*words, *lacking])
+    assert "with these settings (no stream_heads." in str(lacking.exception)
+    assert "change fewer of them" in str(lacking.exception)
 
 
 def test_a_cosine_ends_at_nothing(backbone, rendered, tmp_path):
@@ -495,3 +503,35 @@ def test_what_evaluations_read_can_be_trained_on(tmp_path):
     for source, words in (("nowhere", "NAME=PATH of a dataset"), ("sdd=/nowhere", "/nowhere does not exist")):
         with pytest.raises(InputError, match=words):
             open_labelled(source, SIZE)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"rate": math.nan}, {"rate": math.inf}, {"local_weight": -1}, {"local_weight": math.nan}, {"head_rate": -1}],
+)
+def test_numbers_that_nothing_can_be_learnt_with(values):
+    with pytest.raises(InputError, match=r"learning rate|is a number from 0"):
+        TrainConfig(**values)
+
+
+def test_a_checkpoint_to_start_from_is_not_loaded_by_its_name():
+    with pytest.raises(InputError, match="load the checkpoint with load_checkpoint"):
+        TrainConfig(start_from="a.safetensors")
+    assert TrainConfig(start_from="0" * 64).start_from == "0" * 64
+
+
+def test_parts_that_learn_are_the_same_in_any_order():
+    assert TrainConfig(only=("refiner", "heads")) == TrainConfig(only=("heads", "refiner", "heads"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_vanishes_ends_the_run_with_its_name_and_no_process_left(mvtec, backbone, tmp_path, workers):
+    data = FolderTrainingSet(mvtec, 42)
+    run = trainer(backbone, data, batch_size=2)
+    data.records[-1].path.unlink()
+    with pytest.raises(
+        InputError, match=f"^the training image .*{data.records[-1].path.name} cannot be read: the file"
+    ) as error:
+        run.run(tmp_path / "a.safetensors", workers=workers)
+    assert "Traceback" not in str(error.value)
+    assert multiprocessing.active_children() == []

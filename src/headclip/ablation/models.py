@@ -16,8 +16,9 @@ from headclip.methods.base import Method
 from headclip.methods.checkpoint import read_info
 from headclip.training.features import kept_request
 from headclip.training.sets import SyntheticTrainingSet, TrainingItem, TrainingSet, open_labelled
+from headclip.training.train_config import TrainConfig
 from headclip.training.trainer import Progress as Step
-from headclip.training.trainer import TrainConfig, Trainer, state_path
+from headclip.training.trainer import Trainer, state_path
 
 MODELS = "models"
 Progress = Callable[[str, int, int, int], None]

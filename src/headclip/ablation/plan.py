@@ -21,7 +21,7 @@ from headclip.methods import TrainableMethod
 from headclip.methods.base import Method, config_from_dict, method_class
 from headclip.methods.headclip import proportional_deep_layers
 from headclip.methods.similarity import SimilarityMethod
-from headclip.training.trainer import TrainConfig
+from headclip.training.train_config import TrainConfig
 
 SCORING = ("alpha", "top_share", "top_level", "sigma", "map_from", "global_score", "normalise_map", "tap_fusion")
 """Settings that training never sees, in methods of the `SimilarityMethod` family."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headclip.cli.common import parse_settings, progress_output
 
 if TYPE_CHECKING:
+    from headclip.clip.backbone import Backbone
     from headclip.inference.detector import Detector
     from headclip.methods.base import TrainableMethod
 
@@ -249,8 +250,9 @@ def reference_images(folder: str | Path) -> list[Path]:
 
 def build_trainable(
     name: str, backbone: str, device: str, seed: int, settings: Sequence[str], start: Path | None = None
-) -> TrainableMethod:
-    """A method to be trained, with first values from the seed, or with settings and values of the checkpoint `start`.
+) -> tuple[TrainableMethod, dict[str, Any]]:
+    """A method to be trained, with first values from the seed, or with settings and values of the checkpoint `start`;
+    and what it has been trained on before, `data` of that checkpoint.
 
     Raises:
         InputError: an unknown method or setting, or one that learns nothing; a checkpoint of another method.
@@ -263,7 +265,6 @@ def build_trainable(
     from headclip.inference.device import choose_device
     from headclip.methods import TrainableMethod, create_method, list_methods
     from headclip.methods.base import method_class
-    from headclip.methods.checkpoint import load_checkpoint
 
     cls = method_class(name)
     if not issubclass(cls, TrainableMethod):
@@ -273,18 +274,33 @@ def build_trainable(
             f"Methods that learn: {', '.join(able)}"
         )
     values = parse_settings(list(settings))
+    loaded = load_backbone(backbone, device=choose_device(device))
+    if start is not None:
+        return _start_from(start, name, loaded, values)
     if "seed" in {item.name for item in fields(cls.config_class)}:
         values = {"seed": seed, **values}
-    loaded = load_backbone(backbone, device=choose_device(device))
-    if start is None:
-        method = create_method(name, loaded, values)
-    else:
-        method, info = load_checkpoint(start, loaded, values)
-        if info.method != name:
-            raise InputError(f"{start} is a checkpoint of {info.method}, not of {name}; use --method {info.method}")
-        method.train()
+    method = create_method(name, loaded, values)
     assert isinstance(method, TrainableMethod)
-    return method
+    return method, {}
+
+
+def _start_from(
+    start: Path, name: str, backbone: Backbone, values: Mapping[str, Any]
+) -> tuple[TrainableMethod, dict[str, Any]]:
+    """The method as a checkpoint has it, and what it was trained on."""
+    from headclip.errors import InputError
+    from headclip.methods import TrainableMethod
+    from headclip.methods.checkpoint import OFFICIAL_SUFFIXES, load_checkpoint, read_info
+
+    known = None if start.suffix in OFFICIAL_SUFFIXES else read_info(start).method
+    if known in (None, name):
+        method, info = load_checkpoint(start, backbone, values)
+        known = info.method
+    if known != name:
+        raise InputError(f"{start} is a checkpoint of {known}, not of {name}; use --method {known}")
+    assert isinstance(method, TrainableMethod)
+    method.train()
+    return method, info.data
 
 
 def lift_pillow_limit(max_pixels: int) -> None:

@@ -87,7 +87,7 @@ def protocol(
         for remark in remarks:
             output().print(remark, soft_wrap=True)
     schedule = {"epochs": epochs, "batch_size": batch_size, "rate": rate}
-    built = build_trainable(method, backbone, device.value, seed, setting or [])
+    built, _ = build_trainable(method, backbone, device.value, seed, setting or [])
     trainer = _trainer(sources, built, seed, image_size, schedule)
     checkpoint = out / "checkpoint.safetensors"
     _train(trainer, checkpoint, workers, resume, overwrite, quiet or as_json)
@@ -101,7 +101,8 @@ def _trainer(
 ) -> Trainer:
     from headclip.data.datasets import open_dataset
     from headclip.training.sets import DatasetTrainingSet
-    from headclip.training.trainer import TrainConfig, Trainer
+    from headclip.training.train_config import TrainConfig
+    from headclip.training.trainer import Trainer
 
     given = {name: value for name, value in schedule.items() if value is not None}
     config = TrainConfig(**{**method.training_defaults, **given, "seed": seed})

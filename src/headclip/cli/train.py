@@ -81,7 +81,7 @@ def train(
         ),
     ] = None,
     image_size: options.ImageSize = None,
-    seed: Annotated[int, typer.Option(help="First values, order of images, rendered images.")] = 111,
+    seed: Annotated[int, typer.Option(min=0, help="First values, order of images, rendered images.")] = 111,
     setting: options.Settings = None,
     device: options.OnDevice = Device.auto,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read or render images.")] = 1,
@@ -109,7 +109,8 @@ def train(
     from headclip.inference.device import choose_device
     from headclip.methods.checkpoint import learnt_hash
     from headclip.training.distributed import process_group, restarted
-    from headclip.training.trainer import TrainConfig, Trainer, log_path, state_path
+    from headclip.training.train_config import TrainConfig
+    from headclip.training.trainer import Trainer, log_path, state_path
 
     if out.suffix != ".safetensors":
         raise InputError(f"the checkpoint {out} should end in .safetensors")
@@ -123,14 +124,14 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "rate": rate, "local_weight": local_weight}
     with process_group(choose_device(device.value)) as ranks, leave_with_a_lost_one():
         quiet = quiet or not ranks.leads
-        built = build_trainable(method, backbone, str(ranks.device), seed, setting or [], start_from)
+        built, earlier = build_trainable(method, backbone, str(ranks.device), seed, setting or [], start_from)
         wanted = {name: value for name, value in given.items() if value is not None}
         kept: dict[str, Any] = {"keep_features": features_in or keep_features, "features_dtype": features_dtype.value}
         kept |= {"pixel_loss": pixel_loss.value, "schedule": schedule.value, "only": tuple(only or ())}
         kept["start_from"] = learnt_hash(start_from) if start_from else ""
         config = TrainConfig(**{**built.training_defaults, **wanted, "seed": seed, **kept})
         size = image_size or built.image_size
-        trainer = Trainer(built, _open_set(data, images, size, seed, photographs), config, ranks)
+        trainer = Trainer(built, _open_set(data, images, size, seed, photographs), config, ranks, earlier)
         if resume:
             trainer.restore(state_path(out))
         elif ranks.leads:

@@ -10,7 +10,7 @@ set differ by 6 bits or more. Turned, mirrored and cropped copies are not found.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,14 @@ def near_pairs(
     return pairs
 
 
+def training_sets(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The training sets of a checkpoint's `data` entry, the last one first; those before it are its `earlier`."""
+    part: Any = data
+    while isinstance(part, Mapping) and part:
+        yield part
+        part = part.get("earlier")
+
+
 @dataclass(frozen=True)
 class TrainingHashes:
     """What a checkpoint keeps of its training images.
@@ -98,17 +106,24 @@ class TrainingHashes:
 
     @classmethod
     def from_metadata(cls, data: Mapping[str, Any]) -> TrainingHashes:
-        """From the `data` entry of a checkpoint: `name`, `files` {path: sha256}, `looks` {path: 16 hex digits}.
+        """From the `data` entry of a checkpoint: `name`, `files` {path: sha256}, `looks` {path: 16 hex digits}, and
+        `earlier`, the same of what it had been trained on before (`training_sets`).
 
         Raises:
             InputError: an entry is not of that form.
         """
+        names: list[str] = []
+        files: dict[str, str] = {}
+        looks: dict[str, int] = {}
         try:
-            names = data.get("names") or ([data["name"]] if data.get("name") else [])
-            looks = {str(path): int(value, 16) for path, value in dict(data.get("looks", {})).items()}
+            for number, part in enumerate(training_sets(data)):
+                names += [str(name) for name in part.get("names") or ([part["name"]] if part.get("name") else [])]
+                before = f"{part.get('name', 'earlier')}: " if number else ""
+                files |= {f"{before}{path}": value for path, value in dict(part.get("files", {})).items()}
+                looks |= {f"{before}{path}": int(value, 16) for path, value in dict(part.get("looks", {})).items()}
             if not all(0 <= value < 1 << 64 for value in looks.values()):
                 raise ValueError("a perceptual hash has 64 bits")
-            return cls(tuple(str(name) for name in names), dict(data.get("files", {})), looks)
+            return cls(tuple(dict.fromkeys(names)), files, looks)
         except (TypeError, ValueError) as error:
             raise InputError(f"the training record of the checkpoint is damaged: {error}") from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headclip.csv_text import CsvText
+from headclip.data.hashing import training_sets
 from headclip.evaluation.averages import Average, averages
 from headclip.evaluation.comparison import comparison_csv, comparison_table
 from headclip.evaluation.curves import draw_figures
@@ -108,8 +109,9 @@ def _each(lines: Mapping[str, str]) -> str:
 def _checkpoint_line(facts: Mapping[str, Any]) -> str:
     if not facts.get("checkpoint"):
         return "none: nothing was learnt"
-    data = facts.get("checkpoint_data") or {}
-    trained = f", trained on {data['name']} ({data.get('images', '?')} images)" if data.get("name") else ""
+    sets = [data for data in training_sets(facts.get("checkpoint_data") or {}) if data.get("name")]
+    words = [f"on {data['name']} ({data.get('images', '?')} images)" for data in sets]
+    trained = f", trained {', before that '.join(words)}" if words else ""
     return f"{Path(facts['checkpoint']).name} ({str(facts.get('checkpoint_hash'))[:12]}){trained}"
 
 
@@ -196,8 +198,16 @@ def short_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     if short.get("checkpoint"):
         short["checkpoint"] = Path(short["checkpoint"]).name  # its hash says which
     if short.get("checkpoint_data"):
-        data = short["checkpoint_data"]
-        short["checkpoint_data"] = {key: value for key, value in data.items() if key not in ("files", "looks")}
+        short["checkpoint_data"] = _without_hashes(short["checkpoint_data"])
+    return short
+
+
+def _without_hashes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's training sets without those of their images."""
+    short: dict[str, Any] = {}
+    for part in reversed(list(training_sets(data))):
+        kept = {key: value for key, value in part.items() if key not in ("files", "looks", "earlier")}
+        short = kept | ({"earlier": short} if short else {})
     return short
 
 

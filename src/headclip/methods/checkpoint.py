@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from headclip.clip.backbone import Backbone
 from headclip.clip.files import check_archive
+from headclip.data.reading import some
 from headclip.errors import CheckpointError, InputError
 from headclip.files import file_hash, write_atomically
 from headclip.methods.base import Method, create_method, list_methods, method_class
@@ -181,7 +182,10 @@ def load_checkpoint(
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not hold what {info.method} needs: {error}") from error
+        raise CheckpointError(
+            f"{path} does not hold what {info.method} needs{' with these settings' if settings else ''} "
+            f"({_mismatch(method, tensors)}); " + ("change fewer of them" if settings else "it is damaged; train again")
+        ) from error
     method = method.to(backbone.device).eval()
     if (
         vectors is not None
@@ -190,6 +194,17 @@ def load_checkpoint(
     ):
         method.keep_text(vectors)
     return method, info
+
+
+def _mismatch(method: Method, tensors: Mapping[str, torch.Tensor]) -> str:
+    """In what stored values differ from those that a method has, by name."""
+    wanted = {name: tuple(value.shape) for name, value in method.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    parts = [f"no {name}" for name in wanted if name not in given]
+    parts += [f"{name} beyond them" for name in given if name not in wanted]
+    both = [name for name in wanted if name in given and wanted[name] != given[name]]
+    parts += [f"{name} of shape {given[name]} in place of {wanted[name]}" for name in both]
+    return some(parts)
 
 
 def _load_official(path: Path, backbone: Backbone, settings: Mapping[str, Any] | None) -> tuple[Method, CheckpointInfo]:

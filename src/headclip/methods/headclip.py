@@ -81,7 +81,7 @@ class HeadClipConfig(MethodConfig):
             (self.temperature > 0.0, "temperature must be positive"),
             (0.0 <= self.stream_share <= 1.0, "stream_share must lie in [0, 1]"),
             (self.neighbour_weight >= 0.0, "neighbour_weight must not be negative"),
-            (self.refiner >= 0, "refiner must not be negative"),
+            (0 <= self.refiner <= 512, "refiner must lie in [0, 512]"),
             (
                 self.head_constraint != "softplus" or self.head_init == "gaussian" or self.head_init > 0.0,
                 "head_init must be positive with softplus",

@@ -6,16 +6,15 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionTokens
@@ -23,50 +22,14 @@ from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
-from headclip.training.batches import Batch, SeenItem, collate, pack_items, remember, seen_batch, unpack_items
+from headclip.training.batches import Batch, SeenItem, pack_items, remember, seen_batch, unpack_items
 from headclip.training.distributed import ALONE, Objective, Ranks, group_errors
-from headclip.training.feature_codec import FeatureDtype
 from headclip.training.features import FeatureStore, image_key, kept_or_computed, kept_request
 from headclip.training.files import append_json_line, changes, load_torch, reading_state, save_torch, trim_log
-from headclip.training.losses import LossParts, PixelLoss, joint_loss
+from headclip.training.losses import LossParts, joint_loss
+from headclip.training.reading import read_batches
 from headclip.training.sets import TrainingSet
-from headclip.training.workers import end_with_parent
-
-Schedule = Literal["constant", "cosine"]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run; the defaults are those of AnomalyCLIP's code base (A17, A18)."""
-
-    epochs: int = 15
-    batch_size: int = 8
-    rate: float = 1e-3
-    head_rate: float | None = None  # A17: learning rate of the head weights, None takes `rate`
-    betas: tuple[float, float] = (0.5, 0.999)
-    local_weight: float | None = None  # A18: None takes 4 for a single map, 1 with several taps
-    tap_mean: bool = False  # A2
-    pixel_loss: PixelLoss = "focal_dice"  # equation 10; "cross_entropy" takes its place
-    schedule: Schedule = "constant"  # of the learning rates; "cosine" lets them fall to 0 over the run
-    start_from: str = ""  # `learnt_hash` of the checkpoint that it begins with
-    only: tuple[str, ...] = ()  # groups of parameters that learn (`TrainableMethod.parameter_groups`); () all
-    seed: int = 111
-    keep_features: bool | Literal["memory"] | str | Path = False  # run the tower once an image; a path: a folder
-    features_dtype: FeatureDtype = "fp16"  # how features are kept: see `FeatureStore`
-
-    def __post_init__(self) -> None:
-        if self.features_dtype not in ("fp16", "int8"):
-            raise InputError(f"features are kept as fp16 or int8, not as {self.features_dtype}")
-        if self.pixel_loss not in get_args(PixelLoss):
-            raise InputError(f"the pixel loss is focal_dice or cross_entropy, not {self.pixel_loss}")
-        if self.schedule not in get_args(Schedule):
-            raise InputError(f"the schedule of the learning rate is constant or cosine, not {self.schedule}")
-        if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0:
-            raise InputError("training needs at least one epoch, one image a batch and a positive learning rate")
-
-    def facts(self) -> dict[str, Any]:
-        """The settings as a checkpoint keeps them: where features lie makes no difference, how they are kept does."""
-        return {**asdict(self), "keep_features": bool(self.keep_features)}
+from headclip.training.train_config import TrainConfig
 
 
 @dataclass
@@ -103,10 +66,20 @@ class Trainer:
 
     Several processes (`ranks`) share each batch and end with the parameters of a single one, to rounding; a run may be
     resumed by another number of them. What is kept of images in a folder, all of them read.
+
+    earlier: what the method had been trained on before, the `data` of its checkpoint, which the new one goes on to say.
     """
 
-    def __init__(self, method: TrainableMethod, data: TrainingSet, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        method: TrainableMethod,
+        data: TrainingSet,
+        config: TrainConfig,
+        ranks: Ranks = ALONE,
+        earlier: Mapping[str, Any] | None = None,
+    ) -> None:
         self.method, self.data, self.config, self.ranks = method, data, config, ranks
+        self.earlier = dict(earlier or {})
         if config.batch_size < ranks.count:
             raise InputError(
                 f"{ranks.count} processes cannot share batches of {config.batch_size} images; "
@@ -160,7 +133,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config.seed * 10_007 + epoch)
         return torch.randperm(len(self.data), generator=generator).tolist()
 
-    def loader(self, workers: int) -> Iterator[Batch]:
+    def loader(self, workers: int) -> Generator[Batch]:
         """What is left of the current epoch: of each batch, the share of this process."""
         order, size = self.order(self.epoch), self.config.batch_size
         whole = [order[start : start + size] for start in range(self.batch * size, len(order), size)]
@@ -175,16 +148,7 @@ class Trainer:
         if self.store is not None and len(self.items) == len(self.data):
             yield from (seen_batch([self.items[number] for number in numbers], numbers) for numbers in chunks)
             return
-        loader: DataLoader[Any] = DataLoader(
-            self.data,  # type: ignore[arg-type]
-            batch_sampler=chunks,
-            collate_fn=collate,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
-            worker_init_fn=end_with_parent,
-        )
-        for numbers, batch in zip(chunks, loader, strict=True):
-            yield replace(batch, numbers=numbers)
+        yield from read_batches(self.data, chunks, workers)
 
     def images(self, batch: Batch, rows: Sequence[int]) -> Tensor:
         """Rows of a batch as images (n, 3, S, S) uint8, made or read again where the batch came without."""
@@ -274,6 +238,10 @@ class Trainer:
         }
         return json.loads(json.dumps(facts))
 
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint says of the images: of this run, and of those before it."""
+        return self.data.describe() | ({"earlier": self.earlier} if self.earlier else {})
+
     def state(self) -> dict[str, Any]:
         return {
             "settings": self.settings(),
@@ -299,6 +267,7 @@ class Trainer:
         theirs = {"image_size": ours["image_size"], **state["settings"]}  # states of earlier versions do not say it,
         usual = json.loads(json.dumps(TrainConfig().facts()))  # nor what has become a setting since
         theirs["training"] = {**usual, **theirs["training"]}
+        theirs["training"]["only"] = sorted(theirs["training"]["only"])
         other = sorted(key for key in ours if ours[key] != theirs.get(key))
         if other:
             changed = ", ".join(text for key in other for text in changes(key, theirs.get(key), ours[key]))
@@ -335,15 +304,16 @@ class Trainer:
         saved = time.monotonic()
         while self.epoch <= self.config.epochs:
             begun = time.monotonic()
-            for batch in self.loader(workers):
-                losses = self.step(batch)
-                self.batch += 1
-                self.sums.add(losses)
-                if progress is not None:
-                    progress(Progress(self.epoch, self.batch, self.batches, losses))
-                if writes and time.monotonic() - saved > save_seconds:
-                    save_torch(self.state(), state)
-                    saved = time.monotonic()
+            with closing(self.loader(workers)) as batches:
+                for batch in batches:
+                    losses = self.step(batch)
+                    self.batch += 1
+                    self.sums.add(losses)
+                    if progress is not None:
+                        progress(Progress(self.epoch, self.batch, self.batches, losses))
+                    if writes and time.monotonic() - saved > save_seconds:
+                        save_torch(self.state(), state)
+                        saved = time.monotonic()
             self.exchange()
             entry = {"epoch": self.epoch, **self.sums.means(), "seconds": round(time.monotonic() - begun, 1)}
             self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
@@ -352,7 +322,7 @@ class Trainer:
                 save_torch(self.state(), state)
         if not writes:
             return None
-        info = save_checkpoint(out, self.method, training=self.config.facts(), data=self.data.describe())
+        info = save_checkpoint(out, self.method, training=self.config.facts(), data=self.described())
         state.unlink(missing_ok=True)
         return info
 
@@ -367,13 +337,17 @@ def learning(method: TrainableMethod, only: Sequence[str]) -> dict[str, list[tor
     unknown = [name for name in only if name not in groups]
     if unknown:
         raise InputError(
-            f"{method.name} here learns {', '.join(groups)}, and no {', '.join(unknown)}; name others, or turn the "
-            "part on in the settings, as --set refiner=16 does"
+            f"{method.name} with these settings learns {_parts(groups)}, and no {', '.join(unknown)}; name others"
+            + (", or turn the part on, as --set refiner=16 does" if method.name == "headclip" else "")
         )
     for name, parameters in groups.items():
         for value in parameters:
             value.requires_grad_(not only or name in only)
     return {name: groups[name] for name in groups if not only or name in only}
+
+
+def _parts(groups: Mapping[str, Any]) -> str:
+    return "all that it has as one part, called all" if list(groups) == ["all"] else ", ".join(groups)
 
 
 def log_path(out: Path) -> Path:
