@@ -4,7 +4,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headclip.cli.options import BatchSize
+from headclip.cli.options import BatchSize, overlap_of
+from headclip.errors import InputError
 
 
 @pytest.fixture
@@ -28,3 +29,9 @@ def test_wrong_batch_sizes(answer, wrong):
     result = answer("--batch-size", wrong)
     assert result.exit_code == 2
     assert "neither auto nor a whole number" in result.output
+
+
+def test_an_overlap_is_one_of_tiles():
+    assert (overlap_of(False, None), overlap_of(True, None), overlap_of(True, 0.0)) == (None, 0.25, 0.0)
+    with pytest.raises(InputError, match="add --tile"):
+        overlap_of(False, 0.5)

@@ -14,6 +14,7 @@ from PIL import Image
 from commands import run
 from headclip.cli.models import reference_images
 from headclip.errors import InputError
+from headclip.files import file_hash
 from headclip.inference.detector import Detector
 from headclip.inference.predict import predict_run
 from headclip.judgement import Calibration
@@ -63,6 +64,17 @@ def test_from_normals_to_verdicts(folder, capsys):
     assert sum(bool(row.regions) for row in judged.ok if row.path.startswith("good")) <= 1
     with Path("run/results.csv").open(encoding="utf-8") as handle:
         assert {row["path"]: row["verdict"] for row in csv.DictReader(handle)} == verdicts
+
+
+def test_images_that_the_model_was_trained_on_are_named(folder, monkeypatch, caplog):
+    arguments = ("calibrate", "in/good", "--false-alarms", "0.05", "--out", "c.json")
+    assert run(*arguments) == 0
+    assert caplog.text == ""
+    learnt = {"name": "mine", "files": {"x.png": file_hash(folder / "in/good/3.png"), "y.png": "0" * 64}}
+    plain = FakeDetector.describe
+    monkeypatch.setattr(FakeDetector, "describe", lambda self: plain(self) | {"checkpoint_data": learnt})
+    assert run(*arguments) == 0
+    assert "the model was trained on 1 of these 30 images, e.g. 3.png" in caplog.text
 
 
 def test_too_few_images(folder, capsys):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli import options
-from headclip.cli.calibrate_report import print_calibration, print_repeated
+from headclip.cli.calibrate_report import print_calibration, print_repeated, warn_of_training_images
 from headclip.cli.common import EXIT_INTERRUPTED, Device, Precision
 from headclip.cli.judging_options import IgnoreBorder, MinArea
 from headclip.cli.volume_options import images_alone
@@ -89,7 +89,7 @@ def calibrate(
     batch_size: options.BatchSize = None,
     max_pixels: options.MaxPixels = None,
     tile: options.Tile = False,
-    tile_overlap: options.TileOverlap = 0.25,
+    tile_overlap: options.TileOverlap = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Find thresholds that raise a stated share of false alarms at most.
@@ -109,7 +109,7 @@ def calibrate(
     arguments = options.model_arguments(
         backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
     )
-    arguments |= {"max_pixels": max_pixels, "tile": tile_overlap if tile else None}
+    arguments |= {"max_pixels": max_pixels, "tile": options.overlap_of(tile, tile_overlap)}
     try:
         labels = (labelled, masks)
         scored, settings, truth = _score(normals or [], arguments, rules, labels, data, (count, seed), quiet)
@@ -217,6 +217,7 @@ def _score(
             count, seed = rendered
             found = scoring.score_rendered(detector, count, rules, seed=seed, progress=progress)
         else:
+            warn_of_training_images(files, detector.describe())
             found = scoring.score_images(detector, files, rules, max_pixels=limit, progress=progress, watch=watch)
         return found, detector.describe(), truth
 

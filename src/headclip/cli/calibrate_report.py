@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headclip.cli.common import output
 
 if TYPE_CHECKING:
+    from headclip.data.discover import ImageFile
     from headclip.judgement.calibrate import Repeated
     from headclip.judgement.calibration import Calibration
     from headclip.judgement.conformal import Promise
@@ -98,3 +101,18 @@ def _print_tighter(found: Calibration, promise: Promise, scored: Scored) -> None
         console.print(text, soft_wrap=True)
         for name, score in scored.highest(min(suspects, 10)):
             console.print(f"  {score:.6f} {name}", soft_wrap=True)
+
+
+def warn_of_training_images(files: Sequence[ImageFile], settings: Mapping[str, Any]) -> None:
+    """Say so where the model was trained on some of the images: it is surer of them than of those to come."""
+    from headclip.data.hashing import TrainingHashes
+    from headclip.files import content_hash
+
+    learnt = set(TrainingHashes.from_metadata(settings.get("checkpoint_data") or {}).files.values())
+    seen = [file.name for file in files if content_hash(file.path) in learnt] if learnt else []
+    if seen:
+        logging.getLogger(__name__).warning(
+            "the model was trained on %d of these %d images, e.g. %s: false alarms on others will be more than what is "
+            "promised; calibrate with images that it has not seen",
+            *(len(seen), len(files), seen[0]),
+        )

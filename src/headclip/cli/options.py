@@ -92,7 +92,8 @@ Category = Annotated[
 ]
 Tile = Annotated[bool, typer.Option("--tile", help="Judge images larger than the model's input in overlapping tiles.")]
 TileOverlap = Annotated[
-    float, typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.")
+    float | None,
+    typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.  [default: 0.25]"),
 ]
 
 # --- the computation
@@ -202,3 +203,16 @@ def model_arguments(
         "image_size": image_size,
         "batch_size": batch_size,
     }
+
+
+def overlap_of(tile: bool, overlap: float | None) -> float | None:
+    """Of the tiles that `--tile` and `--tile-overlap` ask for; None without tiles.
+
+    Raises:
+        InputError: an overlap without tiles.
+    """
+    from headclip.errors import InputError
+
+    if overlap is not None and not tile:
+        raise InputError("--tile-overlap is of tiles; add --tile, or leave it out")
+    return (0.25 if overlap is None else overlap) if tile else None

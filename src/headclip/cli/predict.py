@@ -64,7 +64,7 @@ def predict(
     compile: options.Compile = False,
     max_pixels: options.MaxPixels = None,
     tile: options.Tile = False,
-    tile_overlap: options.TileOverlap = 0.25,
+    tile_overlap: options.TileOverlap = None,
     calibration: judging_options.CalibrationFile = None,
     threshold: judging_options.Threshold = None,
     pixel_threshold: judging_options.PixelThreshold = None,
@@ -134,7 +134,7 @@ def predict(
         "categories": FROM_FOLDER if category == FROM_FOLDER else None,
         "compile": compile,
         "max_pixels": limit,
-        "tile": tile_overlap if tile else None,
+        "tile": options.overlap_of(tile, tile_overlap),
     }
     again = resume_line(
         "predict",
@@ -150,7 +150,7 @@ def predict(
             "batch_size": batch_size,
             "compile": compile,
             "max_pixels": max_pixels,
-            **({"tile": True, "tile_overlap": tile_overlap} if tile else {}),
+            **({"tile": True, "tile_overlap": arguments["tile"]} if tile else {}),
             **({"peers": peers, "peer_weight": peer_weight} if peers is not None else {}),
             **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},
             **{"min_area": min_area, "ignore_border": ignore_border, "pixel_mm": pixel_mm, "shard": shard},

@@ -76,7 +76,7 @@ def pretrain(
         raise InputError(
             f"nothing to resume in {out}"
             if resume
-            else f"{out} holds an unfinished run; use --resume or another folder"
+            else f"{out} holds a run already; use --resume to go on with it, or another folder"
         )
     shape = ClipConfig.load(path)
     if shape.text is None:

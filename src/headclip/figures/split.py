@@ -84,7 +84,8 @@ def _mark(axes: Axes, x: float, y: float, words: str, below: bool = False) -> No
     axes.axvline(x, color=LINE, linewidth=0.8, zorder=0)
     axes.plot(x, y, "o", color="white", markeredgecolor=INK, markersize=4.5, zorder=4)
     offset, side = ((-4, -10), "right") if below else ((4, 5), "left")
-    axes.annotate(words, (x, y), offset, textcoords="offset points", fontsize=6.5, ha=side)
+    under = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}  # the curves pass behind the words
+    axes.annotate(words, (x, y), offset, textcoords="offset points", fontsize=6.5, ha=side, bbox=under, zorder=5)
 
 
 def _room(axes: Axes, values: list[float]) -> None:

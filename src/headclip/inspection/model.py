@@ -70,7 +70,9 @@ def inspect_model(detector: Detector, *, count: int = 5, measure: Measure = "euc
     prompts = prompt_words(method, start, count=count, measure=measure)
     if heads is None:
         off = hasattr(method, "effective_head_weights")
-        absent["heads"] = f"{method.name} was set up without head weights" if off else f"{method.name} has none"
+        absent["heads"] = (
+            f"{method.name} was set up without head weights" if off else f"{method.name} has no head weights"
+        )
     if prompts is None:
         absent["prompts"] = f"{method.name} learns no words"
         if method.name == "adaclip":

@@ -79,6 +79,8 @@ def changes(name: str, there: Any, now: Any) -> list[str]:
         return [text for key in keys for text in changes(f"{name}.{key}", there.get(key), now.get(key))]
     if any(isinstance(value, dict | list | tuple) and len(value) > _FEW for value in (there, now)):
         return [f"{name} is another"]
+    if any(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in (there, now)):
+        return [f"{name} is another"]  # a hash tells nobody more
     return [f"{name} was {there}, now {now}"]
 
 

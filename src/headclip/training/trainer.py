@@ -209,7 +209,7 @@ class Trainer:
         losses = LossParts(*self.ranks.sum(torch.stack(parts)).unbind()) if self.ranks.count > 1 else LossParts(*parts)
         if not torch.isfinite(losses.total):
             raise InputError(
-                f"the loss is {float(losses.total)} in epoch {self.epoch}; lower the learning rate or use fp32"
+                f"the loss is {float(losses.total.detach())} in epoch {self.epoch}; lower the learning rate or use fp32"
             )
         self.optimiser.zero_grad()
         with group_errors():
