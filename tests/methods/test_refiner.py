@@ -13,6 +13,7 @@ from headclip.inference.detector import Detector
 from headclip.methods.checkpoint import load_checkpoint, save_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig
 from headclip.methods.refiner import Refiner
+from headclip.runs.facts import as_facts, changed_settings
 from tiny_clip import make_backbone, make_config, stirred
 
 close = torch.testing.assert_close
@@ -167,9 +168,13 @@ def test_peers_count_in_what_is_drawn(backbone):
     assert not np.allclose(odds[0], odds[1], rtol=0.05)
 
 
-def test_without_one_a_method_says_what_it_always_said(backbone):
-    assert "refiner" not in HeadClip(backbone, HeadClipConfig()).config_dict()
-    assert HeadClip(backbone, HeadClipConfig(refiner=6)).config_dict()["refiner"] == 6
+def test_runs_and_calibrations_from_before_there_was_one_fit_a_method_without(backbone):
+    now = Detector(backbone, method="headclip", device="cpu").describe()
+    before = {**now, "config": {name: value for name, value in now["config"].items() if name != "refiner"}}
+    assert now["config"]["refiner"] == 0
+    assert changed_settings(as_facts(before), as_facts(now)) == []
+    other = {**now, "config": {**now["config"], "refiner": 6}}
+    assert changed_settings(as_facts(before), as_facts(other)) == [("config.refiner", None, 6)]
 
 
 def test_channels_below_zero():

@@ -13,6 +13,7 @@ from headclip.clip.vision import VisionTower
 from headclip.inference.detector import Detector
 from headclip.inference.predict import predict_run
 from headclip.inspection import KeptFeatures
+from headclip.runs.facts import as_facts
 from headclip.web.inspect_api import different
 from headclip.web.kept import KeptImages
 from headclip.web.runs import image_id
@@ -179,6 +180,7 @@ def test_images_prepared_in_another_way_come_from_another_model(detector):
     assert different(facts, facts) == []
     assert different(facts, {**facts, "keep_aspect": not facts["keep_aspect"]}) == ["keep aspect"]
     assert different(facts, {**facts, "least_side": 0.5}) == ["least side"]
+    assert different(as_facts(facts), {**facts, "config": {**facts["config"], "alpha": 0.25}}) == ["config.alpha"]
 
 
 def test_without_the_model_or_the_file(client, detector, tiny_run, tmp_path):

@@ -71,8 +71,13 @@ def check(
     from headclip.data.check import check_dataset
     from headclip.data.datasets import open_spec
 
-    logging.getLogger("headclip.data.datasets").setLevel(logging.ERROR)  # the table says it all
-    dataset = open_spec(data, lenient=True)
+    log = logging.getLogger("headclip.data.datasets")
+    level = log.level
+    log.setLevel(logging.ERROR)  # the table says it all
+    try:
+        dataset = open_spec(data, lenient=True)
+    finally:
+        log.setLevel(level)
     with count_bar("reading") as advance:
         report = check_dataset(dataset, pixels=not quick, progress=advance)
     _print_report(report, every)

@@ -17,7 +17,8 @@ def errors_only(context: typer.Context, quiet: bool) -> bool:
     """What `--quiet` does beside hiding the command's own output: warnings in the log are not shown either."""
     if quiet and not debugging():
         log = logging.getLogger("headclip")
-        context.call_on_close(partial(log.setLevel, log.level))  # for programs that call commands one after another
+        # For programs that call commands one after another. The root's: this one is not closed after a wrong option.
+        context.find_root().call_on_close(partial(log.setLevel, log.level))
         log.setLevel(logging.ERROR)
     return quiet
 

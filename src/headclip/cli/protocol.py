@@ -134,6 +134,7 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
 
     from headclip.errors import InputError
     from headclip.methods.checkpoint import read_info
+    from headclip.same_settings import differing
 
     info, ours = read_info(checkpoint), trainer.settings()
     made = {
@@ -142,7 +143,9 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
         "backbone_hash": info.backbone_hash,
         "data": info.data,
     }
-    other = [key for key, value in json.loads(json.dumps(made)).items() if value != ours[key]]
+    other = sorted(
+        {name.partition(".")[0] for name in differing(json.loads(json.dumps(made)), {key: ours[key] for key in made})}
+    )
     if other:
         raise InputError(f"{checkpoint} was trained with another {', '.join(other)}; --overwrite trains anew")
 

@@ -16,6 +16,7 @@ from headclip.evaluation.peers import peer_facts
 from headclip.files import load_json
 from headclip.inference.detector import Detector
 from headclip.runs.facts import as_facts
+from headclip.same_settings import differing
 from headclip.version import __version__
 
 
@@ -35,7 +36,7 @@ def is_unchanged(out: Path, detectors: Mapping[str, Detector], datasets: Sequenc
     keys = unique_names(datasets)
     if set(before) != {(key, label) for key in keys for label in detectors}:
         return False
-    if any(entry["detector"] != facts[label] or _has_failed(entry) for (_, label), entry in before.items()):
+    if any(differing(entry["detector"], facts[label]) or _has_failed(entry) for (_, label), entry in before.items()):
         return False
     for dataset, key in zip(datasets, keys, strict=True):
         fingerprint = dataset_fingerprint(choose(dataset, options.limit))

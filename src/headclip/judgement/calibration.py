@@ -21,6 +21,7 @@ from headclip.files import load_json, write_atomically
 from headclip.judgement.conformal import share_text
 from headclip.judgement.regions import RegionRules
 from headclip.judgement.verdicts import Criteria
+from headclip.same_settings import differing, valued
 from headclip.version import __version__
 
 FORMAT = "headclip-calibration"
@@ -130,11 +131,11 @@ class Calibration(_Frozen):
 
     def mismatch(self, settings: Mapping[str, Any]) -> list[str]:
         """In what a detector (`Detector.describe()`) differs from the one calibrated, a phrase each; [] if it fits."""
-        before, now = _flat(self.model), _flat(model_facts(settings))
+        before, now = self.model, model_facts(settings)
         return [
-            f"{key.replace('_', ' ')} {_short(before.get(key))} there, {_short(now.get(key))} here"
-            for key in sorted(before | now)
-            if before.get(key) != now.get(key)
+            f"{name.replace('_', ' ')} {_short(valued(before, name))} there, {_short(valued(now, name))} here"
+            for name in differing(before, now)
+            if name.partition(".")[0] not in _FREE or name.startswith("backbone.")
         ]
 
     def check_fits(self, settings: Mapping[str, Any], name: str = "the calibration") -> None:
@@ -211,18 +212,6 @@ def model_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _placeless(name: str) -> str:
     """A file's name alone: calibrations travel, and folders differ."""
     return Path(name).name if Path(name).is_absolute() else name
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted names, those that change scores alone."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            if prefix or key not in _FREE or key == "backbone":
-                flat |= _flat(value, f"{prefix}{key}.")
-        elif prefix or key not in _FREE:
-            flat[prefix + key] = value
-    return json.loads(json.dumps(flat))
 
 
 def _short(value: Any) -> str:

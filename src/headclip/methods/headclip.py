@@ -185,10 +185,6 @@ class HeadClip(SimilarityMethod, TrainableMethod):
     def local_weight(self) -> float:
         return 4.0 if len(self.taps) + len(self.config.stream_layers) == 1 else 1.0
 
-    def config_dict(self) -> dict[str, Any]:
-        """Without a refiner, its setting is left out: calibrations and runs made before there was one go on fitting."""
-        return {name: value for name, value in super().config_dict().items() if name != "refiner" or value}
-
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The prompts, the head weights apart from them, the linear heads and the refiner."""
         groups = {

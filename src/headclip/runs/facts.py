@@ -10,6 +10,7 @@ from typing import Any
 from headclip.data.discover import ImageSet, printable
 from headclip.data.run_folder import FORMAT
 from headclip.runs.files import RunFolderError
+from headclip.same_settings import differing, valued
 from headclip.version import software_versions
 
 FORMAT_VERSION = 1
@@ -72,18 +73,5 @@ def check_same(old: dict[str, Any], settings: dict[str, Any], images: ImageSet, 
 
 def changed_settings(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The settings (dotted names) that change results and in which two detectors differ, with both values."""
-    before, now = _flat(one), _flat(other)
-    return [(key, before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)]
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted names, without those that do not change results."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key in _FREE_SETTINGS:
-            continue
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    names = [name for name in differing(one, other) if not _FREE_SETTINGS.intersection(name.split("."))]
+    return [(name, valued(one, name), valued(other, name)) for name in names]

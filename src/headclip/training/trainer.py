@@ -22,6 +22,7 @@ from headclip.errors import InputError
 from headclip.files import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
+from headclip.same_settings import differing
 from headclip.training.batches import Batch, SeenItem, pack_items, remember, seen_batch, unpack_items
 from headclip.training.distributed import ALONE, Objective, Ranks, group_errors
 from headclip.training.features import FeatureStore, image_key, kept_or_computed, kept_request
@@ -268,7 +269,7 @@ class Trainer:
         usual = json.loads(json.dumps(TrainConfig().facts()))  # nor what has become a setting since
         theirs["training"] = {**usual, **theirs["training"]}
         theirs["training"]["only"] = sorted(theirs["training"]["only"])
-        other = sorted(key for key in ours if ours[key] != theirs.get(key))
+        other = sorted(key for key in ours if _differ(theirs.get(key), ours[key]))
         if other:
             changed = ", ".join(text for key in other for text in changes(key, theirs.get(key), ours[key]))
             raise InputError(
@@ -344,6 +345,10 @@ def learning(method: TrainableMethod, only: Sequence[str]) -> dict[str, list[tor
         for value in parameters:
             value.requires_grad_(not only or name in only)
     return {name: groups[name] for name in groups if not only or name in only}
+
+
+def _differ(before: Any, now: Any) -> bool:
+    return bool(differing(before, now)) if isinstance(before, dict) and isinstance(now, dict) else before != now
 
 
 def _parts(groups: Mapping[str, Any]) -> str:

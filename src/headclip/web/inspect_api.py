@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 from headclip.data.decode import decode
 from headclip.data.levels import quantise
 from headclip.errors import ImageError, InputError
+from headclip.runs.facts import as_facts
+from headclip.same_settings import differing
 from headclip.web.batching import QueueFullError, StoppingError
 from headclip.web.run_api import ImageId, Key, site_of, view_of
 from headclip.web.service import Service
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from headclip.web.kept import KeptImages
 
 router = APIRouter(include_in_schema=False)
-_SAME = ("method", "backbone_hash", "checkpoint_hash", "image_size", "keep_aspect", "least_side")
+_SAME = (
+    *("method", "config", "category", "references", "backbone_hash", "checkpoint_hash"),
+    *("image_size", "keep_aspect", "least_side"),
+)
 # Not shown, and large.
 _LEFT_OUT = frozenset({"image", "anomaly_map", "logits", "constant", "without", "tap_maps", "patch_map", "hot"})
 SWITCHED_SIDE = 192  # longest side of the map that switched layers make: it is smooth, and stretched by the browser
@@ -84,7 +89,8 @@ async def _in_turn(service: Service, work: Callable[[], dict[str, Any]]) -> JSON
 
 def different(run: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
     """In what the model that judged a run differs from another one, in words."""
-    return [name.replace("_", " ") for name in _SAME if run.get(name) != model.get(name)]
+    one, other = (as_facts({name: facts[name] for name in _SAME if name in facts}) for facts in (run, model))
+    return [name.replace("_", " ") for name in differing(one, other)]
 
 
 def _kept_images(request: Request) -> KeptImages:
