@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,18 @@ def test_only_decoded_images_are_taken_as_such(detector, images):
         TiledDetector(detector).predict([images[0], images[1]], ["wood"])
     with pytest.raises(InputError, match="3 categories were given for 2 images"):
         TiledDetector(detector).predict([images[0], images[1]], ["wood"] * 3)
+
+
+def test_what_is_no_image_is_refused_with_what_would_be_one(detector, images):
+    with pytest.raises(InputError, match=r"tensor.permute\(1, 2, 0\).numpy\(\)"):
+        detector.predict(torch.rand(3, 42, 42))
+    with pytest.raises(InputError, match=r"give the images of it, list\(batch\)"):
+        detector.predict(np.zeros((2, 42, 42, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"channels seem to come first: .transpose\(1, 2, 0\)"):
+        detector.predict([np.zeros((3, 42, 42), np.uint8)])
+    buffer = io.BytesIO()
+    Image.fromarray(images[0]).save(buffer, "PNG")
+    assert detector.predict(buffer.getvalue())[0].score == detector.predict(images[0])[0].score
 
 
 def test_a_description_is_that_of_the_checkpoint_that_was_loaded(tmp_path):

@@ -77,9 +77,32 @@ def test_images_that_the_model_was_trained_on_are_named(folder, monkeypatch, cap
     assert "the model was trained on 1 of these 30 images, e.g. 3.png" in caplog.text
 
 
+def test_images_that_are_ok_and_show_a_region_are_counted(folder, capsys):
+    assert run("predict", "in", "--out", "run", "--threshold", "0.9", "--pixel-threshold", "0.6") == 0
+    judgement = Run.open("run").judgement
+    shown = sum(bool(row.regions) for row in Run.open("run").ok)
+    assert judgement["ok_with_regions"] == shown > 0
+    assert f"{shown} images ok by score show a region all the same" in capsys.readouterr().out
+    assert run("rejudge", "run", "--threshold", "0.01") == 0
+    assert "show a region all the same" not in capsys.readouterr().out
+
+
+def test_labels_that_all_contradict_the_verdicts_say_nothing_of_recall(folder, capsys):
+    assert run("predict", "in", "--out", "run", "--threshold", "0.5") == 0
+    rows = [row for row in Run.open("run").ok if row.verdict == "ok"][:2]
+    lines = [f"in/{row.path},1" for row in rows]
+    Path("marks.csv").write_text("\n".join(["path,label", *lines]))
+    capsys.readouterr()
+    assert run("rejudge", "run", "--threshold", "0.5", "--labels", "marks.csv") == 0
+    assert "All of them contradict the verdicts" in capsys.readouterr().out
+
+
 def test_too_few_images(folder, capsys):
     assert run("calibrate", "in/good", "--out", "c.json") == 2
     assert "30 images are too few to promise at most 1 % false alarms: that needs 99" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:  # no image is judged for that
+        patch.setattr(FakeDetector, "predict_arrays", lambda *rest: pytest.fail("an image was judged"))
+        assert run("calibrate", "in/good", "--out", "c.json") == 2
     assert not Path("c.json").exists()
     assert run("calibrate", "in/good", "--out", "c.json", "--tightest") == 0
     assert "At most 3.23 %" in capsys.readouterr().out

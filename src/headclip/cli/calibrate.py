@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli import options
-from headclip.cli.calibrate_report import print_calibration, print_repeated, warn_of_training_images
+from headclip.cli.calibrate_report import print_calibration, print_repeated, warn_of_slices, warn_of_training_images
 from headclip.cli.common import EXIT_INTERRUPTED, Device, Precision
 from headclip.cli.judging_options import IgnoreBorder, MinArea
 from headclip.cli.volume_options import images_alone
@@ -112,7 +112,8 @@ def calibrate(
     arguments |= {"max_pixels": max_pixels, "tile": options.overlap_of(tile, tile_overlap)}
     try:
         labels = (labelled, masks)
-        scored, settings, truth = _score(normals or [], arguments, rules, labels, data, (count, seed), quiet)
+        least = None if tightest or labelled else promise
+        scored, settings, truth = _score(normals or [], arguments, rules, labels, data, (count, seed), least, quiet)
     except KeyboardInterrupt:
         sys.stderr.write(
             "interrupted; nothing was written. headclip predict keeps what it has judged: calibrate its RUN\n"
@@ -180,17 +181,20 @@ def _score(
     labels: tuple[bool, str | None],
     data: Data | None,
     rendered: tuple[int, int],
+    promise: Promise | None,
     quiet: bool,
 ) -> tuple[Scored, dict[str, Any], _Truth | None]:
     """The scores, what their detector says of itself, and what is known of the images where that was asked for.
 
-    labels: whether labels were asked for, and what a run's images were labelled from.
+    labels: whether labels were asked for, and what a run's images were labelled from. promise: what the images have to
+    be enough for, before they are judged; None asks for nothing.
     """
     from headclip.cli.models import lift_pillow_limit, load_detector
     from headclip.cli.progress import stage_bars
     from headclip.data.decode import DEFAULT_MAX_PIXELS
     from headclip.errors import InputError
     from headclip.judgement import scored as scoring
+    from headclip.judgement.conformal import images_needed, too_few
     from headclip.runs.run import Run, is_run_folder
     from headclip.runs.scored import score_run
 
@@ -206,10 +210,13 @@ def _score(
         if len(normals) == 1 and is_run_folder(Path(normals[0])):
             run = Run.open(normals[0])
             truth, watch = _of_run(run, masks, rules) if labelled else (None, None)
+            warn_of_slices(run)
             return score_run(run, rules, progress=progress, watch=watch), run.settings, truth
         if masks is not None:
             raise InputError("--masks is for a RUN of headclip predict; a labelled folder brings its own masks")
         files, truth, watch = _files(normals, labelled, rules) if data is None else ([], None, None)
+        if data is None and promise is not None and len(files) < images_needed(promise):
+            raise too_few(len(files), promise)
         limit = arguments["max_pixels"] or DEFAULT_MAX_PIXELS
         lift_pillow_limit(limit)
         detector = load_detector(arguments, quiet)

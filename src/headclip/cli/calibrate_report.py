@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headclip.judgement.calibration import Calibration
     from headclip.judgement.conformal import Promise
     from headclip.judgement.scored import Scored
+    from headclip.runs.run import Run
 
 
 def print_calibration(
@@ -115,4 +116,17 @@ def warn_of_training_images(files: Sequence[ImageFile], settings: Mapping[str, A
             "the model was trained on %d of these %d images, e.g. %s: false alarms on others will be more than what is "
             "promised; calibrate with images that it has not seen",
             *(len(seen), len(files), seen[0]),
+        )
+
+
+def warn_of_slices(run: Run) -> None:
+    """Say so where the images are slices of few volumes: those of one are alike, and promises are about others."""
+    from headclip.runs.volumes import read_volumes
+
+    slices, volumes = len(run.ok), len(read_volumes(run.folder).volumes)
+    if volumes:
+        logging.getLogger(__name__).warning(
+            "%d slices of %d volume(s): slices of one volume are alike, so that a promise from them holds for slices "
+            "of these volumes and not for other volumes or patients",
+            *(slices, volumes),
         )

@@ -224,3 +224,14 @@ def _console(stderr: bool = False) -> Console:
 def _end(message: str, status: int) -> NoReturn:
     error_line(message)
     raise SystemExit(status)
+
+
+def print_ok_with_regions(judgement: Mapping[str, Any]) -> None:
+    """Say how many images are ok by their score and show a region all the same; `judgement` is that of a run."""
+    count = judgement.get("ok_with_regions", 0)
+    if count:
+        output().print(
+            f"{counted(count, 'image')} ok by score {'shows' if count == 1 else 'show'} a region all the same: "
+            "the score is of the whole image, regions are of the map; look at both",
+            soft_wrap=True,
+        )

@@ -21,6 +21,7 @@ from headclip.cli.common import (
     counted,
     error_line,
     output,
+    print_ok_with_regions,
     resume_line,
     visible,
 )
@@ -253,12 +254,16 @@ def _print_summary(summary: RunSummary, top: int, part: Shard | None, out: Path)
 
 
 def _print_verdicts(summary: RunSummary) -> None:
+    from headclip.judgement.choosing import why_no_default
     from headclip.runs.run import read_facts
 
-    judgement = (read_facts(summary.folder) or {}).get("judgement")
+    facts = read_facts(summary.folder) or {}
+    judgement = facts.get("judgement")
     if judgement is None:
-        output().print("No verdicts: no threshold is known; headclip calibrate finds one", soft_wrap=True)
+        why = why_no_default(facts.get("settings") or {}) or "No threshold is known; headclip calibrate finds one."
+        output().print(f"No verdicts. {why}", soft_wrap=True)
         return
     counts = judgement["verdicts"]
     text = f"{counts['defect']:,} defect, {counts['review']:,} to review, {counts['ok']:,} ok"
     output().print(f"{text}. {judgement['note']}", soft_wrap=True)
+    print_ok_with_regions(judgement)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headclip.cli import judging_options as options
-from headclip.cli.common import counted, output
+from headclip.cli.common import counted, output, print_ok_with_regions
 from headclip.cli.options import Quiet
 from headclip.cli.progress import count_bar
 
@@ -100,6 +100,7 @@ def _print(run: Run, changed: int) -> None:
         f"{counted(run.judgement['regions'], 'region')}; {new}",
         soft_wrap=True,
     )
+    print_ok_with_regions(run.judgement)
     if known:
         shares = {
             name: "not defined" if known[key] is None else f"{known[key]:.1%}"
@@ -107,4 +108,10 @@ def _print(run: Run, changed: int) -> None:
         }
         text = ", ".join(f"{name} {value}" for name, value in shares.items())
         console.print(f"Against {known['images']:,} labels: {text}", soft_wrap=True)
+        if not known["caught"] and not known["passed"]:
+            console.print(
+                "All of them contradict the verdicts. Where labels are marks of errors alone, recall and precision say "
+                "nothing: they need images that were judged rightly too.",
+                soft_wrap=True,
+            )
     console.print(f"Report: {run.report}", soft_wrap=True)

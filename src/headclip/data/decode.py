@@ -117,7 +117,9 @@ def as_rgb(
             return to_rgb(source)
     array = np.asarray(source)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-        raise ImageError(f"an array of shape {array.shape} is not an image; give (H, W) or (H, W, 3)")
+        first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        advice = "its channels seem to come first: .transpose(1, 2, 0)" if first else "give (H, W) or (H, W, 3)"
+        raise ImageError(f"an array of shape {array.shape} is not an image; {advice}")
     check_size((array.shape[1], array.shape[0]), max_pixels)
     if array.ndim == 3 and array.shape[2] in (2, 4):
         return _flatten(_to_uint8(array[..., :-1]), _to_uint8(array[..., -1]), 255)

@@ -7,16 +7,28 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from headclip.data.decode import as_rgb
 from headclip.errors import ImageError, InputError
 
-ImageLike = str | Path | Image.Image | np.ndarray
+ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 
 def given_images(images: Iterable[ImageLike] | ImageLike) -> Iterable[ImageLike]:
-    """One image or several -> several; a path is one image, not its letters."""
-    return [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else images
+    """One image or several -> several; a path is one image, not its letters.
+
+    Raises:
+        InputError: a tensor, whose order and range of values nothing tells, or an array of several images.
+    """
+    if isinstance(images, Tensor):
+        raise InputError(
+            "a torch tensor does not say how its values are to be read; give an array (H, W, 3), such as "
+            "tensor.permute(1, 2, 0).numpy() of one image (3, H, W) in [0, 1]"
+        )
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        raise InputError(f"an array of shape {images.shape} looks like a batch; give the images of it, list(batch)")
+    return [images] if isinstance(images, str | Path | bytes | Image.Image | np.ndarray) else images
 
 
 def name_of(image: ImageLike) -> str | None:

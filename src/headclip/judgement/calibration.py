@@ -143,10 +143,10 @@ class Calibration(_Frozen):
         changed = self.mismatch(settings)
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise CalibrationError(
-                f"{name} was made for another model ({'; '.join(changed[:3])}{more}); "
-                "calibrate this one with `headclip calibrate`"
-            )
+            advice = "calibrate this one with `headclip calibrate`"
+            if any(text.startswith("peers") for text in changed):
+                advice = "judge images believed normal with the same --peers, and give that run to `headclip calibrate`"
+            raise CalibrationError(f"{name} was made for another model ({'; '.join(changed[:3])}{more}); {advice}")
 
     def describe(self) -> str:
         """One sentence on what the thresholds are worth."""

@@ -101,6 +101,12 @@ def _default(settings: Mapping[str, Any]) -> Chosen:
     return replace(chosen, note=f"{chosen.note} {BESIDE_PEERS}") if settings.get("peers") else chosen
 
 
+def why_no_default(settings: Mapping[str, Any]) -> str | None:
+    """Why the thresholds that ship with a checkpoint do not hold for these settings; None where they do, or none do."""
+    chosen = _default(settings)
+    return chosen.note if chosen.criteria is None else None
+
+
 def _with_details(base: Chosen, judging: Judging) -> Chosen:
     """Pixel threshold, rules and pixel pitch as asked for, and what that does to a promise."""
     criteria = base.criteria

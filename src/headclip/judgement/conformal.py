@@ -211,7 +211,7 @@ def conformal_threshold(scores: ArrayLike, promise: Promise) -> ConformalThresho
     count = len(ordered)
     rank = promise_rank(count, promise)
     if rank > count:
-        raise _too_few(count, promise)
+        raise too_few(count, promise)
     suspects = suspects_of(count, promise.contaminated)
     clean = count - suspects
     lowest = expected_rank(clean, promise.false_alarms)
@@ -247,7 +247,8 @@ def _sorted(scores: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _too_few(count: int, promise: Promise) -> TooFewImagesError:
+def too_few(count: int, promise: Promise) -> TooFewImagesError:
+    """The error for a number of images that cannot keep a promise."""
     needed, attainable = images_needed(promise), attainable_rate(count, promise)
     sure = "" if promise.confidence is None else f" with {promise.confidence:.0%} confidence"
     impure = f", up to {promise.contaminated:.0%} of them contaminated," if promise.contaminated else ""

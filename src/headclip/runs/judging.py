@@ -88,7 +88,8 @@ def judgement_facts(
     """What run.json says of the thresholds in force; None without any.
 
     criteria, calibration: JSON-able; note: what they are worth, one sentence; verdicts, alarms, regions: counts over
-    the images; labelled: `labels.label_figures` where labels are known.
+    the images; ok_with_regions: images that are ok by score and show a region; labelled: `labels.label_figures` where
+    labels are known.
     """
     if criteria is None:
         return None
@@ -103,5 +104,6 @@ def judgement_facts(
         "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
         "alarms": sum(criteria.alarm(row.score or 0.0) for row in ok),
         "regions": sum(row.regions or 0 for row in ok),
+        "ok_with_regions": sum(row.verdict == Verdict.ok.value and bool(row.regions) for row in ok),
         "labelled": label_figures(ok, criteria, labels) if labels else None,
     }

@@ -25,7 +25,8 @@ def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watc
     simple = rules == RegionRules()
     levels: list[float] = []
     seen: set[str | None] = set()
-    for number, row in enumerate(run.ok, start=1):
+    judged = run.ok
+    for number, row in enumerate(judged, start=1):
         found.names.append(row.path)
         found.scores.append(float(row.score or 0.0))
         mark = path_mark(run.image_path(row))
@@ -38,6 +39,6 @@ def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watc
             levels.append(row.peak)
         elif row.map is not None:
             levels.append(region_level(read_levels(run.folder / row.map), rules))
-        progress(number, len(run.ok), len(found.failed))
+        progress(number, len(judged), len(found.failed))
     found.levels = levels if len(levels) == len(found.names) else None
     return found

@@ -80,7 +80,10 @@ def find_dataset(name: str) -> DatasetInfo:
     near = difflib.get_close_matches(key, {_plain(info.name): None for info in datasets()}, n=3, cutoff=0.5)
     names = [info.name for plain in near for info in datasets() if _plain(info.name) == plain]
     hint = f"did you mean {' or '.join(names)}? " if names else ""
-    raise InputError(f"unknown dataset '{name}'; {hint}`headclip data list` shows all names")
+    raise InputError(
+        f"unknown dataset '{name}'; {hint}`headclip data list` shows all names, and data of one's own are named by "
+        "their path alone"
+    )
 
 
 def reader_of(info: DatasetInfo) -> Reader:
