@@ -128,7 +128,7 @@ def test_every_labelled_setting_is_explained(owner):
     """A field whose comment has a label such as A12 stands in the row of that label in docs/paper.md."""
     module = sys.modules[CONFIGS[owner].__module__]
     source = Path(module.__file__).read_text(encoding="utf-8")
-    body = source.split(f"class {owner}:")[1].split("\n    def ")[0]
+    body = re.split(rf"class {owner}\b[^\n]*:\n", source)[1].split("\n    def ")[0]
     labelled = re.findall(r"^    (\w+):.*?#(.*)$", body, flags=re.MULTILINE)
     checked = 0
     for name, comment in labelled:
