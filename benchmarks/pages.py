@@ -92,6 +92,7 @@ def tell_tutorial(browser: Browser, place: Path, out: Path) -> None:
     _shot(page, out / "tutorial-report.webp")
     headclip("calibrate cells/normal --false-alarms 0.05 --out cells.json", place)
     headclip("rejudge runs/today --calibration cells.json", place)
+    headclip("rejudge runs/today --calibration cells.json --labels cells/known.csv", place)
     with server(["runs/today", "--live", "--calibration", "cells.json"], place) as address:
         for name, scheme, width, height in (
             ("gallery", "light", 1280, 800),
