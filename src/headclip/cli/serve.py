@@ -71,6 +71,7 @@ def serve(
     """
     _check_extra()
     _check_usage(runs or [], live, watch, out, keep, token)
+    from headclip.judgement.choosing import choose
     from headclip.web.app import AppOptions, create_app
     from headclip.web.limits import Limits
     from headclip.web.live import LiveRun
@@ -101,6 +102,9 @@ def serve(
         )
     )
     lines = _greeting(host, listening.getsockname()[1], token, detector is not None)
+    if detector is not None:  # runs keep the thresholds that they were judged by, which may be others
+        note = choose(rule, detector.describe()).note or "no verdicts, since no threshold is known."
+        lines.append(f"New pictures are judged so: {note}")
     if watch is not None:
         lines.append(f"Watching {watch}, results in {out}")
 
