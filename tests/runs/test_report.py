@@ -202,3 +202,13 @@ def test_outlines_of_endless_regions_are_left_out(finished, monkeypatch, tmp_pat
     monkeypatch.setattr(report, "MAX_POINTS", 3)
     page = whole_page([row], finished.facts, {}, tmp_path, {"a.png": square})
     assert "c" not in Page(page).data["images"][0]
+
+
+def test_a_bar_that_a_line_crosses_has_the_verdict_of_its_scores():
+    scores = [0.0] * 3 + [0.905] * 4 + [1.0]
+    judgement = {"criteria": Criteria.manual(0.91).to_json()}
+    bars = report.histogram(scores, bins=5)  # the last is from 0.8 to 1, its middle at 0.9
+    assert [bar.typical for bar in bars] == pytest.approx([0.0, 0.3, 0.5, 0.7, 0.905])
+    assert report._bar_verdicts(bars, judgement) == ["ok"] * 5
+    judgement = {"criteria": Criteria.manual(0.902).to_json()}
+    assert report._bar_verdicts(bars, judgement)[-1] == "defect"

@@ -35,12 +35,16 @@ _DATA_TAG = '<script id="data" type="application/json">'
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of the score histogram: scores from low to high, and height as a share of the highest bar."""
+    """One bar of the score histogram: scores from low to high, and height as a share of the highest bar.
+
+    typical: the median of its scores; the middle of an empty bar.
+    """
 
     low: float
     high: float
     count: int
     share: float
+    typical: float
 
 
 def thumbnail_names(rows: Iterable[Row]) -> set[str]:
@@ -143,14 +147,16 @@ def histogram(scores: Sequence[float], bins: int = BINS) -> list[Bar]:
         return []
     low, high = min(scores), max(scores)
     width = (high - low) / bins or 1.0 / bins
-    counts = [0] * bins
-    for score in scores:
-        counts[min(int((score - low) / width + 1e-9), bins - 1)] += 1
-    highest = max(counts)
-    return [
-        Bar(low + index * width, low + (index + 1) * width, count, count / highest)
-        for index, count in enumerate(counts)
-    ]
+    held: list[list[float]] = [[] for _ in range(bins)]
+    for score in sorted(scores):
+        held[min(int((score - low) / width + 1e-9), bins - 1)].append(score)
+    highest = max(map(len, held))
+    bars = []
+    for index, inside in enumerate(held):
+        left, right = low + index * width, low + (index + 1) * width
+        typical = inside[len(inside) // 2] if inside else (left + right) / 2
+        bars.append(Bar(left, right, len(inside), len(inside) / highest, typical))
+    return bars
 
 
 def _profile(scores: Sequence[float | None], low: float, high: float) -> str:
@@ -224,11 +230,11 @@ def _marks(judgement: Mapping[str, Any] | None, low: float, high: float) -> list
 
 
 def _bar_verdicts(bars: Sequence[Bar], judgement: Mapping[str, Any] | None) -> list[str]:
-    """The verdict on the middle of each bar."""
+    """The verdict on the typical score of each bar: a line may cross it."""
     if judgement is None:
         return []
     criteria = Criteria.from_json(judgement["criteria"])
-    return [criteria.verdict((bar.low + bar.high) / 2).value for bar in bars]
+    return [criteria.verdict(bar.typical).value for bar in bars]
 
 
 def report_thumbnails(
