@@ -32,7 +32,8 @@ def parsed(words: list[str]) -> dict:
     """The options of a `headclip predict ...` as our own parser reads them."""
     assert words[:2] == ["headclip", "predict"]
     command = typer.main.get_command(app).commands["predict"]
-    return command.make_context("predict", words[2:]).params
+    with command.make_context("predict", words[2:]) as context:  # closed, so that --quiet ends with it
+        return context.params
 
 
 @pytest.fixture
