@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from headclip.data.levels import quantise
+from headclip.runs import pictures
 from headclip.runs.files import RunFileNameError, RunFolderError, map_file, overlay_file, preview_file, write_atomic
 from headclip.runs.pictures import encode_map, encode_mask, encode_preview, read_map, read_png
 
@@ -42,6 +43,9 @@ def test_maps_and_masks_beyond_the_limit_of_pillow_are_read(tmp_path, monkeypatc
         Image.open(tmp_path / "maps/a.png")
     assert np.abs(read_map(tmp_path / "maps/a.png") - values).max() <= 1 / 65535
     assert np.array_equal(read_png(tmp_path / "masks/a.png") > 0, values > 0.5)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 50 * 31 - 1)
+    with pytest.raises(RunFolderError, match="31 x 50 pixels are more than 1,549"):
+        read_map(tmp_path / "maps/a.png")
 
 
 def test_values_outside_the_range_are_clipped():

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from headclip.data.levels import MAP_MAXIMUM
 from headclip.runs.files import RunFolderError
 
+MOST_PIXELS = 1 << 30  # of a map or mask that is read back
 PREVIEW_SIDE = 1024  # pixels of the longest side of previews and overlays
 
 
@@ -55,12 +56,14 @@ def read_levels(path: Path) -> NDArray[np.uint16]:
 
 
 def read_png(path: Path) -> NDArray[Any]:
-    """The (H, W) values of a picture that the run wrote, of any size: Pillow's own limit is for pictures of others.
+    """The (H, W) values of a picture that the run wrote: Pillow's own limit is far below what `--max-pixels` allows.
 
     Raises:
-        OSError, SyntaxError, ValueError: it is missing or damaged.
+        OSError, SyntaxError, ValueError: it is missing or damaged, or has more than MOST_PIXELS.
     """
     with path.open("rb") as stream, PngImagePlugin.PngImageFile(stream) as image:
+        if image.width * image.height > MOST_PIXELS:  # before they are unpacked: run folders come from others too
+            raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
         return np.asarray(image)
 
 
