@@ -112,8 +112,8 @@ def calibrate(
     arguments |= {"max_pixels": max_pixels, "tile": options.overlap_of(tile, tile_overlap)}
     try:
         labels = (labelled, masks)
-        least = None if tightest or labelled else promise
-        scored, settings, truth = _score(normals or [], arguments, rules, labels, data, (count, seed), least, quiet)
+        asked = None if tightest or labelled else promise
+        scored, settings, truth = _score(normals or [], arguments, rules, labels, data, (count, seed), asked, quiet)
     except KeyboardInterrupt:
         sys.stderr.write(
             "interrupted; nothing was written. headclip predict keeps what it has judged: calibrate its RUN\n"

@@ -112,7 +112,7 @@ def start(out: Path, command: str, options: Options, **extra: Any) -> None:
     What a finished one says is left alone until there is something to take its place: resuming may yet be refused.
     """
     mark = FORMAT if options.shard is None else SHARD_FORMAT
-    if options.resume and _is_finished(out, mark):
+    if options.resume and finished_results(out, mark) is not None:
         return
     about = {"format": mark, "status": "running", "command": command, **extra}
     write_atomically(out / RESULTS, json.dumps(as_facts(about)) + "\n")
@@ -123,12 +123,14 @@ def start(out: Path, command: str, options: Options, **extra: Any) -> None:
             shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _is_finished(out: Path, mark: str) -> bool:
+def finished_results(out: Path, mark: str = FORMAT) -> dict[str, Any] | None:
+    """What results.json of a finished evaluation (or shard, by its mark) says; None where there is none."""
     try:
         found = load_json(out / RESULTS)
     except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and (found.get("format"), found.get("status")) == (mark, "finished")
+        return None
+    is_ours = isinstance(found, dict) and (found.get("format"), found.get("status")) == (mark, "finished")
+    return found if is_ours else None
 
 
 def check_leakage(facts: Mapping[str, Any], dataset: Dataset, progress: Progress) -> str:

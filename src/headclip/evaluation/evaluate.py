@@ -27,7 +27,7 @@ from headclip.evaluation.comparison import MethodComparison, compare_results
 from headclip.evaluation.judged import Resolution, choose
 from headclip.evaluation.judging import Elsewhere, judge_dataset
 from headclip.evaluation.outputs import write_outputs
-from headclip.evaluation.peers import PeerOptions, left_alone, peer_facts
+from headclip.evaluation.peers import PeerOptions, all_facts, left_alone
 from headclip.evaluation.recording import COUNTS, JudgingOptions
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, count_category, score_dataset
 from headclip.evaluation.shards import PartWriter
@@ -209,10 +209,7 @@ def _evaluate(
     check_out(evaluation.out, options)
     out = evaluation.out = options.place(evaluation.out)
     keys = unique_names(datasets)
-    facts = {
-        label: detector.describe() | peer_facts(detector, options.judging.peers)
-        for label, detector in detectors.items()
-    }
+    facts = all_facts(detectors, options.judging.peers)
     shared = check_every_leakage(facts, datasets, progress)
     refuse_leakage(shared.values(), options)
     about = {} if options.shard is None else {"shard": vars(options.shard)}

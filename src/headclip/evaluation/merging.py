@@ -87,8 +87,9 @@ def merge_evaluations(
         records = choose(datasets[key], options.limit)
         names = name_images(records, datasets[key].root)
         _check_names(datasets[key], names, about)
+        truths = {file.name: truth_line(record) for record, file in zip(records, names, strict=True)}
         for number in range(len(about["labels"])):
-            source = _Source(parts, key, number, datasets[key], records, names)
+            source = _Source(parts, key, number, datasets[key], records, names, truths)
             evaluation.results.append(source.result(evaluation, progress))
             source.join_run(target)
     write_outputs(evaluation, progress)
@@ -106,16 +107,17 @@ class _Source:
         dataset: Dataset,
         records: Sequence[ImageRecord],
         names: ImageSet,
+        truths: Mapping[str, str],
     ) -> None:
         about = parts[0].facts["datasets"][key]
         self._parts, self._dataset, self._records, self._names = parts, dataset, records, names
         self._label, self._leakage = str(about["labels"][number]), str(about["leakage"][number])
         self._run = str(about["runs"][number])
         self._places = [part_folder(part.folder, key, number) for part in parts]
-        self._rows = self._read_rows()
+        self._rows = self._read_rows(truths)
 
-    def _read_rows(self) -> dict[str, PartRow]:
-        """The one row of every image."""
+    def _read_rows(self, truths: Mapping[str, str]) -> dict[str, PartRow]:
+        """The one row of every image. truths: the `truth_line` of each, which must be that of the row."""
         rows: dict[str, PartRow] = {}
         for part, place in zip(self._parts, self._places, strict=True):
             try:
@@ -128,11 +130,7 @@ class _Source:
                 f"{len(missing):,} image(s) of {self._dataset.info.title} have no row in any shard ({some(missing)}); "
                 "run the shards again with --resume"
             )
-        changed = [
-            file.name
-            for record, file in zip(self._records, self._names, strict=True)
-            if rows[file.name].content.partition(" ")[2] != truth_line(record)
-        ]
+        changed = [name for name, truth in truths.items() if rows[name].content.partition(" ")[2] != truth]
         if changed:
             raise InputError(
                 f"{len(changed):,} image(s) of {self._dataset.info.title} have another label or mask than when the "

@@ -33,6 +33,11 @@ def peer_facts(detector: Detector, options: PeerOptions | None) -> dict[str, Any
     return {"peers": {"images": options.images, "weight": options.weight}}
 
 
+def all_facts(detectors: Mapping[str, Detector], options: PeerOptions | None) -> dict[str, dict[str, Any]]:
+    """By label, what each detector says of itself, with what it is compared with."""
+    return {label: detector.describe() | peer_facts(detector, options) for label, detector in detectors.items()}
+
+
 @contextmanager
 def left_alone(detectors: Mapping[str, Detector], options: PeerOptions | None) -> Iterator[None]:
     """Afterwards the detectors compare with no images of a dataset, whatever happens in between."""

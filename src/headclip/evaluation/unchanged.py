@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from headclip.data.datasets import Dataset
-from headclip.evaluation.checks import unique_names
+from headclip.evaluation.checks import finished_results, unique_names
 from headclip.evaluation.evaluate import Options
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.judged import choose
-from headclip.evaluation.outputs import FORMAT, RESULTS, short_facts, used_options
-from headclip.evaluation.peers import peer_facts
-from headclip.files import load_json
+from headclip.evaluation.outputs import short_facts, used_options
+from headclip.evaluation.peers import all_facts
 from headclip.inference.detector import Detector
 from headclip.runs.facts import as_facts
 from headclip.same_settings import differing
@@ -29,10 +28,8 @@ def is_unchanged(out: Path, detectors: Mapping[str, Detector], datasets: Sequenc
     if found is None or found["options"] != as_facts(used_options(options)):
         return False
     before = {(entry["dataset"], entry["method"]): entry for entry in found["results"]}
-    facts = {
-        label: as_facts(short_facts(detector.describe() | peer_facts(detector, options.judging.peers)))
-        for label, detector in detectors.items()
-    }
+    described = all_facts(detectors, options.judging.peers)
+    facts = {label: as_facts(short_facts(known)) for label, known in described.items()}
     keys = unique_names(datasets)
     if set(before) != {(key, label) for key in keys for label in detectors}:
         return False
@@ -52,12 +49,14 @@ def _has_failed(entry: Mapping[str, Any]) -> bool:
 
 def _finished(out: Path) -> dict[str, Any] | None:
     """The results of a finished evaluation by this version; None where there are none, or they are damaged."""
+    found = finished_results(out)
+    if found is None:
+        return None
     try:
-        found = load_json(out / RESULTS)
-        known = (found["format"], found["status"], found["versions"]["headclip"]) == (FORMAT, "finished", __version__)
+        known = found["versions"]["headclip"] == __version__
         complete = all(
             {"dataset", "method", "detector", "fingerprint", "not_scored"} <= entry.keys() for entry in found["results"]
         )
-        return found if known and complete and "options" in found else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return None
+    return found if known and complete and "options" in found else None
