@@ -63,7 +63,7 @@ def test_methods_are_listed():
     facts = {fact["name"]: fact for fact in json.loads(run("methods", "--json").stdout)}
     assert list(facts) == list_methods()
     assert facts["coop"]["needs"] == ["a text tower", "a checkpoint"]
-    assert facts["coop"]["uses"] == ["--category", "--peers"]
+    assert facts["coop"]["uses"] == ["--category", "--reference", "--peers"]
     assert "--peers" not in facts["winclip"]["uses"]
     assert facts["clip"]["trains"] is None
     assert facts["linear_heads"]["needs"] == ["a checkpoint"]
@@ -133,9 +133,11 @@ def test_references_turn_on_the_few_shot_variant(backbone, picture, tmp_path):
     plain = score(backbone, picture, tmp_path / "plain", "--method", "winclip")
     few = score(backbone, picture, tmp_path / "few", "--method", "winclip", "--reference", normal)
     assert plain != few
-    message = refused(*predict(backbone, picture, tmp_path / "no", "--method", "clip", "--reference", normal))
+    message = refused(*predict(backbone, picture, tmp_path / "no", "--method", "anovl", "--reference", normal))
     assert "no few-shot variant" in message
     assert "winclip" in message
+    message = refused(*predict(backbone, picture, tmp_path / "one", "--method", "clip", "--reference", normal))
+    assert "1 image(s) to compare with; give at least two" in message
 
 
 def test_wrong_settings_name_the_right_ones(backbone, picture, tmp_path):

@@ -275,10 +275,17 @@ def test_references_only_where_there_is_a_few_shot_variant(backbone, pixels, nam
         method.set_references(None)
         return
     plain = judge(method, pixels)
-    method.set_references(pixels[:1])
+    generator = torch.Generator().manual_seed(5)
+    normal = [pixels[:1] + 0.05 * torch.randn(pixels[:1].shape, generator=generator) for _ in range(3)]
+    method.set_references(normal[: method.least_references])
     few = judge(method, pixels)
     check(few, len(pixels), SIZE, method.map_maximum)
-    assert few.score[0] < plain.score[0]  # the reference itself looks more normal than before
+    assert not torch.equal(few.score, plain.score)
+    lower = few.score - plain.score
+    assert lower[0] < lower[1:].min()  # what the normal images are like looks more normal than the others
+    if method.least_references > 1:
+        with pytest.raises(InputError, match="at least two"):
+            method.set_references(normal[:1])
     method.set_references(None)
     assert torch.equal(judge(method, pixels).score, plain.score)
 

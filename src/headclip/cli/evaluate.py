@@ -41,6 +41,12 @@ def evaluate(
     reference: options.Reference = None,
     peers: peer_options.Peers = None,
     peer_weight: peer_options.PeerWeight = peer_options.WEIGHT,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="K", help="Few-shot: compare with K normal images of each category, which are not scored."
+        ),
+    ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="exact: no threshold grid; ader: comparable with the published tables.")
     ] = Protocol.exact,
@@ -53,7 +59,7 @@ def evaluate(
     batch_size: options.BatchSize = None,
     compile: options.Compile = False,
     max_pixels: options.MaxPixels = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap draws and the shots.")] = 0,
     keep_maps: Annotated[bool, typer.Option("--keep-maps/--no-keep-maps", help="Keep 16-bit maps.")] = False,
     figures: options.Figures = True,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Worst misses and false alarms to show.")] = 12,
@@ -85,9 +91,11 @@ def evaluate(
     if runs and shard is not None:
         raise InputError("--shard: finished runs are scored at once, without a model; leave it out")
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
-    peer_options.check_peers(peers, peer_weight, elsewhere=crew is not None)
+    peer_options.check_peers(peers, peer_weight, elsewhere=crew is not None, reference=reference)
     if runs and peers is not None:
         raise InputError("--peers: finished runs have been judged; give it to headclip predict")
+    if shots is not None and (runs or crew is not None or reference is not None):
+        raise InputError("--shots does not go together with RUN, --engine ray or --reference; leave one of them out")
     if runs and crew is not None:
         raise InputError("--engine ray: finished runs are scored here, without a model; leave it out")
 
@@ -107,6 +115,7 @@ def evaluate(
         shard=None if shard is None else Shard.parse(shard),
         peers=peers,
         peer_weight=peer_weight,
+        shots=shots,
     )
     check_out(out, chosen)  # before the model is loaded, which takes longer
     datasets = [open_spec(spec) for spec in data]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headclip.cli.common import parse_settings, progress_output
+from headclip.cli.common import counted, parse_settings, progress_output
 
 if TYPE_CHECKING:
     from headclip.clip.backbone import Backbone
@@ -208,7 +208,7 @@ def load_detectors(choices: Sequence[Choice], arguments: Mapping[str, Any], quie
     references = None
     if arguments["reference"] is not None:
         able = [name for name in list_methods() if method_class(name).takes_references]
-        if not any(choice.method in able for choice in choices):
+        if not any(choice.method is None or choice.method in able for choice in choices):
             raise InputError(
                 f"--reference: none of {', '.join(choice.label for choice in choices)} has a few-shot variant; "
                 f"methods that do: {', '.join(able)}"
@@ -221,31 +221,43 @@ def load_detectors(choices: Sequence[Choice], arguments: Mapping[str, Any], quie
         backbone = load_backbone(arguments["backbone"])
         found: dict[str, Detector] = {}
         for choice in choices:
-            takes = choice.method is not None and method_class(choice.method).takes_references
-            found[choice.label] = Detector(
+            detector = found[choice.label] = Detector(
                 backbone,
                 choice.checkpoint,
                 method=choice.method,
                 settings=choice.settings,
-                references=references if takes else None,
                 **_computation(arguments),
             )
+            if references is not None and detector.method.takes_references:
+                detector.set_references(references)
         return found
 
 
 def reference_images(folder: str | Path) -> list[Path]:
-    """Files of the normal images.
+    """Files of normal images, at most `MOST_REFERENCES` of a folder; what is left out is said on stderr.
 
     Raises:
-        InputError: there is none.
+        InputError: none can be read.
     """
+    import warnings
+
     from headclip.data.discover import discover
     from headclip.errors import HeadclipError, InputError
+    from headclip.inference.peers import pick_references
 
+    advice = "give a folder with images of normal parts"
     try:
-        return [image.path for image in discover([str(folder)])]
+        images = discover([str(folder)]).files
     except HeadclipError as error:
-        raise InputError(f"--reference {folder}: {error}; give a folder with images of normal parts") from error
+        raise InputError(f"--reference {folder}: {error}; {advice}") from error
+    found, broken = pick_references(images)
+    for name, reason in broken.items():
+        warnings.warn(f"--reference: {name} is left out: {reason}", stacklevel=2)
+    if not found:
+        raise InputError(f"--reference {folder}: none of its {counted(len(images), 'image')} can be read; {advice}")
+    if len(found) < len(images) - len(broken):
+        warnings.warn(f"--reference: {len(found)} of {len(images):,} images are compared with, by chance", stacklevel=2)
+    return found
 
 
 def build_trainable(

@@ -85,7 +85,8 @@ SettingsOfMany = Annotated[
     ),
 ]
 Reference = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Normal images, for methods with a few-shot variant.")
+    Path | None,
+    typer.Option(metavar="FOLDER", help="A few normal images; what has no like in them counts as more anomalous."),
 ]
 Category = Annotated[
     str | None,

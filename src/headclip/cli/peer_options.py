@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,12 +32,18 @@ PeerWeight = Annotated[
 ]
 
 
-def check_peers(peers: int | None, weight: float, *, elsewhere: bool, tile: bool = False) -> None:
+def check_peers(
+    peers: int | None, weight: float, *, elsewhere: bool, reference: Path | None, tile: bool = False
+) -> None:
     """Raise InputError for what does not go together."""
     from headclip.errors import InputError
 
     if peers is None and weight != WEIGHT:
         raise InputError("--peer-weight says how much --peers counts; add --peers, e.g. --peers 32")
+    if peers is not None and reference is not None:
+        raise InputError(
+            "--reference compares with normal images, and --peers with unlabelled ones; leave one of them out"
+        )
     if peers is not None and tile:
         raise InputError("--peers compares whole images, and --tile judges their parts; leave one of them out")
     if peers is not None and elsewhere:

@@ -109,7 +109,7 @@ def predict(
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
     on_ray.refuse_urls(crew, out, *inputs)
-    peer_options.check_peers(peers, peer_weight, tile=tile, elsewhere=crew is not None)
+    peer_options.check_peers(peers, peer_weight, tile=tile, elsewhere=crew is not None, reference=reference)
     place = out if part is None else part.folder(out)
     if on_ray.place_of(out) is None:
         check_output(place, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer

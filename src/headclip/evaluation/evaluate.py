@@ -23,14 +23,16 @@ from headclip.evaluation.checks import (
     start,
     unique_names,
 )
+from headclip.evaluation.compared import Compared
 from headclip.evaluation.comparison import MethodComparison, compare_results
 from headclip.evaluation.judged import Resolution, choose
 from headclip.evaluation.judging import Elsewhere, judge_dataset
 from headclip.evaluation.outputs import write_outputs
-from headclip.evaluation.peers import PeerOptions, all_facts, left_alone
+from headclip.evaluation.peers import PeerOptions
 from headclip.evaluation.recording import COUNTS, JudgingOptions
 from headclip.evaluation.scoring import DatasetResult, ScoringOptions, count_category, score_dataset
 from headclip.evaluation.shards import PartWriter
+from headclip.evaluation.shots import ShotOptions, shots_json
 from headclip.evaluation.tables import TableRow, table_rows
 from headclip.inference.detector import Detector
 from headclip.metrics import PROTOCOLS
@@ -44,7 +46,8 @@ class Options:
     bootstrap: draws for the intervals, 0 for none; limit: images of each category, None for all; worst: images of
     each kind in worst.html; remarks: lines for the head of the tables; shard: judge this part of the images alone, for
     `merge_evaluations`; peers: compare each image with so many of its category, unlabelled, None with none;
-    peer_weight: how much that counts.
+    peer_weight: how much that counts; shots: compare with so many normal images of its category, which are not scored
+    (`headclip.evaluation.shots`), chosen by `seed`.
     """
 
     protocol: str = "exact"
@@ -63,6 +66,7 @@ class Options:
     shard: Shard | None = None
     peers: int | None = None
     peer_weight: float = 1.0
+    shots: int | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -73,6 +77,11 @@ class Options:
             raise InputError("--bootstrap needs 0 or more, --limit 2 or more")
         if (self.peers is not None and self.peers < 2) or not self.peer_weight >= 0:
             raise InputError("--peers needs 2 or more, --peer-weight 0 or more")
+        if self.shots is not None and self.shots < 1:
+            raise InputError("--shots needs 1 or more")
+        if self.shots is not None and self.shard is not None:
+            raise InputError("--shots and --shard do not go together; leave one of them out")
+        _ = self.compared
 
     @property
     def scale(self) -> Resolution:
@@ -80,9 +89,16 @@ class Options:
         return self.resolution or ("tower" if self.protocol == "ader" else "image")
 
     @property
+    def compared(self) -> Compared:
+        """What methods compare each image with."""
+        return Compared(
+            None if self.peers is None else PeerOptions(self.peers, self.peer_weight),
+            None if self.shots is None else ShotOptions(self.shots, self.seed),
+        )
+
+    @property
     def judging(self) -> JudgingOptions:
-        peers = None if self.peers is None else PeerOptions(self.peers, self.peer_weight)
-        return JudgingOptions(self.scale, self.keep_maps, self.resume, self.max_pixels, peers)
+        return JudgingOptions(self.scale, self.keep_maps, self.resume, self.max_pixels, self.compared)
 
     @property
     def scoring(self) -> ScoringOptions:
@@ -140,7 +156,7 @@ def evaluate(
     detectors = {str(detector.describe()["method"]): detector}
     evaluation = Evaluation(out, options or Options(), [], arguments or {}, command)
     base = evaluation.options.place(out) / RUNS
-    with left_alone(detectors, evaluation.options.judging.peers):
+    with evaluation.options.compared.left_alone(detectors):
         return _evaluate(evaluation, detectors, datasets, lambda dataset, label: base / dataset, progress, elsewhere)
 
 
@@ -172,7 +188,7 @@ def evaluate_together(
     def place(dataset: str, label: str) -> Path:
         return evaluation.options.place(out) / RUNS / dataset / folders[label]
 
-    with left_alone(detectors, evaluation.options.judging.peers):
+    with evaluation.options.compared.left_alone(detectors):
         return _evaluate(evaluation, detectors, datasets, place, progress, elsewhere)
 
 
@@ -209,13 +225,14 @@ def _evaluate(
     check_out(evaluation.out, options)
     out = evaluation.out = options.place(evaluation.out)
     keys = unique_names(datasets)
-    facts = all_facts(detectors, options.judging.peers)
+    datasets, shots = options.compared.split(datasets, options.max_pixels)
+    facts = options.compared.all_facts(detectors)
     shared = check_every_leakage(facts, datasets, progress)
     refuse_leakage(shared.values(), options)
     about = {} if options.shard is None else {"shard": vars(options.shard)}
     start(out, evaluation.command, options, **about)
     part = None if options.shard is None else PartWriter(out, options.shard)
-    for dataset, key in zip(datasets, keys, strict=True):
+    for dataset, key, taken in zip(datasets, keys, shots, strict=True):
         records = choose(dataset, options.limit)
         folders = {label: place(key, label) for label in detectors}
         judged = judge_dataset(
@@ -228,6 +245,7 @@ def _evaluate(
             progress=_judging_progress(progress, dataset, len(detectors)),
             elsewhere=elsewhere,
             shard=options.shard,
+            shots=taken,
         )
         for label in detectors:
             evaluation.results.append(
@@ -245,6 +263,7 @@ def _evaluate(
             )
             if part is not None:
                 part.keep(evaluation.results[-1], judged[label], records, folders[label], options.worst)
+    evaluation.extra |= shots_json(keys, datasets, shots)
     evaluation.seconds = time.perf_counter() - started
     if part is not None:
         part.finish(evaluation)

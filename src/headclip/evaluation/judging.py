@@ -22,9 +22,11 @@ from headclip.data.datasets import Dataset
 from headclip.data.discover import ImageFile
 from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.data.records import ImageRecord
+from headclip.evaluation.by_category import ByCategory
 from headclip.evaluation.judged import JudgedImage, name_images
-from headclip.evaluation.peers import CategoryPeers, peer_facts
+from headclip.evaluation.peers import CategoryPeers
 from headclip.evaluation.recording import JudgingOptions, Recorder, to_resolution
+from headclip.evaluation.shots import CategoryShots, Shots
 from headclip.inference.detector import Detector
 from headclip.inference.session import failed_entry
 from headclip.inference.shared import PassGroup, group_by_pass
@@ -73,12 +75,13 @@ def judge_dataset(
     progress: Progress = lambda done, total, failed: None,
     elsewhere: Elsewhere | None = None,
     shard: Shard | None = None,
+    shots: Shots | None = None,
 ) -> dict[str, list[JudgedImage]]:
     """Judge `records` of a dataset; for each detector one result each, in their order.
 
     Broken images are results, not errors. Detectors, folders and results go by the same labels. elsewhere: judges in
     place of this process, which keeps the record; the detectors then only describe themselves. shard: judge only the
-    records of this part, by their names among all.
+    records of this part, by their names among all. shots: what to compare with, where options say so.
 
     Raises:
         RunFolderError: a folder cannot be used, written, or resumed with these settings.
@@ -89,9 +92,11 @@ def judge_dataset(
     every, names = names, names if shard is None else shard.of(names)
     labelled = [file for file in names if by_name[file.name].label is not None]
     about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
-    peers = None
-    if options.peers is not None:
-        peers = CategoryPeers(detectors, every, by_name, options.peers, options.max_pixels)
+    beside: ByCategory | None = None
+    if shots is not None:
+        beside = CategoryShots(detectors, by_name, shots, options.max_pixels)
+    if options.compared.peers is not None:
+        beside = CategoryPeers(detectors, every, by_name, options.compared.peers, options.max_pixels)
         about["evaluation"]["among"] = listing_hash([file.name for file in every])  # nothing goes on with others
     groups = group_by_pass(detectors) if elsewhere is None else []
     with ExitStack() as stack:
@@ -99,13 +104,13 @@ def judge_dataset(
         for label, detector in detectors.items():
             folder = folders[label]
             resume = options.resume and (folder / RUN_JSON).is_file()
-            settings = detector.describe() | about | peer_facts(detector, options.peers)
+            settings = detector.describe() | about | options.compared.facts(detector)
             writer = stack.enter_context(
                 RunWriter(folder, names, settings, arguments=arguments, resume=resume, listed_only=shard is not None)
             )
             writers[label] = writer
-            recorders[label] = Recorder(detector, dataset, by_name, writer, options, peers)
-        session = _Session(groups, by_name, recorders, options, peers)
+            recorders[label] = Recorder(detector, dataset, by_name, writer, options, beside)
+        session = _Session(groups, by_name, recorders, options, beside)
         session.judge(labelled, progress, partial(_delegate, elsewhere, dataset) if elsewhere else None)
         for label, writer in writers.items():
             writer.finish(RUN_PAGE, {"dataset": dataset.name, "label": label})
@@ -161,10 +166,10 @@ class _Session:
         records: dict[str, ImageRecord],
         recorders: Mapping[str, Recorder],
         options: JudgingOptions,
-        peers: CategoryPeers | None = None,
+        beside: ByCategory | None = None,
     ) -> None:
         self._groups, self.records, self.recorders, self.options = groups, records, recorders, options
-        self._peers = peers
+        self._beside = beside
 
     def judge(
         self,
@@ -191,7 +196,7 @@ class _Session:
         if delegate is not None:
             delegate(self, todo, wanted, record)
             return
-        for part in [todo] if self._peers is None else self._peers.parts(todo):
+        for part in [todo] if self._beside is None else self._beside.parts(todo):
             self._judge_part(part, wanted, record)
 
     def _judge_part(

@@ -91,6 +91,7 @@ def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
         "backbone": _each(backbones),
         "checkpoint": _each({label: _checkpoint_line(known) for label, known in facts.items()}),
         "compared": _peers_line(facts),
+        "few-shot": _shots_line(facts, evaluation.extra.get("shots") or {}),
         "protocol": f"{options.protocol}, maps and masks at {where[options.scale]}",
         "intervals": f"{options.bootstrap:,} bootstrap draws of images" if options.bootstrap else "none",
         "command": f"`{evaluation.command}`" if evaluation.command else None,
@@ -125,6 +126,19 @@ def _peers_line(facts: Mapping[str, Mapping[str, Any]]) -> str:
         lines[label] = "with none" if not peers else f"with up to {peers['images']}, weight {peers['weight']:g}"
     task = "each image with unlabelled others of its kind (--peers), another task than that of single images"
     return f"{task}: {_each(lines)}"
+
+
+def _shots_line(facts: Mapping[str, Mapping[str, Any]], shots: Mapping[str, Any]) -> str:
+    """How many normal images each method had, and where they came from; "" where none had any."""
+    if not shots:
+        return ""
+    lines = {}
+    for label, known in facts.items():
+        few = known.get("shots")
+        lines[label] = "zero-shot" if not few else f"{few['images']} normal images of each category, seed {few['seed']}"
+    tested = [key for key, taken in shots.items() if taken["test_images"]]
+    left_out = f"; in {', '.join(tested)} they are test images, which are left out of all figures" if tested else ""
+    return f"{_each(lines)} (--shots){left_out}"
 
 
 def results_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.records import ImageRecord
 from headclip.errors import InputError
+from headclip.evaluation.by_category import ByCategory
 from headclip.inference.detector import Detector
 from headclip.inference.peers import pick_peers
 
@@ -26,36 +26,11 @@ class PeerOptions:
     weight: float = 1.0
 
 
-def peer_facts(detector: Detector, options: PeerOptions | None) -> dict[str, Any]:
-    """What a detector's settings say of it, beside its own; nothing without options, or where it cannot compare."""
-    if options is None or not detector.method.takes_peers:
-        return {}
-    return {"peers": {"images": options.images, "weight": options.weight}}
-
-
-def all_facts(detectors: Mapping[str, Detector], options: PeerOptions | None) -> dict[str, dict[str, Any]]:
-    """By label, what each detector says of itself, with what it is compared with."""
-    return {label: detector.describe() | peer_facts(detector, options) for label, detector in detectors.items()}
-
-
-@contextmanager
-def left_alone(detectors: Mapping[str, Detector], options: PeerOptions | None) -> Iterator[None]:
-    """Afterwards the detectors compare with no images of a dataset, whatever happens in between."""
-    try:
-        yield
-    finally:
-        for detector in detectors.values() if options is not None else ():
-            detector.set_peers(None)
-
-
-class CategoryPeers:
-    """The images that detectors compare with, those of one category at a time.
-
-    Methods that cannot compare judge each image by itself.
+class CategoryPeers(ByCategory):
+    """Compares with images of the category, whose labels nobody looks at.
 
     Args:
         files: all images of the dataset, also those that other shards judge, so that all shards choose alike.
-        records: by the names of the files.
 
     Raises:
         InputError: no method can compare.
@@ -69,37 +44,19 @@ class CategoryPeers:
         options: PeerOptions,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
-        self._options, self._records, self._max_pixels = options, records, max_pixels
-        self._detectors = [each for each in detectors.values() if each.method.takes_peers]
-        if not self._detectors:
+        super().__init__([each for each in detectors.values() if each.method.takes_peers], records)
+        if not self.detectors:
             raise InputError(f"--peers: {', '.join(detectors)} cannot compare images with each other; leave it out")
-        self._files = self._by_category(files)
-        self._entered: tuple[str, list[Any]] | None = None
+        self._options, self._max_pixels = options, max_pixels
+        self._files = self.by_category(files)
 
-    def parts(self, files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
-        """Images category by category, each of which has been entered when it comes."""
-        for category, part in self._by_category(files).items():
-            self.enter(category)
-            yield part
+    def give(self, detector: Detector, category: str) -> None:
+        peers = pick_peers(self._files[category], self._options.images, max_pixels=self._max_pixels)
+        try:
+            detector.set_peers((pixels for _, pixels in peers), self._options.weight)
+        except InputError as error:
+            detector.set_peers(None)
+            _log.warning("%s: %s; each image is judged by itself", category, error)
 
-    def enter(self, category: str) -> None:
-        """Compare with images of this category from now on."""
-        if self._entered == (category, self._remembered()):  # and nobody has given the detectors others since
-            return
-        for detector in self._detectors:
-            peers = pick_peers(self._files[category], self._options.images, max_pixels=self._max_pixels)
-            try:
-                detector.set_peers((pixels for _, pixels in peers), self._options.weight)
-            except InputError as error:
-                detector.set_peers(None)
-                _log.warning("%s: %s; each image is judged by itself", category, error)
-        self._entered = (category, self._remembered())
-
-    def _remembered(self) -> list[Any]:
-        return [detector.method.peers for detector in self._detectors]
-
-    def _by_category(self, files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
-        found: dict[str, list[ImageFile]] = {}
-        for file in files:
-            found.setdefault(self._records[file.name].category, []).append(file)
-        return found
+    def given(self, detector: Detector) -> Any:
+        return detector.method.peers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +18,10 @@ from headclip.data.levels import quantise
 from headclip.data.prefetch import Decoded
 from headclip.data.records import ImageRecord
 from headclip.errors import HeadclipError
+from headclip.evaluation.by_category import ByCategory
+from headclip.evaluation.compared import Compared
 from headclip.evaluation.counts import encode_counts, is_sound, read_counts, read_facts
 from headclip.evaluation.judged import JudgedImage, Resolution, Size, read_truth, truth_fingerprint
-from headclip.evaluation.peers import CategoryPeers, PeerOptions
 from headclip.inference.detector import Detector
 from headclip.inference.session import NOT_FINITE, failed_entry, is_finite, judged_entry
 from headclip.metrics.state import image_state
@@ -34,13 +35,13 @@ COUNTS = "counts"
 
 @dataclass(frozen=True)
 class JudgingOptions:
-    """resolution: at which maps and masks meet; keep_maps: also write 16-bit maps; peers: compare with others."""
+    """resolution: at which maps and masks meet; keep_maps: also write 16-bit maps; compared: with what."""
 
     resolution: Resolution = "image"
     keep_maps: bool = False
     resume: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
-    peers: PeerOptions | None = None
+    compared: Compared = field(default_factory=Compared)
 
 
 class Record(Protocol):
@@ -68,10 +69,10 @@ class Recorder:
         records: dict[str, ImageRecord],
         writer: Record,
         options: JudgingOptions,
-        peers: CategoryPeers | None = None,
+        beside: ByCategory | None = None,
     ) -> None:
         self._detector, self._dataset, self._records = detector, dataset, records
-        self.writer, self._options, self._peers = writer, options, peers
+        self.writer, self._options, self._beside = writer, options, beside
         self._has_pixels = dataset.info.level != "image"
 
     def is_done(self, file: ImageFile) -> bool:
@@ -143,8 +144,8 @@ class Recorder:
         Raises:
             ImageError: the image cannot be read any more.
         """
-        if self._peers is not None:
-            self._peers.enter(record.category)
+        if self._beside is not None:
+            self._beside.enter(record.category)
         pixels = decode(record.path, max_pixels=self._options.max_pixels)
         return predict_records(self._detector, [pixels], [record])[0].anomaly_map
 

@@ -12,7 +12,6 @@ from headclip.evaluation.evaluate import Options
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.judged import choose
 from headclip.evaluation.outputs import short_facts, used_options
-from headclip.evaluation.peers import all_facts
 from headclip.inference.detector import Detector
 from headclip.runs.facts import as_facts
 from headclip.same_settings import differing
@@ -25,10 +24,11 @@ def is_unchanged(out: Path, detectors: Mapping[str, Detector], datasets: Sequenc
     Every image and mask is read to compare its content; that takes a small part of the time that judging takes.
     """
     found = _finished(out)
-    if found is None or found["options"] != as_facts(used_options(options)):
+    if found is None or differing(found["options"], as_facts(used_options(options))):
         return False
     before = {(entry["dataset"], entry["method"]): entry for entry in found["results"]}
-    described = all_facts(detectors, options.judging.peers)
+    described = options.compared.all_facts(detectors)
+    datasets, _ = options.compared.split(datasets, options.max_pixels)
     facts = {label: as_facts(short_facts(known)) for label, known in described.items()}
     keys = unique_names(datasets)
     if set(before) != {(key, label) for key in keys for label in detectors}:

@@ -213,7 +213,7 @@ def check_exportable(method: Method) -> SimilarityMethod:
         )
     assert isinstance(method, SimilarityMethod)
     if method.peers is not None:
-        raise InputError("a graph judges each image by itself; export a detector without peers")
+        raise InputError("a graph judges each image by itself; export a detector without peers or references")
     if method.request.interpolation != "bilinear":
         raise InputError(
             f"position_interpolation={method.request.interpolation} cannot be exported; "

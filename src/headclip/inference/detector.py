@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from headclip.inference.volumes_predict import VolumePrediction
 
 DEFAULT_METHOD = "headclip"
+EITHER = "images are compared with references, which are normal, or with peers, which are not labelled; leave one out"
 _USERS: WeakKeyDictionary[Backbone, WeakSet[Detector]] = WeakKeyDictionary()  # the detectors that are there now
 EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")  # see headclip.inference.exported
 
@@ -65,10 +66,12 @@ class Detector:
         category: what the images show, such as "bottle", for methods that put it into words; None leaves it at what
             the method's settings say, mostly "object". Other methods ignore it.
         settings: fields of the method's configuration to change, such as {"alpha": 0.5}.
-        references: normal images that turn on the few-shot variant of methods that have one.
+        references: a few normal images of what is to be judged, at least two (one for WinCLIP): what has no like in
+            them counts as more anomalous. `set_references` changes them.
         peers: images of the same kind as those to judge, unlabelled, with or without faults, at least two and best
             some dozens: what has its like in few of them counts as more anomalous (`headclip.methods.peers`). Among
-            them may be images that are judged; each is compared with the others. `set_peers` changes them.
+            them may be images that are judged; each is compared with the others. `set_peers` changes them. Not
+            beside references.
         peer_weight: how much that counts, 0 or more.
         compile: run the vision tower through `torch.compile`; for many images in fp32, since the first pass of each
             size takes a minute (docs/speed.md). Needs a C++ compiler on a CPU.
@@ -128,8 +131,10 @@ class Detector:
         self.batch_size = check_batch_size(batch_size) or choose_batch_size(
             self.backbone.config.vision, patches, self.device, self.backbone.dtype
         )
-        self.references = [] if references is None else self._remember(references)
+        self.references: list[str] = []
         self.peers: dict[str, Any] = {}
+        if references is not None:
+            self.set_references(references)
         if peers is not None:
             self.set_peers(peers, peer_weight)
 
@@ -162,10 +167,21 @@ class Detector:
                 self._texts[name] = self.method.kept_text(None if name is None else [name])[0]
         return self._texts[name]
 
-    def _remember(self, references: Iterable[ImageLike] | ImageLike) -> list[str]:
-        """Give the method its normal images, prepared as the images to judge are; a hash of the pixels of each."""
+    def set_references(self, images: Iterable[ImageLike] | ImageLike | None) -> None:
+        """The normal images that each image is compared with from now on; None compares with none. See `Detector`.
+
+        Raises:
+            InputError: none or too few, a method that takes none, or one that compares with peers already.
+            ImageError: an image cannot be read.
+        """
+        if images is None:
+            self.method.set_references(None)
+            self.references = []
+            return
+        if self.peers:
+            raise InputError(EITHER)
         hashes, pixels = [], []
-        for image in given_images(references):
+        for image in given_images(images):  # one by one: they may be large
             array = read(image)
             hashes.append(pixel_hash(array))
             pixels.append(self._entering(array))
@@ -173,7 +189,7 @@ class Detector:
             raise InputError("no reference images; give at least one image of a normal part")
         with torch.no_grad():
             self.method.set_references(pixels)
-        return hashes
+        self.references = hashes
 
     def set_peers(self, images: Iterable[ImageLike] | ImageLike | None, weight: float = 1.0) -> None:
         """The images that each image is compared with from now on; None compares with none. See `Detector`.
@@ -186,6 +202,8 @@ class Detector:
             self.method.set_peers(None)
             self.peers = {}
             return
+        if self.references and self.method.takes_peers:
+            raise InputError(EITHER)
         pixels = [self._entering(read(image)) for image in given_images(images)]  # one by one: they may be large
         self.method.set_peers(pixels, weight)
         self.peers = {"images": len(pixels), "weight": weight}

@@ -1,9 +1,10 @@
-"""Which images of a run all others are compared with."""
+"""Which images others are compared with: some of a run, or of a folder of normal ones."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.errors import ImageError, InputError
+
+MOST_REFERENCES = 64
+"""Of a folder of normal images: more take longer, and hardly say more."""
 
 
 def pick_peers(
@@ -29,7 +33,7 @@ def pick_peers(
     """
     by_name = {image.name: image for image in images}
     read = 0
-    for name in known or sorted(by_name, key=_digest):
+    for name in known or in_chance_order(by_name):
         if not known and read == count:
             break
         try:
@@ -50,5 +54,30 @@ def pick_peers(
         )
 
 
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+def pick_references(
+    images: Sequence[ImageFile], most: int = MOST_REFERENCES, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[list[Path], dict[str, str]]:
+    """Up to `most` readable images of a folder of normal ones, by name; the same for the same names.
+
+    Returns:
+        Their files, and the name of each one that was tried and cannot be read -> why.
+    """
+    by_name = {image.name: image for image in images}
+    found: list[str] = []
+    broken: dict[str, str] = {}
+    for name in in_chance_order(by_name):
+        if len(found) == most:
+            break
+        try:
+            by_name[name].decode(max_pixels)
+        except ImageError as error:
+            broken[name] = str(error)
+        else:
+            found.append(name)
+    return [by_name[name].path for name in sorted(found)], broken
+
+
+def in_chance_order(names: Iterable[str], seed: int | None = None) -> list[str]:
+    """Names in an order that nothing can follow but their hashes, and the seed if there is one."""
+    salt = b"" if seed is None else f"{seed}/".encode()
+    return sorted(names, key=lambda name: hashlib.sha256(salt + name.encode("utf-8", "surrogateescape")).digest())

@@ -86,8 +86,10 @@ class TiledDetector:
                 f"{detector.method.name} joins its image score in a way of its own, which tiles would change; "
                 "run it without --tile, or use a method such as headclip or anomalyclip"
             )
-        if detector.describe().get("peers"):
-            raise InputError("tiles are parts of images, and peers whole ones; leave --tile or --peers out")
+        compared = [name for name in ("peers", "references") if detector.describe().get(name)]
+        if compared:
+            option = {"peers": "--peers", "references": "--reference"}[compared[0]]
+            raise InputError(f"tiles are parts of images, and {compared[0]} whole ones; leave --tile or {option} out")
         if config["normalise_map"] != "none":
             raise InputError("tiles need maps of one scale; leave --tile or --set normalise_map=image out")
         self.detector, self.overlap, self.tile = detector, overlap, tile or detector.image_size

@@ -146,6 +146,8 @@ class Calibration(_Frozen):
             advice = "calibrate this one with `headclip calibrate`"
             if any(text.startswith("peers") for text in changed):
                 advice = "judge images believed normal with the same --peers, and give that run to `headclip calibrate`"
+            elif any(text.startswith("references") for text in changed):
+                advice = "give `headclip calibrate` and this command the same --reference"
             raise CalibrationError(f"{name} was made for another model ({'; '.join(changed[:3])}{more}); {advice}")
 
     def describe(self) -> str:

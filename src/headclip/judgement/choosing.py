@@ -10,7 +10,8 @@ from headclip.errors import InputError
 from headclip.judgement.calibration import Calibration, CalibrationError
 from headclip.judgement.verdicts import Criteria, by_hand
 
-BESIDE_PEERS = "It was found without --peers, which raises more alarms, true ones and false."
+COMPARED = {"peers": "--peers", "references": "--reference"}  # settings by which images are compared with others
+BESIDE_OTHERS = "It was found without {}, which raises more alarms, true ones and false."
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,14 @@ def _default(settings: Mapping[str, Any]) -> Chosen:
         return Chosen()
     try:
         calibration = Calibration.from_values(settings["calibration"], "the checkpoint's calibration")
-        alone = {key: value for key, value in settings.items() if key != "peers"}  # leaves a usual score where it is
+        alone = dict(settings) | {"references": []}  # to compare images leaves a usual score where it is
+        alone.pop("peers", None)
         calibration.check_fits(alone, "the checkpoint's default calibration")
     except CalibrationError as error:
         return Chosen(note=f"No thresholds: {error}.")
     chosen = _of(calibration)
-    return replace(chosen, note=f"{chosen.note} {BESIDE_PEERS}") if settings.get("peers") else chosen
+    options = [option for name, option in COMPARED.items() if settings.get(name)]
+    return replace(chosen, note=f"{chosen.note} {BESIDE_OTHERS.format(options[0])}") if options else chosen
 
 
 def why_no_default(settings: Mapping[str, Any]) -> str | None:

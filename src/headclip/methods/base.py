@@ -40,9 +40,10 @@ class Method(nn.Module, ABC):
 
     Class attributes, which `headclip methods` lists: `summary` says in one line what the method is, `learns` what
     training changes (empty: nothing); `uses_category`: sentences name what an image shows; `needs_text`: a backbone
-    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant; `takes_peers`:
-    images can be compared with others of their kind. `text_settings`: the settings on which text vectors depend,
-    besides backbone and learnt values, for methods of which a checkpoint keeps them; empty for the others.
+    without a text tower is refused; `takes_references`: normal images turn on a few-shot variant, at least
+    `least_references` of them; `takes_peers`: images can be compared with others of their kind. `text_settings`: the
+    settings on which text vectors depend, besides backbone and learnt values, for methods of which a checkpoint keeps
+    them; empty for the others.
     """
 
     name: ClassVar[str] = ""
@@ -52,6 +53,7 @@ class Method(nn.Module, ABC):
     uses_category: ClassVar[bool] = False
     needs_text: ClassVar[bool] = True
     takes_references: ClassVar[bool] = False
+    least_references: ClassVar[int] = 1
     takes_peers: ClassVar[bool] = False
     text_settings: ClassVar[tuple[str, ...]] = ()
 

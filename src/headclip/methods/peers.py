@@ -1,4 +1,4 @@
-"""How unlike a patch is to the patches of other images of one kind, none of which has a label.
+"""How unlike a patch is to the patches of other images of one kind: unlabelled ones, or some known to be normal.
 
 Mutual scoring, the idea of MuSc (Li et al., ICLR 2024): what is normal in one of many alike images has its like in
 most of the others, and what is wrong has not. Here it does not replace what the text says of a patch but weighs it,
@@ -51,7 +51,8 @@ class PeerMemory(nn.Module):
         weight: 0 or more; how much all of it counts.
 
     Raises:
-        InputError: fewer than two images, or a negative weight.
+        InputError: fewer than two images, by which alone nobody can say what differs among normal ones, or a negative
+            weight.
     """
 
     def __init__(self, features: Sequence[Tensor], weight: float = 1.0) -> None:

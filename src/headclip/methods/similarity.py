@@ -16,6 +16,7 @@ from headclip.clip.vision import Interpolation, VisionTokens
 from headclip.errors import InputError
 from headclip.methods.base import Method, Scores, method_seed
 from headclip.methods.peers import PeerMemory
+from headclip.methods.references import reference_batches
 from headclip.methods.scoring import TopLevel, cosines, grid_to_map, joint_score, scaled_odds, top_share_mean
 from headclip.methods.settings import MethodConfig
 
@@ -54,11 +55,14 @@ class ScoreSettings(MethodConfig):
 class SimilarityMethod(Method):
     """Equations 7, 8, 9 and 12 for any taps of the local stream and any two text vectors.
 
-    `config` has the fields of `ScoreSettings`. `peers`: images that each image is compared with, None without.
+    `config` has the fields of `ScoreSettings`. `peers`: images that each image is compared with, unlabelled ones or
+    normal ones (`set_references`), None without.
     """
 
     config: Any
     takes_peers: ClassVar[bool] = True
+    takes_references: ClassVar[bool] = True
+    least_references: ClassVar[int] = 2
 
     def __init__(self, backbone: Backbone, config: Any) -> None:
         super().__init__(backbone, config)
@@ -145,6 +149,10 @@ class SimilarityMethod(Method):
             return
         with torch.no_grad():
             self.peers = PeerMemory([self._compared(self.tokens(image))[0] for image in pixels], weight)
+
+    def set_references(self, pixels: Tensor | Sequence[Tensor] | None) -> None:
+        """Normal images to compare with, at least two, in the way of `set_peers` and in place of its images."""
+        self.set_peers(None if pixels is None else reference_batches(pixels, 1))
 
     def _compared(self, tokens: VisionTokens) -> Tensor:
         """(B, N, W): what patches are compared by, those of the local stream at its last tap."""

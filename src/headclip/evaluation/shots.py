@@ -1,0 +1,123 @@
+"""Few-shot evaluation: a few normal images of each category, which methods compare with and nothing is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from headclip.data.datasets import Dataset
+from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
+from headclip.data.discover import find_images
+from headclip.data.layouts import NORMAL_NAMES, subfolders
+from headclip.data.records import ImageRecord
+from headclip.errors import ImageError, InputError
+from headclip.evaluation.by_category import ByCategory
+from headclip.inference.detector import Detector
+from headclip.inference.peers import in_chance_order
+
+
+@dataclass(frozen=True)
+class ShotOptions:
+    """images: normal ones of each category, 1 or more; seed: which of them."""
+
+    images: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Shots:
+    """The files of each category. tested: whether some were test images, which are then not scored."""
+
+    files: Mapping[str, Sequence[Path]] = field(repr=False)
+    tested: bool
+
+
+def take_shots(dataset: Dataset, options: ShotOptions, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[Dataset, Shots]:
+    """Draw the shots of each category, and take those that are test images out of the dataset.
+
+    They come from the category's folder train/good where it has one, as published few-shot figures do, else from the
+    normal test images. For the same names and seed they are the same. Images that cannot be read are passed over.
+
+    Raises:
+        InputError: a category has too few normal images for that, or none would be left to score.
+    """
+    files, tested = {}, set()
+    for category in dataset.categories:
+        folder = _training_folder(dataset, category)
+        if folder is not None:
+            names = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}
+        else:
+            names = {dataset.relative(record.path): record.path for record in dataset.of(category) if record.label == 0}
+        files[category] = list(_readable(names, options, max_pixels))
+        left = len(names) - (0 if folder is not None else options.images)
+        if len(files[category]) < options.images or left < (folder is None):
+            place = "among its test images" if folder is None else f"in {folder}"
+            raise InputError(
+                f"{dataset.info.title}: {category} has {len(names):,} normal image(s) {place}, too few to take "
+                f"{options.images} as shots; take fewer, or leave the dataset out"
+            )
+        tested |= set() if folder is not None else set(files[category])
+    records = [record for record in dataset.records if record.path not in tested]
+    return replace(dataset, records=records), Shots(files, bool(tested))
+
+
+def _readable(names: Mapping[str, Path], options: ShotOptions, max_pixels: int) -> Iterator[Path]:
+    found = 0
+    for name in in_chance_order(names, options.seed):
+        if found == options.images:
+            return
+        try:
+            decode(names[name], max_pixels=max_pixels)
+        except ImageError:
+            continue
+        found += 1
+        yield names[name]
+
+
+def _training_folder(dataset: Dataset, category: str) -> Path | None:
+    """Where the normal training images of a category lie in MVTec's layout; None in others."""
+    alone = len(dataset.categories) == 1
+    for place in [dataset.root / category, *([dataset.root] if alone else [])]:
+        for folder in subfolders(place / "train"):
+            if folder.name.casefold() in NORMAL_NAMES:
+                return folder
+    return None
+
+
+def shots_json(keys: Sequence[str], datasets: Sequence[Dataset], shots: Sequence[Shots | None]) -> dict[str, Any]:
+    """Which images were the shots, for results.json; nothing without shots."""
+    found = {
+        key: {
+            "test_images": taken.tested,
+            "images": {name: [dataset.relative(path) for path in files] for name, files in taken.files.items()},
+        }
+        for key, dataset, taken in zip(keys, datasets, shots, strict=True)
+        if taken is not None
+    }
+    return {"shots": found} if found else {}
+
+
+class CategoryShots(ByCategory):
+    """Compares with the shots of the category; methods that take no normal images judge without."""
+
+    def __init__(
+        self,
+        detectors: Mapping[str, Detector],
+        records: Mapping[str, ImageRecord],
+        shots: Shots,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> None:
+        super().__init__([each for each in detectors.values() if each.method.takes_references], records)
+        self._shots, self._max_pixels = shots, max_pixels
+
+    def give(self, detector: Detector, category: str) -> None:
+        detector.set_references(self._pixels(self._shots.files[category]))
+
+    def given(self, detector: Detector) -> Any:
+        return list(detector.references)
+
+    def _pixels(self, files: Iterable[Path]) -> Iterator[Any]:
+        for file in files:
+            yield decode(file, max_pixels=self._max_pixels)
