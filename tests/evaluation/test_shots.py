@@ -109,7 +109,8 @@ def test_each_image_is_compared_with_the_shots_of_its_category(detector, root, t
     assert stored["shots"] == {"set": {"test_images": True, "images": names_of(dataset, shots)}}
     assert stored["results"][0]["detector"]["shots"] == {"images": 3, "seed": 0}
     tables = (tmp_path / "e/tables.md").read_text()
-    assert "3 normal images of each category, seed 0 (--shots); in set they are test images" in tables
+    assert "another task than that of zero-shot figures: 3 normal images of each category, seed 0 (--shots)" in tables
+    assert "; in set they are test images, which are left out of all figures" in tables
 
 
 def test_a_ring_that_no_shot_has_counts_for_more(detector, root, tmp_path):
@@ -149,7 +150,7 @@ def test_methods_that_take_none_are_zero_shot_in_the_same_tables(detector, root,
     )
     assert ["shots" in result.facts for result in together.results] == [True, False]
     assert len({len(result.images) for result in together.results}) == 1
-    assert "anovl: zero-shot (--shots)" in (tmp_path / "e/tables.md").read_text()
+    assert "anovl: zero-shot; in set they are test images" in (tmp_path / "e/tables.md").read_text()
     with pytest.raises(InputError, match="anovl cannot use normal images"):
         evaluate(anovl, [open_dataset("folder", root)], tmp_path / "a", OPTIONS)
 
@@ -159,3 +160,15 @@ def test_images_of_its_own_and_shots_exclude_each_other(detector, root, tmp_path
     with pytest.raises(InputError, match="leave one out"):
         evaluate(detector, [open_dataset("folder", root)], tmp_path / "e", OPTIONS)
     detector.set_references(None)
+
+
+def test_tables_say_that_a_method_had_normal_images(detector, root, tmp_path):
+    detector.set_references(sorted(write_alike(tmp_path / "good", 3, spot=()).glob("*.png")))
+    try:
+        data = [open_dataset("folder", root / "noise")]
+        (result,) = evaluate(detector, data, tmp_path / "e", replace(OPTIONS, shots=None)).results
+    finally:
+        detector.set_references(None)
+    assert len(result.facts["references"]) == 3
+    tables = (tmp_path / "e/tables.md").read_text()
+    assert "another task than that of zero-shot figures: 3 normal images, the same for all that is judged" in tables

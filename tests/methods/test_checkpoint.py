@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from headclip import Detector
 from headclip.errors import CheckpointError
+from headclip.methods.base import create_method
 from headclip.methods.checkpoint import (
     TEXT,
     add_text_vectors,
@@ -134,3 +137,39 @@ def test_a_checkpoint_without_text_vectors_loads_and_can_be_given_them(backbone,
     silent_text.clear()
     loaded.kept_text()
     assert not silent_text
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "changes", "words"),
+    [
+        (
+            "headclip",
+            {"csa_layers": (1, 2)},
+            {"csa_layers": (2, 3)},
+            "head weights for layers 1, 2, and .* stand for 2, 3",
+        ),
+        ("headclip", {"stream_layers": (1, 2)}, {"stream_layers": (1, 3)}, "linear heads for layers 1, 2"),
+        ("headclip", {"deep_layers": (1,)}, {"deep_layers": (2,)}, "deep tokens for layers 1"),
+        ("linear_heads", {"taps": (1, 2)}, {"taps": (2, 3)}, "linear heads for layers 1, 2"),
+        ("adaclip", {"taps": (1, 3)}, {"taps": (2, 3)}, "projections for layers 1, 3"),
+    ],
+)
+def test_what_was_learnt_for_a_layer_serves_no_other(backbone, tmp_path, name, stored, changes, words):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, create_method(name, backbone, stored))
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path, backbone, changes)
+    assert load_checkpoint(path, backbone, stored)[0].learnt_layers()  # the same layers, said again
+
+
+def test_an_image_size_that_was_asked_for_holds(tmp_path):
+    """A backbone with a size of its own, as the embedded one, yields to a setting, but not to that of a checkpoint."""
+    backbone = make_backbone(replace(make_config(), default_image_size=56))
+    assert create_method("headclip", backbone).image_size == 56
+    assert create_method("headclip", backbone, {"image_size": 112}).image_size == 112
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, create_method("headclip", backbone, {"image_size": 112}))
+    assert load_checkpoint(path, backbone)[0].image_size == 56
+    assert load_checkpoint(path, backbone, {"image_size": 84})[0].image_size == 84
+    assert Detector(backbone, path, device="cpu", settings={"image_size": 84}).image_size == 84
+    assert Detector(backbone, path, device="cpu", settings={"image_size": 84}, image_size=70).image_size == 70

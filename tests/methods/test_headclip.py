@@ -198,7 +198,7 @@ def test_proportional_layers():
     ("change", "words"),
     [
         ({"csa_layers": (2, 9)}, "tower of 3 layers"),
-        ({"aggregation": "taps", "taps": (9,)}, "layer 9 cannot be tapped"),
+        ({"aggregation": "taps", "taps": (9,)}, "taps \\[9\\] do not fit; give different layers from 1 to 3"),
         ({"deep_layers": (3,)}, "the text tower has 2"),
         ({"n_deep": 13}, "do not fit"),
         ({"alpha": 1.5}, "alpha"),

@@ -57,3 +57,25 @@ def test_programs_that_make_a_configuration_are_told_the_same(values):
     with pytest.raises(InputError):
         HeadClipConfig(**values)
     assert HeadClipConfig(taps=[6, 12]) == HeadClipConfig(taps=(6, 12))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_that_are_none_are_refused(value):
+    for name in ("sigma", "csa_scale", "neighbour_weight", "head_init"):
+        with pytest.raises(InputError):
+            config_from_dict(HeadClipConfig, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("clip", {"sentences": [1, 2]}, "sentences of .* takes a list of 2 texts"),
+        ("clip_ac", {"normal_states": [1]}, "normal_states of .* takes a list of texts"),
+        ("headclip", {"alpha": "half"}, "alpha of .* takes a number"),
+        ("headclip", {"image_size": 0}, r"image_size must lie in \[1, 4096\]"),
+        ("winclip", {"image_size": 5000}, r"image_size must lie in \[1, 4096\]"),
+    ],
+)
+def test_what_a_check_cannot_judge_is_of_the_wrong_kind(name, values, words):
+    with pytest.raises(InputError, match=words):
+        config_from_dict(method_class(name).config_class, values)

@@ -91,7 +91,7 @@ def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
         "backbone": _each(backbones),
         "checkpoint": _each({label: _checkpoint_line(known) for label, known in facts.items()}),
         "compared": _peers_line(facts),
-        "few-shot": _shots_line(facts, evaluation.extra.get("shots") or {}),
+        "few-shot": _normals_line(facts, evaluation.extra.get("shots") or {}),
         "protocol": f"{options.protocol}, maps and masks at {where[options.scale]}",
         "intervals": f"{options.bootstrap:,} bootstrap draws of images" if options.bootstrap else "none",
         "command": f"`{evaluation.command}`" if evaluation.command else None,
@@ -128,17 +128,21 @@ def _peers_line(facts: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{task}: {_each(lines)}"
 
 
-def _shots_line(facts: Mapping[str, Mapping[str, Any]], shots: Mapping[str, Any]) -> str:
+def _normals_line(facts: Mapping[str, Mapping[str, Any]], shots: Mapping[str, Any]) -> str:
     """How many normal images each method had, and where they came from; "" where none had any."""
-    if not shots:
-        return ""
     lines = {}
     for label, known in facts.items():
-        few = known.get("shots")
-        lines[label] = "zero-shot" if not few else f"{few['images']} normal images of each category, seed {few['seed']}"
+        few, references = known.get("shots"), known.get("references")
+        lines[label] = "zero-shot"
+        if few:
+            lines[label] = f"{few['images']} normal images of each category, seed {few['seed']} (--shots)"
+        elif references:
+            lines[label] = f"{len(references)} normal images, the same for all that is judged (--reference)"
+    if set(lines.values()) == {"zero-shot"}:
+        return ""
     tested = [key for key, taken in shots.items() if taken["test_images"]]
     left_out = f"; in {', '.join(tested)} they are test images, which are left out of all figures" if tested else ""
-    return f"{_each(lines)} (--shots){left_out}"
+    return f"another task than that of zero-shot figures: {_each(lines)}{left_out}"
 
 
 def results_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def variant(method: SimilarityMethod, selection: Selection) -> SimilarityMethod:
     if method.request.csa == (first, last):
         return method
     changes: dict[str, object] = {"csa_layers": (first, last)}
-    if any(item.name == "taps" for item in fields(method.config)):
+    named = {item.name: getattr(method.config, item.name) for item in fields(method.config)}
+    if "taps" in named and named.get("aggregation", "taps") == "taps":
         changes["taps"] = tuple(dict.fromkeys(min(tap, last) for tap in method.taps))
     made = create_method(method.name, method.backbone, replace(method.config, **changes))
     assert isinstance(made, SimilarityMethod)

@@ -103,6 +103,9 @@ class AdaClip(TrainableMethod):
         self._ids: dict[str, tuple[Tensor, Tensor]] = {}
         self.to(backbone.device)
 
+    def learnt_layers(self) -> dict[str, tuple[int, ...]]:
+        return {"projections": self.taps}
+
     @property
     def request(self) -> VisionRequest:
         """The towers are read in a pass of AdaCLIP's own, so that this says no more than the layers."""

@@ -72,7 +72,8 @@ class AnomalyClip(SimilarityMethod, TrainableMethod):
         super().__init__(backbone, config or AnomalyClipConfig())
         text, layers = backbone.require_text().config, backbone.config.vision.layers
         self.csa = self.config.csa_layers or (int(layers * 5 / 24 + 0.5) + 1, layers)
-        self._taps = self.config.taps or proportional_taps(PRESETS[self.config.preset], layers)
+        asked = self.config.taps
+        self._taps = proportional_taps(PRESETS[self.config.preset], layers) if asked is None else asked
         check_taps("AnomalyCLIP", self._taps, layers)
         self.request.check(layers)
         deep = self.config.deep_layers
@@ -88,6 +89,9 @@ class AnomalyClip(SimilarityMethod, TrainableMethod):
             deep_half=self.config.deep_half,
             generator=method_seed(self.config.seed),
         )
+
+    def learnt_layers(self) -> dict[str, tuple[int, ...]]:
+        return {"deep tokens": self.prompts.deep_layers}
 
     @property
     def taps(self) -> tuple[int, ...]:

@@ -61,6 +61,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         object.__setattr__(self, "backbone", backbone)
         self.config = config
+        self.asked_size: int | None = None  # the setting image_size, where somebody gave it for this very method
         self._kept_text: tuple[Tensor, tuple[int, ...]] | None = None
 
     backbone: Backbone
@@ -73,7 +74,7 @@ class Method(nn.Module, ABC):
     @property
     def image_size(self) -> int:
         """Side in pixels at which images enter the tower unless the user asks for another."""
-        return int(self.backbone.config.default_image_size or self.config.image_size)
+        return int(self.asked_size or self.backbone.config.default_image_size or self.config.image_size)
 
     @property
     def keep_aspect(self) -> bool:
@@ -92,6 +93,10 @@ class Method(nn.Module, ABC):
         categories: one for each entry wanted; None stands for the one that the configuration names. A method
         without sentences returns (1, 2, 0).
         """
+
+    def learnt_layers(self) -> dict[str, tuple[int, ...]]:
+        """By what was learnt, the layers (from 1) that its values stand for, one after another."""
+        return {}
 
     def keep_text(self, vectors: Tensor) -> None:
         """Let `kept_text` answer with these `text_vectors`, as long as nothing is learnt."""
@@ -264,9 +269,11 @@ def create_method(name: str, backbone: Backbone, config: Any = None) -> Method:
         InputError: unknown name or field; the message lists what exists.
     """
     cls = method_class(name)
-    if isinstance(config, dict):
-        config = config_from_dict(cls.config_class, config)
-    return cls(backbone, config)
+    if not isinstance(config, dict):
+        return cls(backbone, config)
+    method = cls(backbone, config_from_dict(cls.config_class, config))
+    method.asked_size = config.get("image_size")
+    return method
 
 
 def config_from_dict(cls: type, values: dict[str, Any]) -> Any:

@@ -186,6 +186,9 @@ def load_checkpoint(
             f"{path} does not hold what {info.method} needs{' with these settings' if settings else ''} "
             f"({_mismatch(method, tensors)}); " + ("change fewer of them" if settings else "it is damaged; train again")
         ) from error
+    method.asked_size = (settings or {}).get("image_size")  # the size that it was trained at does not bind
+    if settings:
+        _check_layers(path, info, method)
     method = method.to(backbone.device).eval()
     if (
         vectors is not None
@@ -194,6 +197,21 @@ def load_checkpoint(
     ):
         method.keep_text(vectors)
     return method, info
+
+
+def _check_layers(path: Path, info: CheckpointInfo, method: Method) -> None:
+    """Raise CheckpointError where settings move what was learnt for some layers to others."""
+    before = create_method(info.method, method.backbone, info.config).learnt_layers()
+    for name, layers in method.learnt_layers().items():
+        if before.get(name, layers) != layers:
+            raise CheckpointError(
+                f"{path} learnt {name} for layers {_shown(before[name])}, and with these settings they would stand for "
+                f"{_shown(layers)}; leave these as they are, or train again"
+            )
+
+
+def _shown(layers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, layers)) or "none"
 
 
 def _mismatch(method: Method, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -226,6 +244,7 @@ def _load_official(path: Path, backbone: Backbone, settings: Mapping[str, Any] |
             except (CheckpointError, InputError) as error:
                 raise type(error)(f"{path}: {error}") from error
             if method is not None:
+                method.asked_size = (settings or {}).get("image_size")
                 info = CheckpointInfo(name, method.config_dict(), backbone.name, backbone.hash, {"source": "official"})
                 return method.to(backbone.device).eval(), info
     raise CheckpointError(

@@ -18,6 +18,7 @@ from headclip.clip.backbone import Backbone
 from headclip.clip.neighbours import odds_factor
 from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, Similarity, VisionRequest, VisionTokens
+from headclip.errors import InputError
 from headclip.methods.base import TrainableMethod, method_seed, register
 from headclip.methods.prompts import PromptLearner
 from headclip.methods.refiner import Refiner
@@ -126,6 +127,10 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         self.csa = self.config.csa_layers or proportional_csa(vision.layers)
         if self.config.stream_layers:
             check_taps("HeadCLIP's stream_layers", self.config.stream_layers, vision.layers)
+        if self.config.taps is not None:
+            if self.config.aggregation != "taps":
+                raise InputError("HeadCLIP reads taps with aggregation=taps alone; set that too, or leave taps out")
+            check_taps("HeadCLIP", self.config.taps, vision.layers)
         self.request.check(vision.layers)
         deep = self.config.deep_layers
         generator = method_seed(self.config.seed)
@@ -157,6 +162,14 @@ class HeadClip(SimilarityMethod, TrainableMethod):
             kinds = len(self.taps) + len(self.config.stream_layers)
             refiner = Refiner(kinds * vision.width, vision.patch_size, self.config.refiner, generator)
             self.refiner = refiner.to(backbone.device)
+
+    def learnt_layers(self) -> dict[str, tuple[int, ...]]:
+        found = {"deep tokens": self.prompts.deep_layers}
+        if self.head_weight is not None:
+            found["head weights"] = tuple(range(self.csa[0], self.csa[1] + 1))
+        if self.stream_heads is not None:
+            found["linear heads"] = self.stream_heads.layers
+        return found
 
     @property
     def taps(self) -> tuple[int, ...]:

@@ -61,13 +61,17 @@ class LinearHeads(SimilarityMethod, TrainableMethod):
     def __init__(self, backbone: Backbone, config: LinearHeadsConfig | None = None) -> None:
         super().__init__(backbone, config or LinearHeadsConfig())
         vision = backbone.config.vision
-        self._taps = self.config.taps or proportional_taps((8, 12, 16, 20, 24), vision.layers)
+        asked = self.config.taps
+        self._taps = proportional_taps((8, 12, 16, 20, 24), vision.layers) if asked is None else asked
         check_taps("linear heads", self._taps, vision.layers)
         self.request.check(vision.layers)
         width = backbone.config.embed_dim if self.config.space == "projected" else vision.width
         shape, std = (2, len(self._taps), 2, width), width**-0.5
         both = first_values(shape, std, self.config.seed, backbone.device)
         self.image_heads, self.patch_heads = (torch.nn.Parameter(part.clone()) for part in both.detach())
+
+    def learnt_layers(self) -> dict[str, tuple[int, ...]]:
+        return {"linear heads": self.taps}
 
     @property
     def taps(self) -> tuple[int, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from headclip.errors import InputError
 
+MOST_SIZE = 4096  # pixels of a side, at which images enter a tower
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 _EXAMPLES = {int: "[6, 12]", float: "[0.5, 1.0]", str: '["good part.", "damaged part."]'}
@@ -23,10 +25,22 @@ class MethodConfig:
         for name, value in vars(self).items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        for holds, message in self._checks():  # first, since what they say is more to the point
+        for holds, message in self._judged():  # first, since what they say is more to the point
             if not holds:
                 raise InputError(f"{self._title()}: {message}")
         check_kinds(type(self), vars(self))
+
+    def _judged(self) -> list[tuple[bool, str]]:
+        """`_checks`, and that of the image size; of a value that they cannot judge, its kind is wrong."""
+        try:
+            size = getattr(self, "image_size", None)
+            return [
+                *self._checks(),
+                (size is None or 1 <= size <= MOST_SIZE, f"image_size must lie in [1, {MOST_SIZE}]"),
+            ]
+        except (AttributeError, TypeError):
+            check_kinds(type(self), vars(self))
+            raise
 
     def _checks(self) -> list[tuple[bool, str]]:
         """What must hold beside the kinds of the fields, each with what to say where it does not."""
@@ -52,10 +66,10 @@ def check_kinds(cls: type, values: dict[str, Any]) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that `hint` writes down; a whole number is also a number.
+    """Whether a value is of the type that `hint` writes down; a whole number is also one of the numbers, infinity is not.
 
-    >>> fits((6, 12), tuple[int, ...] | None), fits("6", int), fits(1, float), fits(True, int)
-    (True, False, True, False)
+    >>> fits((6, 12), tuple[int, ...] | None), fits("6", int), fits(1, float), fits(True, int), fits(math.inf, float)
+    (True, False, True, False, False)
     """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
@@ -69,7 +83,7 @@ def fits(value: Any, hint: Any) -> bool:
             return all(fits(item, inner[0]) for item in value)
         return len(value) == len(inner) and all(fits(*pair) for pair in zip(value, inner, strict=True))
     if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+        return isinstance(value, (int, hint)) and not isinstance(value, bool) and math.isfinite(value)
     return not isinstance(hint, type) or isinstance(value, hint)
 
 
