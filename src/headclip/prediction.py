@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from headclip.judgement.regions import Region
+    from headclip.judgement.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,9 @@ class Prediction:
     score: image score in [0, 1], higher is more anomalous; joined from global_score (whole image) and local_score
         (the highest share of the map). anomaly_map: float32 (H, W) in [0, 1] at the image's own resolution.
     path: where the image came from, None for one given as an array.
+    verdict, alarm, regions: what thresholds make of it, where the detector has some (`Detector(calibration=...)`): ok,
+        review or defect; whether the score lies above the threshold; the parts of the map above the pixel
+        threshold (`headclip.judgement.Region`), the highest peak first.
     """
 
     score: float
@@ -24,6 +31,9 @@ class Prediction:
     local_score: float
     anomaly_map: np.ndarray
     path: str | None = None
+    verdict: Verdict | None = None
+    alarm: bool | None = None
+    regions: tuple[Region, ...] = ()
 
     @property
     def height(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,7 @@ def test_shots_are_normal_and_no_test_images_any_more(root):
     dataset = open_dataset("folder", root)
     rest, shots = take_shots(dataset, ShotOptions(3))
     taken = {path for files in shots.files.values() for path in files}
-    assert shots.tested
+    assert taken == set(shots.left_out)
     assert {category: len(files) for category, files in shots.files.items()} == {"bars": 3, "noise": 3}
     assert len(rest) == len(dataset) - 6
     assert not taken & {record.path for record in rest.records}
@@ -63,7 +64,9 @@ def test_a_seed_draws_the_same_and_others_draw_others(root):
 
 
 def test_training_images_are_taken_where_there_are_some(root):
-    write_alike(root / "bars" / "train" / "good", 5, spot=())
+    training = write_alike(root / "bars" / "train" / "good", 11, spot=())
+    for index in range(6):  # copies of test images
+        (training / f"{index}.png").unlink()
     dataset = open_dataset("folder", root)
     rest, shots = take_shots(dataset, ShotOptions(3))
     assert all("/bars/train/good/" in path.as_posix() for path in shots.files["bars"])
@@ -71,7 +74,20 @@ def test_training_images_are_taken_where_there_are_some(root):
     assert len(rest) == len(dataset) - 3
     alone = open_dataset("folder", root / "bars")
     rest, shots = take_shots(alone, ShotOptions(5))
-    assert (len(rest), shots.tested) == (len(alone), False)
+    assert (len(rest), shots.left_out) == (len(alone), [])
+
+
+def test_copies_of_shots_are_no_shots_and_not_scored(root):
+    for index in range(6):
+        shutil.copy(root / f"bars/test/good/{index}.png", root / f"bars/test/good/again-{index}.png")
+    dataset = open_dataset("folder", root / "bars")
+    rest, shots = take_shots(dataset, ShotOptions(4))
+    (files,) = shots.files.values()
+    assert len({path.read_bytes() for path in files}) == 4
+    assert len(shots.left_out) == 8
+    assert not {path.read_bytes() for path in files} & {record.path.read_bytes() for record in rest.records}
+    with pytest.raises(InputError, match="too few to take 7"):
+        take_shots(dataset, ShotOptions(7))
 
 
 def test_what_cannot_be_read_is_no_shot_and_stays_a_failed_row(detector, root, tmp_path):
@@ -106,11 +122,16 @@ def test_each_image_is_compared_with_the_shots_of_its_category(detector, root, t
             assert found[name] == pytest.approx(detector.predict(record.path)[0].score, abs=1e-5), name
         detector.set_references(None)
     stored = json.loads((tmp_path / "e/results.json").read_text())
-    assert stored["shots"] == {"set": {"test_images": True, "images": names_of(dataset, shots)}}
+    assert stored["shots"] == {
+        "set": {
+            "left_out": [dataset.relative(path) for path in shots.left_out],
+            "images": names_of(dataset, shots),
+        }
+    }
     assert stored["results"][0]["detector"]["shots"] == {"images": 3, "seed": 0}
     tables = (tmp_path / "e/tables.md").read_text()
     assert "another task than that of zero-shot figures: 3 normal images of each category, seed 0 (--shots)" in tables
-    assert "; in set they are test images, which are left out of all figures" in tables
+    assert "; test images that are left out of all figures for it: 6 of set" in tables
 
 
 def test_a_ring_that_no_shot_has_counts_for_more(detector, root, tmp_path):
@@ -150,7 +171,7 @@ def test_methods_that_take_none_are_zero_shot_in_the_same_tables(detector, root,
     )
     assert ["shots" in result.facts for result in together.results] == [True, False]
     assert len({len(result.images) for result in together.results}) == 1
-    assert "anovl: zero-shot; in set they are test images" in (tmp_path / "e/tables.md").read_text()
+    assert "anovl: zero-shot; test images" in (tmp_path / "e/tables.md").read_text()
     with pytest.raises(InputError, match="anovl cannot use normal images"):
         evaluate(anovl, [open_dataset("folder", root)], tmp_path / "a", OPTIONS)
 

@@ -140,9 +140,9 @@ def _normals_line(facts: Mapping[str, Mapping[str, Any]], shots: Mapping[str, An
             lines[label] = f"{len(references)} normal images, the same for all that is judged (--reference)"
     if set(lines.values()) == {"zero-shot"}:
         return ""
-    tested = [key for key, taken in shots.items() if taken["test_images"]]
-    left_out = f"; in {', '.join(tested)} they are test images, which are left out of all figures" if tested else ""
-    return f"another task than that of zero-shot figures: {_each(lines)}{left_out}"
+    left_out = [f"{len(taken['left_out'])} of {key}" for key, taken in shots.items() if taken["left_out"]]
+    tested = f"; test images that are left out of all figures for it: {', '.join(left_out)}" if left_out else ""
+    return f"another task than that of zero-shot figures: {_each(lines)}{tested}"
 
 
 def results_json(evaluation: Evaluation) -> dict[str, Any]:

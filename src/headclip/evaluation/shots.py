@@ -14,6 +14,7 @@ from headclip.data.layouts import NORMAL_NAMES, subfolders
 from headclip.data.records import ImageRecord
 from headclip.errors import ImageError, InputError
 from headclip.evaluation.by_category import ByCategory
+from headclip.files import content_hash
 from headclip.inference.detector import Detector
 from headclip.inference.peers import in_chance_order
 
@@ -28,52 +29,58 @@ class ShotOptions:
 
 @dataclass(frozen=True)
 class Shots:
-    """The files of each category. tested: whether some were test images, which are then not scored."""
+    """The files of each category. left_out: test images that are not scored, being shots or exact copies of some."""
 
     files: Mapping[str, Sequence[Path]] = field(repr=False)
-    tested: bool
+    left_out: Sequence[Path] = field(repr=False)
 
 
 def take_shots(dataset: Dataset, options: ShotOptions, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[Dataset, Shots]:
-    """Draw the shots of each category, and take those that are test images out of the dataset.
+    """Draw the shots of each category, and take those that are test images out of the dataset, with their copies.
 
     They come from the category's folder train/good where it has one, as published few-shot figures do, else from the
-    normal test images. For the same names and seed they are the same. Images that cannot be read are passed over.
+    normal test images. For the same names and seed they are the same. Images that cannot be read, and copies of those
+    drawn already, are passed over.
 
     Raises:
         InputError: a category has too few normal images for that, or none would be left to score.
     """
-    files, tested = {}, set()
+    files: dict[str, list[Path]] = {}
+    contents: set[str] = set()
     for category in dataset.categories:
+        normal = [record.path for record in dataset.of(category) if record.label == 0]
         folder = _training_folder(dataset, category)
-        if folder is not None:
-            names = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}
+        if folder is None:
+            names, place = {dataset.relative(path): path for path in normal}, "among its test images"
         else:
-            names = {dataset.relative(record.path): record.path for record in dataset.of(category) if record.label == 0}
-        files[category] = list(_readable(names, options, max_pixels))
-        left = len(names) - (0 if folder is not None else options.images)
-        if len(files[category]) < options.images or left < (folder is None):
-            place = "among its test images" if folder is None else f"in {folder}"
+            names, place = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}, f"in {folder}"
+        drawn = dict(_draw(names, options, max_pixels))
+        files[category], contents = list(drawn), contents | set(drawn.values())
+        if len(drawn) < options.images or (folder is None and len(normal) == len(drawn)):
             raise InputError(
                 f"{dataset.info.title}: {category} has {len(names):,} normal image(s) {place}, too few to take "
                 f"{options.images} as shots; take fewer, or leave the dataset out"
             )
-        tested |= set() if folder is not None else set(files[category])
-    records = [record for record in dataset.records if record.path not in tested]
-    return replace(dataset, records=records), Shots(files, bool(tested))
+    left_out = [record.path for record in dataset.records if content_hash(record.path) in contents]
+    records = [record for record in dataset.records if record.path not in set(left_out)]
+    return replace(dataset, records=records), Shots(files, left_out)
 
 
-def _readable(names: Mapping[str, Path], options: ShotOptions, max_pixels: int) -> Iterator[Path]:
-    found = 0
+def _draw(names: Mapping[str, Path], options: ShotOptions, max_pixels: int) -> Iterator[tuple[Path, str]]:
+    """The shots and what stands for their contents."""
+    found: set[str] = set()
     for name in in_chance_order(names, options.seed):
-        if found == options.images:
+        if len(found) == options.images:
             return
+        content = content_hash(names[name])
+        if content is None or content in found:
+            continue
         try:
             decode(names[name], max_pixels=max_pixels)
         except ImageError:
             continue
-        found += 1
-        yield names[name]
+        found.add(content)
+        yield names[name], content
 
 
 def _training_folder(dataset: Dataset, category: str) -> Path | None:
@@ -90,7 +97,7 @@ def shots_json(keys: Sequence[str], datasets: Sequence[Dataset], shots: Sequence
     """Which images were the shots, for results.json; nothing without shots."""
     found = {
         key: {
-            "test_images": taken.tested,
+            "left_out": [dataset.relative(path) for path in taken.left_out],
             "images": {name: [dataset.relative(path) for path in files] for name, files in taken.files.items()},
         }
         for key, dataset, taken in zip(keys, datasets, shots, strict=True)

@@ -22,6 +22,7 @@ from headclip.data.hashing import pixel_hash
 from headclip.errors import InputError
 from headclip.files import expanded
 from headclip.inference.compiling import compile_tower
+from headclip.inference.deciding import Thresholds, criteria_of, decided
 from headclip.inference.device import Precision, choose_device, set_precision
 from headclip.inference.given import (
     ImageLike,
@@ -42,6 +43,7 @@ from headclip.prediction import Prediction
 if TYPE_CHECKING:
     from headclip.data.volumes.model import VolumeOptions
     from headclip.inference.volumes_predict import VolumePrediction
+    from headclip.judgement.verdicts import Criteria
 
 DEFAULT_METHOD = "headclip"
 EITHER = "images are compared with references, which are normal, or with peers, which are not labelled; leave one out"
@@ -73,11 +75,14 @@ class Detector:
             them may be images that are judged; each is compared with the others. `set_peers` changes them. Not
             beside references.
         peer_weight: how much that counts, 0 or more.
+        calibration: thresholds by which `predict` adds verdict, alarm and regions to its predictions: the file of
+            `headclip calibrate` or what `headclip.judgement` makes of it, or "default" for those that ship with the
+            checkpoint; None adds none.
         compile: run the vision tower through `torch.compile`; for many images in fp32, since the first pass of each
             size takes a minute (docs/speed.md). Needs a C++ compiler on a CPU.
 
     Raises:
-        BackboneError, CheckpointError, InputError: each says what to do.
+        BackboneError, CheckpointError, CalibrationError, InputError: each says what to do.
 
     Example:
         >>> import numpy as np
@@ -102,6 +107,7 @@ class Detector:
         references: Iterable[ImageLike] | ImageLike | None = None,
         peers: Iterable[ImageLike] | ImageLike | None = None,
         peer_weight: float = 1.0,
+        calibration: Thresholds | None = None,
         compile: bool = False,
     ) -> None:
         if checkpoint is not None and Path(checkpoint).suffix in EXPORT_SUFFIXES:
@@ -131,12 +137,15 @@ class Detector:
         self.batch_size = check_batch_size(batch_size) or choose_batch_size(
             self.backbone.config.vision, patches, self.device, self.backbone.dtype
         )
+        self._thresholds: Thresholds | None = None
+        self.criteria: Criteria | None = None
         self.references: list[str] = []
         self.peers: dict[str, Any] = {}
         if references is not None:
             self.set_references(references)
         if peers is not None:
             self.set_peers(peers, peer_weight)
+        self.set_calibration(calibration)
 
     def _open_method(self, name: str | None, settings: dict[str, Any]) -> tuple[Method, CheckpointInfo | None]:
         """The method with what its checkpoint holds, or with first values where there is none."""
@@ -177,6 +186,7 @@ class Detector:
         if images is None:
             self.method.set_references(None)
             self.references = []
+            self.set_calibration(self._thresholds)
             return
         if self.peers:
             raise InputError(EITHER)
@@ -190,6 +200,7 @@ class Detector:
         with torch.no_grad():
             self.method.set_references(pixels)
         self.references = hashes
+        self.set_calibration(self._thresholds)
 
     def set_peers(self, images: Iterable[ImageLike] | ImageLike | None, weight: float = 1.0) -> None:
         """The images that each image is compared with from now on; None compares with none. See `Detector`.
@@ -201,12 +212,24 @@ class Detector:
         if images is None:
             self.method.set_peers(None)
             self.peers = {}
+            self.set_calibration(self._thresholds)
             return
         if self.references and self.method.takes_peers:
             raise InputError(EITHER)
         pixels = [self._entering(read(image)) for image in given_images(images)]  # one by one: they may be large
         self.method.set_peers(pixels, weight)
         self.peers = {"images": len(pixels), "weight": weight}
+        self.set_calibration(self._thresholds)
+
+    def set_calibration(self, calibration: Thresholds | None) -> None:
+        """The thresholds that predictions are judged by from now on; None judges none. See `Detector`.
+
+        Raises:
+            CalibrationError, InputError: see `headclip.inference.deciding.criteria_of`.
+        """
+        self._thresholds, self.criteria = calibration, None  # an error leaves none
+        if calibration is not None:
+            self.criteria = criteria_of(calibration, self.describe())
 
     def _entering(self, array: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> what enters the tower of this image alone, (1, 3, h, w)."""
@@ -239,7 +262,7 @@ class Detector:
             ImageError: an image cannot be read; `headclip predict` goes on with the others instead.
         """
         given = list(given_images(images))
-        found = self.predict_arrays([read(image) for image in given], categories)
+        found = decided(self.predict_arrays([read(image) for image in given], categories), self.criteria)
         return [replace(one, path=name_of(image)) for one, image in zip(found, given, strict=True)]
 
     def predict_volume(self, path: str | Path, options: VolumeOptions | None = None) -> VolumePrediction:

@@ -18,6 +18,7 @@ import torch
 from headclip.clip.preprocess import input_size
 from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.files import file_hash, load_json, write_atomically
+from headclip.inference.deciding import Thresholds, criteria_of, decided
 from headclip.inference.detector import EXPORT_SUFFIXES
 from headclip.inference.device import Precision, parse_device
 from headclip.inference.given import (
@@ -110,6 +111,7 @@ class ExportedDetector:
             it, faster and less exact.
         batch_size: images a pass; None chooses by the number of patches.
         threads: of the engine; None leaves it to the engine.
+        calibration: as of `Detector`.
 
     Raises:
         CheckpointError: the file or its side file is missing, damaged or of another export.
@@ -130,6 +132,7 @@ class ExportedDetector:
         precision: Precision | Literal["auto"] = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
+        calibration: Thresholds | None = None,
     ) -> None:
         self.path = Path(path)
         self.facts = ExportFacts.load(self.path)
@@ -151,6 +154,7 @@ class ExportedDetector:
         patches = (self.image_size // self.facts.patch) ** 2
         self.batch_size = check_batch_size(batch_size) or max(1, min(64, PASS_PATCHES // max(1, patches)))
         self._run = open_runner(self.path, self.engine, self.device, self.precision, threads)
+        self.criteria = None if calibration is None else criteria_of(calibration, self.describe())
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) at which an image of that size enters the tower, inside the graph."""
@@ -173,7 +177,7 @@ class ExportedDetector:
             InputError, ExportError: as `predict_arrays`.
         """
         given = list(given_images(images))
-        found = self.predict_arrays([read(image) for image in given], categories)
+        found = decided(self.predict_arrays([read(image) for image in given], categories), self.criteria)
         return [replace(one, path=name_of(image)) for one, image in zip(found, given, strict=True)]
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from headclip.clip.preprocess import resize
 from headclip.errors import InputError
+from headclip.inference.deciding import Thresholds, criteria_of, decided
 from headclip.inference.given import ImageLike, check_arrays, check_count, given_images, name_of, read
 from headclip.prediction import Prediction
 
@@ -61,6 +62,7 @@ class TiledDetector:
         detector: a `Detector` or an `ExportedDetector`, of a method whose score has a global and a local part.
         overlap: of neighbouring tiles, as a share of their size, 0 to 0.75.
         tile: side of a tile in pixels of the image; None takes the tower's own, at which nothing is rescaled.
+        calibration: thresholds as of `Detector`, made from images judged in such tiles.
 
     Raises:
         InputError: an overlap or tile size that does not make sense, or a method that joins its score otherwise.
@@ -73,7 +75,13 @@ class TiledDetector:
         (120, 200)
     """
 
-    def __init__(self, detector: Tiled, overlap: float = OVERLAP, tile: int | None = None) -> None:
+    def __init__(
+        self,
+        detector: Tiled,
+        overlap: float = OVERLAP,
+        tile: int | None = None,
+        calibration: Thresholds | None = None,
+    ) -> None:
         if not 0 <= overlap <= 0.75:
             raise InputError(
                 f"tile overlap {overlap}: choose 0 to 0.75, the share of a tile that its neighbour sees too"
@@ -93,7 +101,10 @@ class TiledDetector:
         if config["normalise_map"] != "none":
             raise InputError("tiles need maps of one scale; leave --tile or --set normalise_map=image out")
         self.detector, self.overlap, self.tile = detector, overlap, tile or detector.image_size
+        if getattr(detector, "criteria", None) is not None:
+            raise InputError("the detector's thresholds are those of whole images; give TiledDetector a calibration")
         self.alpha, self.top_share = float(config["alpha"]), float(config["top_share"])
+        self.criteria = None if calibration is None else criteria_of(calibration, self.describe())
 
     @property
     def batch_size(self) -> int:
@@ -117,7 +128,7 @@ class TiledDetector:
         check_count(given, categories)
         names = [None] * len(given) if categories is None else [[category] for category in categories]
         return [
-            replace(self.predict_arrays([read(image)], name)[0], path=name_of(image))
+            replace(decided(self.predict_arrays([read(image)], name), self.criteria)[0], path=name_of(image))
             for image, name in zip(given, names, strict=True)
         ]
 

@@ -66,7 +66,7 @@ def check_kinds(cls: type, values: dict[str, Any]) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that `hint` writes down; a whole number is also one of the numbers, infinity is not.
+    """Whether a value is of the type that `hint` writes down; a whole number is a number as well, infinity is none.
 
     >>> fits((6, 12), tuple[int, ...] | None), fits("6", int), fits(1, float), fits(True, int), fits(math.inf, float)
     (True, False, True, False, False)
