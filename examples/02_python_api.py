@@ -24,16 +24,19 @@ def main() -> None:
 
     array = render(3, 224).image.permute(1, 2, 0).numpy()  # (H, W, 3) uint8, as cameras and OpenCV (RGB) give it
     picture = Image.fromarray(array).resize((320, 200))
-    detector = Detector(arguments.backbone, arguments.checkpoint)
+    # These thresholds come with the embedded model and promise nothing on your images: see `headclip calibrate`.
+    known = "default" if arguments.backbone == "embedded" and arguments.checkpoint is None else None
+    detector = Detector(arguments.backbone, arguments.checkpoint, calibration=known)
 
     # One call may mix kinds and sizes; the answers come in the same order.
     predictions = detector.predict([arguments.image or picture, picture, array])
     for prediction in predictions:
         flagged = np.mean(prediction.anomaly_map > 0.5)
+        said = f"{prediction.verdict or 'no verdict'}, {len(prediction.regions)} region(s)"
         print(
             f"score {prediction.score:.3f} (whole image {prediction.global_score:.3f}, map's top "
             f"{prediction.local_score:.3f}); map {prediction.width} x {prediction.height}, "
-            f"{flagged:.1%} of it above 0.5"
+            f"{flagged:.1%} of it above 0.5; {said}"
         )
 
     if arguments.save:

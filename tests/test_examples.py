@@ -136,6 +136,16 @@ def test_demo(fake_dataset, tiny_folder, tmp_path, capsys):
     assert labels.count(True) == labels.count(False) == 4
     assert f"Image AUROC {expected:.3f} " in printed
     assert "Most anomalous images" in printed
+    ways = [line.partition(":")[0] for line in printed.splitlines() if ": Image AUROC" in line]
+    assert [way.split(" (")[0] for way in ways] == [
+        "Each by itself",
+        "Compared with 32 others",
+        "Compared with 8 other cells known to be sound",
+    ]
+    normal = {path.name for path in (out / "known-good").rglob("*.png")}
+    assert len(normal) == 8
+    assert not normal & {path.name for path in (out / "images").rglob("*.png")}
+    assert len(Run.open(out / "beside-known-good").settings["references"]) == 8
     assert "CC BY-NC-SA 4.0" in printed
     assert "CC BY-NC-SA 4.0" in (out / "images" / demo.NOTICE).read_text()
     assert (out / "results" / "report.html").is_file()

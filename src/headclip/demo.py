@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FOLDERS = ("good", "defective")
 KINDS = ("mono", "poly")
 PEERS = 32
-COMPARED = f"Compared with {PEERS} others (--peers {PEERS})"
+NORMALS = 16
 NOTICE = "LICENSE.txt"
 NOTICE_TEXT = """\
 The images in this folder are unchanged copies from the ELPV dataset, as published in the Python package
@@ -72,16 +72,25 @@ def demo(
     data = dataset_folder()
     labels = data.joinpath("labels.csv").read_text(encoding="utf-8")
     cells = sample_cells(labels.splitlines(), each, seed)
-    images = out / "images"
+    images, known = out / "images", out / "known-good"
     write_images(cells, data, images)
+    normals = other_sound_cells(labels.splitlines(), cells, NORMALS, seed)
     console.print(
         f"{len(cells)} solar cells of the ELPV dataset, {each} sound and {each} defective, in {images}\n"
         "Their licence is CC BY-NC-SA 4.0 (no commercial use); the authors are named in "
         f"{images / NOTICE}\n",
         soft_wrap=True,
     )
+    ways: list[tuple[str, str, dict[str, Any]]] = [
+        ("Each by itself", "results", {}),
+        (f"Compared with {PEERS} others (--peers {PEERS})", "compared", {"peers": PEERS}),
+    ]
+    if len(normals) > 1:
+        write_images(normals, data, known)
+        how = f"Compared with {len(normals)} other cells known to be sound (--reference {known})"
+        ways.append((how, "beside-known-good", {"reference": known}))
     said = []
-    for how, peers, place in (("Each by itself", None, "results"), (COMPARED, PEERS, "compared")):
+    for how, place, more in ways:
         console.print(f"{how}:\n", soft_wrap=True)
         results = out / place
         predict(
@@ -89,9 +98,9 @@ def demo(
             results,
             backbone=backbone,
             checkpoint=checkpoint,
-            peers=peers,
             device=device,
             overwrite=True,
+            **more,
         )
         run = Run.open(results)
         said.append(f"\n{how}: {verdict(run.ok)}\nOpen {run.report} in a browser to see them.")
@@ -134,19 +143,32 @@ def sample_cells(lines: Iterable[str], each: int, seed: int) -> list[Cell]:
     """
     from headclip.errors import InputError
 
-    groups: dict[tuple[int, str], list[Cell]] = {(label, kind): [] for label in (0, 1) for kind in KINDS}
-    for line in lines:
-        file, probability, kind = line.split()
-        if float(probability) in (0.0, 1.0):
-            groups[int(float(probability)), kind].append(Cell(file, int(float(probability)), kind))
     chooser = random.Random(seed)
     chosen: list[Cell] = []
-    for (label, kind), cells in groups.items():
+    for (label, kind), cells in _by_label(lines).items():
         wanted = each // 2 if kind == KINDS[0] else each - each // 2
         if wanted > len(cells):
             raise InputError(f"the dataset has {len(cells)} {FOLDERS[label]} {kind} cells; ask for fewer than {each}")
         chosen += sorted(chooser.sample(cells, wanted), key=lambda cell: cell.file)
     return chosen
+
+
+def other_sound_cells(lines: Iterable[str], cells: Iterable[Cell], count: int, seed: int) -> list[Cell]:
+    """Up to `count` sound cells that are not among `cells`, half of them of each kind; lines as of `sample_cells`."""
+    chooser, taken = random.Random(seed), set(cells)
+    groups = _by_label(lines)
+    left = [[cell for cell in groups[0, kind] if cell not in taken] for kind in KINDS]
+    return [cell for group in left for cell in chooser.sample(group, min(count // 2, len(group)))]
+
+
+def _by_label(lines: Iterable[str]) -> dict[tuple[int, str], list[Cell]]:
+    """Label and kind -> the cells of which the annotators were sure."""
+    groups: dict[tuple[int, str], list[Cell]] = {(label, kind): [] for label in (0, 1) for kind in KINDS}
+    for line in lines:
+        file, probability, kind = line.split()
+        if float(probability) in (0.0, 1.0):
+            groups[int(float(probability)), kind].append(Cell(file, int(float(probability)), kind))
+    return groups
 
 
 def write_images(cells: Iterable[Cell], data: Traversable, folder: Path) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from headclip.judgement.regions import Region
-    from headclip.judgement.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -21,8 +17,8 @@ class Prediction:
     score: image score in [0, 1], higher is more anomalous; joined from global_score (whole image) and local_score
         (the highest share of the map). anomaly_map: float32 (H, W) in [0, 1] at the image's own resolution.
     path: where the image came from, None for one given as an array.
-    verdict, alarm, regions: what thresholds make of it, where the detector has some (`Detector(calibration=...)`): ok,
-        review or defect; whether the score lies above the threshold; the parts of the map above the pixel
+    verdict, alarm, regions: what thresholds make of it, where the detector has some (`Detector(calibration=...)`):
+        "ok", "review" or "defect"; whether the score lies above the threshold; the parts of the map above the pixel
         threshold (`headclip.judgement.Region`), the highest peak first.
     """
 
@@ -31,9 +27,9 @@ class Prediction:
     local_score: float
     anomaly_map: np.ndarray
     path: str | None = None
-    verdict: Verdict | None = None
+    verdict: str | None = None
     alarm: bool | None = None
-    regions: tuple[Region, ...] = ()
+    regions: tuple[Any, ...] = ()
 
     @property
     def height(self) -> int:

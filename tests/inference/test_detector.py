@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from headclip.errors import CheckpointError, ImageError, InputError
-from headclip.inference.detector import Detector, shared_precision
+from headclip.inference.detector import Detector
+from headclip.inference.sharing import shared_precision
 from headclip.inference.tiles import TiledDetector
 from headclip.methods.checkpoint import save_checkpoint
 from headclip.methods.headclip import HeadClip, HeadClipConfig

@@ -67,7 +67,7 @@ def _print_list(facts: list[dict[str, Any]]) -> None:
         console.print(f"{'':{width}}{_facts_line(fact)}", soft_wrap=True)
     console.print(
         "\nA checkpoint comes from headclip train --method NAME. --category says what the images show (default: "
-        "object);\n--reference gives normal images, for a few-shot variant; --peers compares images of one kind with "
+        "object);\n--reference gives a few normal images to compare with; --peers compares images of one kind with "
         "each other.\n"
         "headclip methods NAME lists its settings.",
         soft_wrap=True,

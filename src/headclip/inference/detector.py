@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from headclip.inference.given import (
     read,
 )
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
+from headclip.inference.sharing import remember_user, shared_precision
 from headclip.memory import in_halves
 from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD = "headclip"
 EITHER = "images are compared with references, which are normal, or with peers, which are not labelled; leave one out"
-_USERS: WeakKeyDictionary[Backbone, WeakSet[Detector]] = WeakKeyDictionary()  # the detectors that are there now
 EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")  # see headclip.inference.exported
 
 
@@ -123,7 +122,7 @@ class Detector:
         self._texts: dict[str | None, Tensor] = {}
         self.text = self.text_of(self.category)
         self.precision = set_precision(self.backbone, precision, self.device)
-        _USERS.setdefault(self.backbone, WeakSet()).add(self)
+        remember_user(self.backbone, self)
         self.compiled = compile
         if compile:
             compile_tower(unpack_tower(self.backbone.vision))
@@ -362,28 +361,6 @@ class Detector:
             **({"peers": self.peers} if self.peers else {}),
             "precision": self.precision,
         }
-
-
-def shared_precision(
-    backbone: Backbone, device: torch.device, precision: Precision | Literal["auto"]
-) -> Precision | Literal["auto"]:
-    """The precision to ask for where other detectors run on this backbone, whose tower they share: theirs for "auto".
-
-    Raises:
-        InputError: another device or precision than theirs, which would change their scores.
-    """
-    for other in _USERS.get(backbone, ()):
-        if other.device != device:
-            raise InputError(
-                f"another detector uses this loaded backbone on {other.device}; load it again to use it on {device}"
-            )
-        if precision not in ("auto", other.precision):
-            raise InputError(
-                f"another detector uses this loaded backbone in {other.precision}; load it again to use it in "
-                f"{precision}"
-            )
-        return other.precision
-    return precision
 
 
 def default_checkpoint(backbone: Backbone, method: str | None = None) -> Path | None:
