@@ -1,4 +1,4 @@
-"""`headclip evaluate` and `headclip protocol` as a user runs them, on tiny sets with a tiny random model."""
+"""`headclip evaluate` as a user runs it, on tiny sets with a tiny random model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.evaluate_files import mask, picture, write_set
+from evaluation.evaluate_files import mask, write_set
 from headclip.cli.app import main
 from headclip.clip.weights import load_backbone, save_backbone
 from headclip.data.datasets import open_dataset
@@ -20,8 +20,6 @@ from headclip.methods.checkpoint import save_checkpoint
 from headclip.metrics import image_metrics, pixel_metrics
 from headclip.runs.run import Run
 from tiny_clip import make_backbone, make_config
-
-BOX = (6, 22, 8, 30)
 
 
 @pytest.fixture(scope="module")
@@ -159,34 +157,6 @@ def test_nothing_to_score_is_status_1(capsys, backbone, tmp_path):
     assert "none of the 2 images" in err
     with (tmp_path / "e/scores.csv").open() as handle:
         assert {row["status"] for row in csv.DictReader(handle)} == {"failed"}
-
-
-def test_a_protocol_trains_tests_and_names_what_is_missing(capsys, backbone, tmp_path):
-    write_set(tmp_path / "data/MVTec AD", ("bottle", "cable"), normal=2, defects=2)
-    write_set(tmp_path / "data/MPDD", ("tubes",), normal=3, defects=3, seed=700)
-    for index in range(3):
-        picture(tmp_path / "data/Kvasir-SEG/images" / f"{index}.png", 800 + index, BOX)
-        mask(tmp_path / "data/Kvasir-SEG/masks" / f"{index}.png", BOX)
-    arguments = ["protocol", "mvtec-to-all", "--data-root", tmp_path / "data", "--backbone", backbone]
-    arguments += ["--out", tmp_path / "p", "--epochs", "1", "--image-size", "42", "--workers", "0"]
-    arguments += ["--bootstrap", "20", "--device", "cpu", "--set", "sigma=1", "--no-figures"]
-    status, out, err = call(capsys, *arguments)
-    assert status == 0, err
-    assert "not tested, since not given: " in " ".join(out.split())
-    assert "visa" in out
-    found = json.loads((tmp_path / "p/evaluation/results.json").read_text())
-    assert {result["dataset"] for result in found["results"]} == {"mpdd", "kvasir"}
-    assert found["options"]["protocol"] == "ader"
-    assert "trained on mvtec" in (tmp_path / "p/evaluation/tables.md").read_text()
-
-    assert call(capsys, *arguments)[0] == 2
-    before = (tmp_path / "p/checkpoint.safetensors").stat().st_mtime_ns
-    status, _, err = call(capsys, *arguments, "--resume")
-    assert status == 0, err
-    assert (tmp_path / "p/checkpoint.safetensors").stat().st_mtime_ns == before
-    status, _, err = call(capsys, *arguments, "--resume", "--rate", "0.5")
-    assert status == 2
-    assert "another training" in err
 
 
 def test_several_methods_share_one_evaluation(capsys, backbone, cups, tmp_path):

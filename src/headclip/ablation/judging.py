@@ -17,7 +17,7 @@ from headclip.ablation.models import Progress, Workshop
 from headclip.ablation.plan import Judge, Plan
 from headclip.data.datasets import Dataset
 from headclip.errors import InputError
-from headclip.evaluation.checks import check_every_leakage, refuse_leakage
+from headclip.evaluation.checks import refuse_tested_images
 from headclip.evaluation.evaluate import RUNS, Options, evaluate_methods
 from headclip.evaluation.fingerprint import dataset_fingerprint
 from headclip.evaluation.judged import choose, dataset_key, name_images
@@ -112,14 +112,9 @@ class Court:
     def refuse_leakage(
         self, plan: Plan, seeds: tuple[int, ...], datasets: Sequence[Dataset], progress: Progress
     ) -> None:
-        """Compare the sets with what is to be learnt from, before hours of training and not after them.
-
-        Raises:
-            InputError: they share images, and that has not been allowed.
-        """
+        """`refuse_tested_images`, for what is still to be trained."""
         if data := self.workshop.to_learn_from(plan, seeds):
-            shared = check_every_leakage({"": {"checkpoint_data": data}}, datasets, progress)
-            refuse_leakage(shared.values(), self.settings.options)
+            refuse_tested_images(data, datasets, self.settings.options, progress)
 
     def judge(self, plan: Plan, seeds: tuple[int, ...], datasets: Sequence[Dataset], progress: Progress) -> None:
         """Judge what is not on record; every image is decoded once for all detectors that are left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +14,11 @@ from headclip.cli.common import Device, Precision, command_line, output
 from headclip.cli.evaluate_report import report
 from headclip.cli.models import build_trainable
 from headclip.cli.options import Protocol
-from headclip.cli.progress import guarded, run_trainer
+from headclip.cli.progress import Stages, guarded, run_trainer
 
 if TYPE_CHECKING:
-    from headclip.evaluation.evaluate import Options
+    from headclip.data.datasets import Dataset
+    from headclip.evaluation.evaluate import Evaluation, Options
     from headclip.evaluation.protocols import Sources
     from headclip.methods.base import TrainableMethod
     from headclip.training.trainer import Trainer
@@ -58,8 +61,9 @@ def protocol(
     sixteen. Datasets that are not at hand are named and left out. DIR will hold checkpoint.safetensors and
     evaluation/.
     """
+    from headclip.data.datasets import open_dataset
     from headclip.errors import InputError
-    from headclip.evaluation.checks import check_out
+    from headclip.evaluation.checks import check_out, refuse_tested_images
     from headclip.evaluation.evaluate import Options
     from headclip.evaluation.protocols import find_sources, plans
 
@@ -86,13 +90,16 @@ def protocol(
     if not quiet and not as_json:
         for remark in remarks:
             output().print(remark, soft_wrap=True)
+    targets = [open_dataset(*target) for target in sources.targets]  # before the training, which takes hours
     schedule = {"epochs": epochs, "batch_size": batch_size, "rate": rate}
     built, _ = build_trainable(method, backbone, device.value, seed, setting or [])
     trainer = _trainer(sources, built, seed, image_size, schedule)
     checkpoint = out / "checkpoint.safetensors"
-    _train(trainer, checkpoint, workers, resume, overwrite, quiet or as_json)
+    if not _is_trained(trainer, checkpoint, resume, overwrite):
+        guarded(partial(refuse_tested_images, trainer.described(), targets, chosen), quiet or as_json)
+        _train(trainer, checkpoint, workers, resume, quiet or as_json)
     arguments = {"backbone": backbone, "device": device.value, "precision": precision.value, "image_size": image_size}
-    evaluation = guarded(_test(sources, checkpoint, out / "evaluation", chosen, arguments), quiet or as_json)
+    evaluation = guarded(_test(targets, checkpoint, out / "evaluation", chosen, arguments), quiet or as_json)
     report(evaluation, as_json, quiet)
 
 
@@ -110,17 +117,28 @@ def _trainer(
     return Trainer(method, data, config)
 
 
-def _train(trainer: Trainer, checkpoint: Path, workers: int, resume: bool, overwrite: bool, quiet: bool) -> None:
-    """Train, go on training, or take the finished checkpoint of an earlier call with the same settings."""
+def _is_trained(trainer: Trainer, checkpoint: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether an earlier call with the same settings has made the checkpoint, which is then taken.
+
+    Raises:
+        InputError: there is an earlier run, and nothing says what to do with it; or it was made with other settings.
+    """
     from headclip.errors import InputError
-    from headclip.training.trainer import log_path, state_path
+    from headclip.training.trainer import state_path
 
     begun = state_path(checkpoint).exists() or checkpoint.exists()
     if begun and not (resume or overwrite):
         raise InputError(f"{checkpoint.parent} holds an earlier run; use --resume to go on, --overwrite to start anew")
-    if resume and checkpoint.exists():
-        _check_same(trainer, checkpoint)
-        return
+    if not (resume and checkpoint.exists()):
+        return False
+    _check_same(trainer, checkpoint)
+    return True
+
+
+def _train(trainer: Trainer, checkpoint: Path, workers: int, resume: bool, quiet: bool) -> None:
+    """Train, or go on training."""
+    from headclip.training.trainer import log_path, state_path
+
     if resume and state_path(checkpoint).exists():
         trainer.restore(state_path(checkpoint))
     else:
@@ -150,12 +168,12 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
         raise InputError(f"{checkpoint} was trained with another {', '.join(other)}; --overwrite trains anew")
 
 
-def _test(sources: Sources, checkpoint: Path, out: Path, options: Options, arguments: dict[str, Any]) -> Any:
-    from headclip.data.datasets import open_dataset
+def _test(
+    targets: Sequence[Dataset], checkpoint: Path, out: Path, options: Options, arguments: dict[str, Any]
+) -> Callable[[Stages], Evaluation]:
     from headclip.evaluation.evaluate import evaluate
     from headclip.inference.detector import Detector
 
-    datasets = [open_dataset(*target) for target in sources.targets]
     detector = Detector(
         arguments["backbone"],
         checkpoint,
@@ -164,5 +182,5 @@ def _test(sources: Sources, checkpoint: Path, out: Path, options: Options, argum
         image_size=arguments["image_size"],
     )
     return lambda progress: evaluate(
-        detector, datasets, out, options, arguments=arguments, command=command_line(), progress=progress
+        detector, targets, out, options, arguments=arguments, command=command_line(), progress=progress
     )

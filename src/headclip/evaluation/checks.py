@@ -193,3 +193,18 @@ def check_every_leakage(
                 known[key, seen] = check_leakage(about, dataset, progress)
             found[key, label] = known[key, seen]
     return found
+
+
+def refuse_tested_images(
+    data: Mapping[str, Any], datasets: Sequence[Dataset], options: Options, progress: Progress
+) -> None:
+    """Compare test sets with what is to be trained on, before hours of training and not after them.
+
+    Args:
+        data: what the checkpoint will say of its images, as `TrainingSet.describe` does.
+
+    Raises:
+        InputError: they share images, and that has not been allowed.
+    """
+    shared = check_every_leakage({"": {"checkpoint_data": data}}, datasets, progress)
+    refuse_leakage(shared.values(), options)
