@@ -48,7 +48,7 @@ def call(capsys, backbone, data, tmp_path):
     return do
 
 
-def test_a_protocol_trains_tests_and_names_what_is_missing(call, tmp_path):
+def test_a_protocol_trains_tests_and_names_what_is_missing(call, data, tmp_path):
     status, out, err = call()
     assert status == 0, err
     assert "not tested, since not given: " in out
@@ -59,10 +59,18 @@ def test_a_protocol_trains_tests_and_names_what_is_missing(call, tmp_path):
     assert "trained on mvtec" in (tmp_path / "p/evaluation/tables.md").read_text()
 
     assert call()[0] == 2
-    before = (tmp_path / "p/checkpoint.safetensors").stat().st_mtime_ns
-    status, _, err = call("--resume")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("*") if path.is_file()}
+    status, out, err = call("--resume")
     assert status == 0, err
-    assert (tmp_path / "p/checkpoint.safetensors").stat().st_mtime_ns == before
+    assert "finished already, and nothing has changed since" in out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("*") if path.is_file()} == before
+    mask(data / "MPDD/tubes/ground_truth/bent/0_mask.png", (0, 30, 0, 30))
+    status, out, err = call("--resume")
+    assert status == 0, err
+    assert "nothing has changed" not in out
+    changed = {path for path, time in before.items() if path.exists() and path.stat().st_mtime_ns != time}
+    assert tmp_path / "p/evaluation/tables.csv" in changed
+    assert tmp_path / "p/checkpoint.safetensors" not in changed
     status, _, err = call("--resume", "--rate", "0.5")
     assert status == 2
     assert "another training" in err

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli import on_ray, options, peer_options
-from headclip.cli.common import Device, Precision, command_line, output, parse_settings
-from headclip.cli.evaluate_report import report, report_shard
+from headclip.cli.common import Device, Precision, command_line, parse_settings
+from headclip.cli.evaluate_report import leave_if_unchanged, report, report_shard
 from headclip.cli.models import Choice, lift_pillow_limit, load_detector, load_detectors, plan_methods
 from headclip.cli.options import Protocol
 from headclip.cli.progress import Stages, guarded
@@ -20,7 +19,6 @@ from headclip.cli.progress import Stages, guarded
 if TYPE_CHECKING:
     from headclip.data.datasets import Dataset
     from headclip.evaluation.evaluate import Evaluation, Options
-    from headclip.inference.detector import Detector
 
 Work = Callable[[Stages], "Evaluation"]
 
@@ -166,36 +164,15 @@ def _judge(
     facts: dict[str, Any] = {"arguments": arguments, "command": command_line()}
     if len(choices) > 1 or choices[0].named:
         detectors = load_detectors(choices, arguments, quiet)
-        _leave_if_unchanged(out, detectors, datasets, chosen, quiet, as_json)
+        leave_if_unchanged(out, detectors, datasets, chosen, quiet, as_json)
         return lambda progress: evaluate_together(detectors, datasets, out, chosen, progress=progress, **facts)
     (choice,) = choices
     detector = load_detector(
         {**arguments, "checkpoint": choice.checkpoint, "method": choice.method, "settings": dict(choice.settings)},
         quiet,
     )
-    _leave_if_unchanged(out, {str(detector.describe()["method"]): detector}, datasets, chosen, quiet, as_json)
+    leave_if_unchanged(out, {str(detector.describe()["method"]): detector}, datasets, chosen, quiet, as_json)
     return lambda progress: evaluate_one(detector, datasets, out, chosen, progress=progress, **facts)
-
-
-def _leave_if_unchanged(
-    out: Path,
-    detectors: Mapping[str, Detector],
-    datasets: Sequence[Dataset],
-    chosen: Options,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """End the command where it is to go on with a finished evaluation that would only be made again."""
-    from headclip.evaluation.outputs import RESULTS
-    from headclip.evaluation.unchanged import is_unchanged
-
-    if not chosen.resume or chosen.shard is not None or not is_unchanged(out, detectors, datasets, chosen):
-        return
-    if as_json:
-        sys.stdout.write((out / RESULTS).read_text(encoding="utf-8"))
-    elif not quiet:
-        output().print(f"finished already, and nothing has changed since: {out / 'tables.md'}", soft_wrap=True)
-    raise typer.Exit
 
 
 def _scorer(runs: list[Path], datasets: Sequence[Dataset], out: Path, chosen: Options) -> Work:

@@ -1,9 +1,10 @@
-"""What `headclip evaluate` prints at its end."""
+"""What `headclip evaluate` and `headclip protocol` print at their end."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ import typer
 from headclip.cli.common import EXIT_FAILED, error_line, output
 
 if TYPE_CHECKING:
+    from headclip.data.datasets import Dataset
     from headclip.evaluation.comparison import MethodComparison
-    from headclip.evaluation.evaluate import Evaluation
+    from headclip.evaluation.evaluate import Evaluation, Options
     from headclip.evaluation.tables import TableRow
+    from headclip.inference.detector import Detector
 
 
 def report(evaluation: Evaluation, as_json: bool, quiet: bool) -> None:
@@ -31,6 +34,27 @@ def report(evaluation: Evaluation, as_json: bool, quiet: bool) -> None:
     if not any(image.ok for image in images):
         error_line(f"none of the {len(images)} images could be scored; see {evaluation.out / 'scores.csv'}")
         raise typer.Exit(EXIT_FAILED)
+
+
+def leave_if_unchanged(
+    out: Path,
+    detectors: Mapping[str, Detector],
+    datasets: Sequence[Dataset],
+    chosen: Options,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """End the command where it is to go on with a finished evaluation that would only be made again."""
+    from headclip.evaluation.outputs import RESULTS
+    from headclip.evaluation.unchanged import is_unchanged
+
+    if not chosen.resume or chosen.shard is not None or not is_unchanged(out, detectors, datasets, chosen):
+        return
+    if as_json:
+        sys.stdout.write((out / RESULTS).read_text(encoding="utf-8"))
+    elif not quiet:
+        output().print(f"finished already, and nothing has changed since: {out / 'tables.md'}", soft_wrap=True)
+    raise typer.Exit
 
 
 def report_shard(evaluation: Evaluation, out: Path, quiet: bool) -> None:

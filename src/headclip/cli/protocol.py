@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +11,14 @@ import typer
 
 from headclip.cli import options
 from headclip.cli.common import Device, Precision, command_line, output
-from headclip.cli.evaluate_report import report
+from headclip.cli.evaluate_report import leave_if_unchanged, report
 from headclip.cli.models import build_trainable
 from headclip.cli.options import Protocol
-from headclip.cli.progress import Stages, guarded, run_trainer
+from headclip.cli.progress import guarded, run_trainer
 
 if TYPE_CHECKING:
     from headclip.data.datasets import Dataset
-    from headclip.evaluation.evaluate import Evaluation, Options
+    from headclip.evaluation.evaluate import Options
     from headclip.evaluation.protocols import Sources
     from headclip.methods.base import TrainableMethod
     from headclip.training.trainer import Trainer
@@ -99,8 +99,7 @@ def protocol(
         guarded(partial(refuse_tested_images, trainer.described(), targets, chosen), quiet or as_json)
         _train(trainer, checkpoint, workers, resume, quiet or as_json)
     arguments = {"backbone": backbone, "device": device.value, "precision": precision.value, "image_size": image_size}
-    evaluation = guarded(_test(targets, checkpoint, out / "evaluation", chosen, arguments), quiet or as_json)
-    report(evaluation, as_json, quiet)
+    _test(targets, checkpoint, out / "evaluation", chosen, arguments, quiet, as_json)
 
 
 def _trainer(
@@ -169,18 +168,22 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def _test(
-    targets: Sequence[Dataset], checkpoint: Path, out: Path, options: Options, arguments: dict[str, Any]
-) -> Callable[[Stages], Evaluation]:
+    targets: Sequence[Dataset],
+    checkpoint: Path,
+    out: Path,
+    chosen: Options,
+    arguments: dict[str, Any],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Test and report; what an earlier call has finished is left as it is where nothing has changed since."""
     from headclip.evaluation.evaluate import evaluate
     from headclip.inference.detector import Detector
 
-    detector = Detector(
-        arguments["backbone"],
-        checkpoint,
-        device=arguments["device"],
-        precision=arguments["precision"],
-        image_size=arguments["image_size"],
+    detector = Detector(checkpoint=checkpoint, **arguments)
+    leave_if_unchanged(out, {str(detector.describe()["method"]): detector}, targets, chosen, quiet, as_json)
+    facts: dict[str, Any] = {"arguments": arguments, "command": command_line()}
+    evaluation = guarded(
+        lambda progress: evaluate(detector, targets, out, chosen, progress=progress, **facts), quiet or as_json
     )
-    return lambda progress: evaluate(
-        detector, targets, out, options, arguments=arguments, command=command_line(), progress=progress
-    )
+    report(evaluation, as_json, quiet)
