@@ -152,6 +152,7 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
     from headclip.errors import InputError
     from headclip.methods.checkpoint import read_info
     from headclip.same_settings import differing
+    from headclip.training.files import changes
 
     info, ours = read_info(checkpoint), trainer.settings()
     made = {
@@ -160,11 +161,14 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
         "backbone_hash": info.backbone_hash,
         "data": info.data,
     }
-    other = sorted(
-        {name.partition(".")[0] for name in differing(json.loads(json.dumps(made)), {key: ours[key] for key in made})}
-    )
+    before, now = json.loads(json.dumps(made)), {key: ours[key] for key in made}
+    other = list(dict.fromkeys(name.partition(".")[0] for name in differing(before, now)))
     if other:
-        raise InputError(f"{checkpoint} was trained with another {', '.join(other)}; --overwrite trains anew")
+        changed = ", ".join(text for key in other for text in changes(key, before[key], now[key]))
+        raise InputError(
+            f"{checkpoint} was trained with another {', '.join(other)} ({changed}); "
+            "give the same options and images, or --overwrite, which trains anew"
+        )
 
 
 def _test(
