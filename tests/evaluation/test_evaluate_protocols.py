@@ -34,6 +34,16 @@ def test_any_version_of_a_dataset_will_do_and_goes_before_the_data_root(tmp_path
     assert found.targets == (("sdd-anomalyclip", tmp_path),)
 
 
+def test_several_versions_in_the_data_root_are_left_to_the_user(tmp_path):
+    for name in ("sdd", "SDD-DRA", "mvtec", "MVTec LOCO", "mvtec-loco"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    plan = plans()["mvtec-to-all"]
+    with pytest.raises(InputError, match=r"2 copies or versions of sdd; choose one by --root sdd=.* --root sdd-dra="):
+        find_sources(plan, [], tmp_path / "data")
+    found = find_sources(plan, [f"sdd-dra={tmp_path}"], tmp_path / "data")  # both of LOCO are passed over
+    assert found.targets == (("sdd-dra", tmp_path),)
+
+
 @pytest.mark.parametrize(
     ("specs", "words"),
     [

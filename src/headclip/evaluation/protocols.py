@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +53,17 @@ def find_sources(plan: Plan, specs: Sequence[str], data_root: Path | None) -> So
         data_root: a folder whose subfolders are named like datasets (in any spelling); others are passed over.
 
     Raises:
-        InputError: a family is given twice, belongs to no part of the plan, or the training set or every target
-            is missing.
+        InputError: a family is given twice, in specs or in the data root, belongs to no part of the plan, or the
+            training set or every target is missing.
     """
     given = _given(plan, specs)
-    for name, folder in _found(data_root):
-        given.setdefault(find_dataset(name).family, (name, folder))
+    for family, found in _found(data_root).items():
+        if family in given or family not in (plan.train, *plan.targets):
+            continue
+        if len(found) > 1:
+            choices = " or ".join(f"--root {shlex.quote(f'{name}={folder}')}" for name, folder in found)
+            raise InputError(f"{data_root} holds {len(found)} copies or versions of {family}; choose one by {choices}")
+        given[family] = found[0]
     if plan.train not in given:
         title = find_dataset(plan.train).title
         raise InputError(f"{plan.name} trains on {title}, which is missing; give --root {plan.train}=PATH")
@@ -81,15 +87,17 @@ def _given(plan: Plan, specs: Sequence[str]) -> dict[str, tuple[str, Path]]:
     return given
 
 
-def _found(data_root: Path | None) -> list[tuple[str, Path]]:
+def _found(data_root: Path | None) -> dict[str, list[tuple[str, Path]]]:
+    """By family, what lies in the data root: several versions of a dataset, or copies of one, may lie side by side."""
     if data_root is None:
-        return []
+        return {}
     if not data_root.is_dir():
         raise InputError(f"the data root {data_root} is not a folder")
-    found = []
+    found: dict[str, list[tuple[str, Path]]] = {}
     for folder in subfolders(data_root):
         try:
-            found.append((find_dataset(folder.name).name, folder))
+            info = find_dataset(folder.name)
         except InputError:
             continue
+        found.setdefault(info.family, []).append((info.name, folder))
     return found
