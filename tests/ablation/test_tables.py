@@ -59,6 +59,22 @@ def test_averages_are_by_domain_and_leave_out_what_is_not_defined():
     )
 
 
+def test_averages_say_how_many_datasets_they_rest_on():
+    titles = {c.domain: c.title for c in report("lhw").cells if c.dataset == MEAN_OF}
+    assert titles == {
+        "industrial": "average of 2 industrial datasets",
+        "medical": "average of 2 medical datasets (image 1, pixel 1)",
+        "all": "average of 4 datasets (image 3, pixel 3)",
+    }
+    text = markdown(report("modules", ["sdd", "kvasir", "brainmri"]))
+    words = "average of 1 industrial dataset; or an average of 2 medical datasets (image 1, pixel 1)."
+    assert f"Each figure of ours is an {words}" in text
+    assert "Each figure of ours is an average of 3 datasets (image 2, pixel 2)." in markdown(
+        report("jas", ["sdd", "kvasir", "brainmri"])
+    )
+    assert "Each figure of ours" not in markdown(report("jas", ["sdd"]))
+
+
 def test_a_seed_that_was_not_everywhere_is_in_no_average():
     variant = find_ablation("lhw").variants[0]
     first = Cell(variant, "a", "A", "any", {1: {"image_ap": 50.0}, 2: {"image_ap": 60.0}})

@@ -10,6 +10,7 @@ from typing import Any
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan, Row
 from headclip.errors import InputError
+from headclip.evaluation.averages import counted_title
 from headclip.evaluation.published import Figure, published
 from headclip.evaluation.tables import IMAGE_COLUMNS, PIXEL_COLUMNS
 from headclip.methods.base import TrainableMethod, method_class
@@ -107,9 +108,7 @@ def _average(domain: str, cells: Sequence[Cell]) -> Cell:
         if len(found) < len(cells):
             continue  # a seed that has not been through all of them would average over others
         by_seed[seed] = dict(macro_average(found))
-    count = len(cells)
-    name = "" if domain in ("any", "all") else f"{domain} "
-    title = f"average of {count} {name}{'dataset' if count == 1 else 'datasets'}"
+    title = counted_title(domain, [{name for found in cell.by_seed.values() for name in found} for cell in cells])
     return Cell(cells[0].variant, MEAN_OF, title, domain, by_seed)
 
 

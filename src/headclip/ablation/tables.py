@@ -65,9 +65,11 @@ def markdown(report: Report) -> str:
     if ablation.layout == "datasets":
         lines += _by_dataset(report)
     elif ablation.layout == "domains":
-        lines += [*_by_domain(report), *_each_dataset(report)]
+        domains = [domain for domain in report.domains if domain != "all"]
+        lines += [*_averaged(report, domains), *_by_domain(report), *_each_dataset(report)]
     else:
-        lines += [*_by_variant(report, MEAN_OF, report.whole), *_each_dataset(report)]
+        lines += [*_averaged(report, [report.whole]), *_by_variant(report, MEAN_OF, report.whole)]
+        lines += _each_dataset(report)
     lines += _difference_table(report)
     if report.ratio_cells:
         lines += ["## Image mAD over the joint score ratio", "", *_ratio_table(report)]
@@ -135,6 +137,14 @@ def _by_dataset(report: Report) -> list[str]:
             if cell is not None:
                 lines += _published_lines(report, variant, place, metrics, [cell.title])
     return [*lines, ""]
+
+
+def _averaged(report: Report, domains: Sequence[str]) -> list[str]:
+    """What the figures of a table without a column for it are averages of."""
+    titles = {cell.domain: cell.title for cell in report.cells if cell.dataset == MEAN_OF}
+    if len(report.datasets) < 2:
+        return []  # the average is this dataset
+    return [f"Each figure of ours is an {'; or an '.join(titles[domain] for domain in domains)}.", ""]
 
 
 def _by_domain(report: Report) -> list[str]:

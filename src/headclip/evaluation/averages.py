@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from headclip.evaluation.bootstrap import Interval, Replicates
 from headclip.evaluation.scoring import DatasetResult, centred_intervals, mean_replicates
 from headclip.metrics import Figures, macro_average
+
+LEVELS = ("image", "pixel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +35,25 @@ class Average:
 
 
 def average_title(domain: str, results: Sequence[DatasetResult]) -> str:
-    """Of how many datasets, and how many of them have image and pixel figures, where these are not all of them."""
-    title = f"average of {len(results)} {'datasets' if domain == 'any' else domain + ' datasets'}"
-    counts = {level: sum(_has(result, level) for result in results) for level in ("image", "pixel")}
-    if not any(0 < count < len(results) for count in counts.values()):
+    """`counted_title` of the average of one method over these."""
+    return counted_title(domain, [{name for figures in result.mean.values() for name in figures} for result in results])
+
+
+def counted_title(domain: str, metrics: Sequence[Collection[str]], whose: str = "") -> str:
+    """Of how many datasets, and how many of them have image and pixel figures, where these are not all of them.
+
+    Args:
+        domain: named in the title, other than "any" and "all".
+        metrics: those that each of the datasets has figures of.
+        whose: stands before the number.
+    """
+    count = len(metrics)
+    what = f"{'' if domain in ('any', 'all') else f'{domain} '}{'dataset' if count == 1 else 'datasets'}"
+    title = f"average of {whose}{count} {what}"
+    having = {level: sum(any(name.startswith(level) for name in names) for names in metrics) for level in LEVELS}
+    if not any(0 < number < count for number in having.values()):
         return title
-    return f"{title} ({', '.join(f'{level} {count}' for level, count in counts.items())})"
-
-
-def _has(result: DatasetResult, level: str) -> bool:
-    return any(metric.startswith(level) for figures in result.mean.values() for metric in figures)
+    return f"{title} ({', '.join(f'{level} {number}' for level, number in having.items())})"
 
 
 def averages(results: Sequence[DatasetResult], protocol: str) -> list[Average]:
