@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from headclip.ablation.cells import MEAN_OF, Cell, averages, differences, make_cells
@@ -142,6 +144,18 @@ def test_csv_has_every_figure_and_its_source():
     assert kinds.count("average") == 6
     assert kinds.count("published") == 2 * (4 + 2)  # each dataset, and the averages of two domains
     assert all(line.count('"HeadCLIP (Jeong et al.), Table') == 1 for line in lines if line.startswith("published"))
+
+
+def test_published_averages_are_called_those_of_the_papers_datasets():
+    found = report("lhw", ["sdd", "kvasir"])
+    text = markdown(found)
+    assert "| average of 1 industrial dataset | with LHW | " in text
+    assert "| average of the paper's 7 industrial datasets | *with LHW: HeadCLIP (Jeong et al.), Table 4* | " in text
+    title = "average of the paper's 10 medical datasets (image 4, pixel 6)"
+    assert f"| {title} | *with LHW: HeadCLIP (Jeong et al.), Table 5, 6* | " in text
+    lines = list(csv.DictReader(csv_table(found).splitlines()))
+    printed = {line["title"] for line in lines if (line["kind"], line["dataset"]) == ("published", MEAN_OF)}
+    assert printed == {"average of the paper's 7 industrial datasets", title}
 
 
 def test_panels_of_the_figure():

@@ -9,9 +9,7 @@ from typing import Any
 
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan, Row
-from headclip.errors import InputError
 from headclip.evaluation.averages import counted_title
-from headclip.evaluation.published import Figure, published
 from headclip.evaluation.tables import IMAGE_COLUMNS, PIXEL_COLUMNS
 from headclip.methods.base import TrainableMethod, method_class
 from headclip.metrics import ALL_METRICS, category_image_metrics, macro_average
@@ -158,36 +156,6 @@ def _by_seed(cell: Cell, other: Cell) -> Mapping[int, Mapping[str, float]]:
         return cell.by_seed
     (only, *_) = cell.by_seed.values()
     return dict.fromkeys({**cell.by_seed, **other.by_seed}, only)
-
-
-def printed(plan: Plan, variant: Variant, *, dataset: str | None = None, domain: str | None = None) -> list[Figure]:
-    """What the papers print for a row: on a dataset (by family) or on the average of a domain.
-
-    Several tables of one source are joined, as image and pixel figures of one row may stand apart.
-    """
-    if variant.published is None:
-        return []
-    method, name = variant.published
-    joined: dict[str, Figure] = {}
-    for source, table in plan.ablation.sources:
-        try:
-            found = published(dataset=dataset or MEAN_OF, method=method, source=source, table=table, domain=domain)
-        except InputError:  # a dataset of the user's own
-            return []
-        for figure in found:
-            if figure.variant == name:
-                known = joined.get(source)
-                values = {**(known.values if known else {}), **figure.values}
-                joined[source] = Figure(
-                    source,
-                    figure.domain,
-                    figure.dataset,
-                    figure.method,
-                    values,
-                    ", ".join(dict.fromkeys([*([known.table] if known else []), figure.table])),
-                    variant=name,
-                )
-    return list(joined.values())
 
 
 def ratio_plan(plan: Plan, ratios: Sequence[float]) -> Plan:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headclip.ablation.cells import Cell, make_cells, printed, ratio_plan
+from headclip.ablation.cells import Cell, make_cells, ratio_plan
 from headclip.ablation.definitions import RATIOS, Ablation
 from headclip.ablation.judging import Court, JudgingSettings, useful
 from headclip.ablation.models import Progress, TrainingData, Workshop
 from headclip.ablation.plan import Plan, Row, Settings, make_plan
 from headclip.ablation.plots import draw
+from headclip.ablation.printed import printed
 from headclip.ablation.tables import Report, csv_table, markdown
 from headclip.clip.backbone import Backbone
 from headclip.data.datasets import Dataset

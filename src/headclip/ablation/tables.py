@@ -6,9 +6,10 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from headclip.ablation.cells import LEVELS, MEAN_OF, Cell, Difference, differences, printed
+from headclip.ablation.cells import LEVELS, MEAN_OF, Cell, Difference, differences
 from headclip.ablation.definitions import Variant
 from headclip.ablation.plan import Plan
+from headclip.ablation.printed import printed, printed_title
 from headclip.csv_text import CsvText
 from headclip.evaluation.published import Figure, sources
 from headclip.evaluation.tables import LEGEND, LETTERS
@@ -116,6 +117,11 @@ def _published_lines(
     return lines
 
 
+def _printed_title(cell: Cell) -> str:
+    """What published figures beside a cell are of."""
+    return printed_title(cell.domain) if cell.dataset == MEAN_OF else cell.title
+
+
 def citation(figure: Figure) -> str:
     """Where a published figure stands."""
     return f"{sources()[figure.source].title}, Table {figure.table}"
@@ -135,7 +141,7 @@ def _by_dataset(report: Report) -> list[str]:
         for variant in variants:
             cell = report.cell(variant, *place)
             if cell is not None:
-                lines += _published_lines(report, variant, place, metrics, [cell.title])
+                lines += _published_lines(report, variant, place, metrics, [_printed_title(cell)])
     return [*lines, ""]
 
 
@@ -269,7 +275,8 @@ def csv_table(report: Report) -> str:
         writer.writerow(line)
     for cell in report.cells:
         for figure in report.printed_rows(cell.variant, cell.dataset, cell.domain):
-            line = _facts(report, "published", cell) | {"source": citation(figure), "seeds": ""}
+            about = {"title": _printed_title(cell), "source": citation(figure), "seeds": ""}
+            line = _facts(report, "published", cell) | about
             writer.writerow(line | {metric: value for metric, value in figure.values.items() if metric in ALL_METRICS})
     return buffer.getvalue()
 
