@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,27 @@ def test_init_shows_pixels_only():
     assert "image mAD" not in text
     assert "| Gaussian | " in text
     assert "*59.6*" in text
+
+
+@pytest.mark.parametrize(
+    ("domains", "heads"),
+    [
+        (["any"], ["method"]),
+        (["industrial"], ["method, industrial"]),
+        (["any", "industrial"], ["method, own data", "method, industrial", "method, all datasets"]),
+    ],
+)
+def test_tables_over_the_ratio_say_which_datasets_they_are_of(domains, heads):
+    plan = report("methods").plan
+    variants = [replace(plan.ablation.variants[0], series="HeadCLIP", value=ratio) for ratio in (0.0, 0.5)]
+    found = []
+    for variant in variants:
+        cells = [Cell(variant, domain, domain, domain, {1: {"image_mad": 50.0}}) for domain in domains]
+        found += cells + averages(cells)
+    text = markdown(Report(plan, [], {}, {}, (), found))
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.endswith("| 0 | 0.5 |")] == [
+        f"| {head}" for head in heads
+    ]
 
 
 def test_csv_has_every_figure_and_its_source():

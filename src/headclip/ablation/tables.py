@@ -177,7 +177,7 @@ def _by_domain(report: Report) -> list[str]:
 
 
 def _domain(domain: str) -> str:
-    return "own data" if domain == "any" else domain
+    return {"any": "own data", "all": "all datasets"}.get(domain, domain)
 
 
 def _short(domain: str) -> str:
@@ -246,8 +246,9 @@ def _ratio_table(report: Report) -> list[str]:
     averages = [c for c in report.ratio_cells if c.dataset == MEAN_OF]
     ratios = list(dict.fromkeys(cell.variant.at for cell in averages))
     lines: list[str] = []
-    for domain in dict.fromkeys(cell.domain for cell in averages):
-        heading = "method" if domain in ("any", "all") else f"method, {domain}"
+    domains = list(dict.fromkeys(cell.domain for cell in averages))
+    for domain in domains:
+        heading = "method" if domains == ["any"] else f"method, {_domain(domain)}"
         lines += [_line([heading, *[f"{ratio:g}" for ratio in ratios]]), f"| --- |{' ---: |' * len(ratios)}"]
         for series in dict.fromkeys(cell.variant.series for cell in averages):
             own = [c for c in averages if c.domain == domain and c.variant.series == series]
