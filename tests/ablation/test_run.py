@@ -71,6 +71,12 @@ def test_figures_are_those_of_an_evaluation(modules, data, tmp_path, label, alph
     assert ours == pytest.approx({name: 100 * value for name, value in mean.items()}, abs=1e-4)
 
 
+def test_the_head_says_how_many_images_are_judged(modules, data, tmp_path):
+    assert "- tested on: set0 (12 images)\n" in (modules.out / "table.md").read_text()
+    few = run("lhw", tmp_path / "out", data, seeds=(1,), judging=JudgingSettings(device="cpu", limit=4))
+    assert "- tested on: set0 (8 of 12 images)\n" in (few.out / "table.md").read_text()
+
+
 def test_a_finished_ablation_is_not_done_again(modules, data):
     before = {path: path.stat().st_mtime_ns for path in modules.out.rglob("*seed*") if path.is_file()}
     table = (modules.out / "table.md").read_text()

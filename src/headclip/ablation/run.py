@@ -22,7 +22,7 @@ from headclip.clip.backbone import Backbone
 from headclip.data.datasets import Dataset
 from headclip.errors import InputError
 from headclip.evaluation.evaluate import unique_names
-from headclip.evaluation.judged import dataset_key
+from headclip.evaluation.judged import choose, dataset_key
 from headclip.evaluation.outputs import versions
 from headclip.files import results_in, sole_writer, write_atomically
 
@@ -192,7 +192,7 @@ def _heading(
     rows = {
         "backbone": f"{backbone.name} ({backbone.hash[:12]}), {backbone.config.vision.layers} vision layers",
         "trained on": f"{source}, the same for every seed" if plan.models else "",
-        "tested on": ", ".join(f"{d.info.title} ({len(d):,} images)" for d in datasets),
+        "tested on": ", ".join(f"{d.info.title} ({_count(d, options.judging.limit)})" for d in datasets),
         "seeds": ", ".join(map(str, options.seeds)) + " (first values and order of the images)",
         "settings": _settings(options.settings),
         "training": _settings(options.train),
@@ -202,6 +202,12 @@ def _heading(
         "command": f"`{command}`" if command else "",
     }
     return {name: text for name, text in rows.items() if text}
+
+
+def _count(dataset: Dataset, limit: int | None) -> str:
+    """How many images are judged, and of how many."""
+    judged = len(choose(dataset, limit))
+    return f"{judged:,} images" if judged == len(dataset) else f"{judged:,} of {len(dataset):,} images"
 
 
 def _settings(values: Mapping[str, Any]) -> str:
