@@ -140,6 +140,24 @@ def test_more_seeds_and_sets_on_resume_but_no_other_settings(data, tmp_path):
     assert len(list((other.out / MODELS).glob("*.safetensors"))) == 2
 
 
+def test_rows_that_are_finished_stay_in_the_table(data, tmp_path):
+    first = run("modules", tmp_path / "out", data, seeds=(1,))
+    made = {path: path.stat().st_mtime_ns for path in first.out.rglob("*seed*") if path.is_file()}
+    table = (first.out / "table.md").read_text()
+    again = run("modules", first.out, data, only=["LHW"], seeds=(1,), resume=True)
+    assert {path: path.stat().st_mtime_ns for path in first.out.rglob("*seed*") if path.is_file()} == made
+    assert (again.out / "table.md").read_text() == table
+    more = run("modules", first.out, data, only=["LHW"], resume=True)
+    assert [row.variant.label for row in more.report.plan.rows] == ["LHW and JAS", "LHW"]  # which share a model
+    note = "left out, since not finished for all of these seeds and datasets: neither; JAS"
+    assert note in (more.out / "table.md").read_text()
+    few = run("modules", tmp_path / "few", data, only=["neither"], seeds=(1,))
+    assert [row.variant.label for row in few.report.plan.rows] == [
+        "neither"
+    ]  # not JAS, which nobody has asked for, although it is the same detector
+    assert "left out" not in (few.out / "table.md").read_text()
+
+
 def test_other_images_of_the_same_name_and_number_are_judged_anew(data, tmp_path):
     first = run("lhw", tmp_path / "out", data, seeds=(1,))
     root = write_set(tmp_path / "moved" / data[0].root.name, normal=3, defects=3, seed=900)

@@ -44,7 +44,7 @@ class Ablation:
     table: where a paper prints it. layout: rows are datasets times variants ("datasets"), variants with mAD by domain
     ("domains"), or variants with every metric averaged over the datasets ("variants"). levels: the metrics that it is
     about. sources: (source, table) pairs of the published figures. ratio: also draw every variant over the joint
-    score ratio. remark: what a reader of the table has to know.
+    score ratio. remark: what a reader of the table has to know. whole: where variants were left out, all of them.
     """
 
     name: str
@@ -56,6 +56,12 @@ class Ablation:
     sources: tuple[tuple[str, str], ...] = ()
     ratio: bool = False
     remark: str = ""
+    whole: tuple[Variant, ...] = ()
+
+    @property
+    def every_variant(self) -> tuple[Variant, ...]:
+        """Also those that were left out, in order."""
+        return self.whole or self.variants
 
     @property
     def axes(self) -> list[str]:
@@ -305,7 +311,7 @@ def find_ablation(name: str, only: Sequence[str] = ()) -> Ablation:
     """An ablation by name.
 
     Args:
-        only: labels, axes, series or methods; what matches none of them is left out.
+        only: labels, axes, series or methods; what matches none of them is left out, and kept in `whole`.
 
     Raises:
         InputError: unknown name, or nothing that `only` could mean; the message lists what there is.
@@ -327,4 +333,4 @@ def _limited(ablation: Ablation, only: Sequence[str]) -> Ablation:
             labels = ", ".join(f"'{variant.label}'" for variant in ablation.variants)
             raise InputError(f"--only '{wanted}': nothing of {ablation.name} is called so; it has {labels}")
     kept = tuple(variant for variant in ablation.variants if names(variant) & set(only))
-    return replace(ablation, variants=kept)
+    return replace(ablation, variants=kept, whole=ablation.variants)

@@ -106,10 +106,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of an ablation."""
+    """All of an ablation. left_out: rows that nobody asks for, which may have been finished earlier."""
 
     ablation: Ablation
     rows: tuple[Row, ...]
+    left_out: tuple[Row, ...] = ()
 
     @property
     def judges(self) -> list[Judge]:
@@ -130,9 +131,18 @@ def make_plan(ablation: Ablation, config: ClipConfig, settings: Settings, train:
             what would.
     """
     _check_names(ablation, settings, train)
-    labels = [(variant.axis, variant.label) for variant in ablation.variants]
+    labels = [(variant.axis, variant.label) for variant in ablation.every_variant]
     assert len(set(labels)) == len(labels)
-    return _shared(Plan(ablation, tuple(_row(variant, config, settings, train) for variant in ablation.variants)))
+    rows = []
+    for variant in ablation.every_variant:
+        try:
+            rows.append(_row(variant, config, settings, train))
+        except InputError:
+            if variant in ablation.variants:
+                raise
+    rows = _shared(rows)  # with those left out, so that a model has the same name with and without them
+    wanted = tuple(row for row in rows if row.variant in ablation.variants)
+    return Plan(ablation, wanted, tuple(row for row in rows if row.variant not in ablation.variants))
 
 
 def _row(variant: Variant, config: ClipConfig, settings: Settings, train: Settings) -> Row:
@@ -189,7 +199,7 @@ def _train_values(variant: Variant, cls: type[TrainableMethod], train: Settings)
 
 
 def _check_names(ablation: Ablation, settings: Settings, train: Settings) -> None:
-    classes = {variant.method: method_class(variant.method) for variant in ablation.variants}
+    classes = {variant.method: method_class(variant.method) for variant in ablation.every_variant}
     trained = {name: cls for name, cls in classes.items() if issubclass(cls, TrainableMethod)}
     fields_of = {name: {item.name for item in fields(cls.config_class)} for name, cls in classes.items()}
     known = set().union(*(fields_of[name] for name in trained))
@@ -227,15 +237,15 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _shared(plan: Plan) -> Plan:
-    """The same plan with one object for each model and detector: labels of equal ones may differ, keys must not."""
+def _shared(rows: Sequence[Row]) -> list[Row]:
+    """The same rows with one object for each model and detector: labels of equal ones may differ, keys must not."""
     models: dict[str, Model] = {}
     judges: dict[str, Judge] = {}
-    rows = []
-    for row in plan.rows:
+    found = []
+    for row in rows:
         digest = row.judge.model.key.rsplit("-", 1)[1]
         model = models.setdefault(digest, row.judge.model)
         rest = row.judge.key[len(row.judge.model.key) :]
         judge = judges.setdefault(digest + rest, replace(row.judge, key=model.key + rest, model=model))
-        rows.append(replace(row, judge=judge))
-    return replace(plan, rows=tuple(rows))
+        found.append(replace(row, judge=judge))
+    return found

@@ -13,6 +13,7 @@ from typing import Any
 from headclip.ablation.cells import Cell, make_cells, ratio_plan
 from headclip.ablation.definitions import RATIOS, Ablation
 from headclip.ablation.judging import Court, JudgingSettings, useful
+from headclip.ablation.left_out import ASKED, asked_rows, with_finished
 from headclip.ablation.models import Progress, TrainingData, Workshop
 from headclip.ablation.plan import Plan, Row, Settings, make_plan
 from headclip.ablation.plots import draw
@@ -81,6 +82,7 @@ def ablate(
 
     Every checkpoint (models/) and every judgement of a dataset by a detector (records/) is written whole when it is
     done and never made twice; with `resume`, a stopped ablation goes on, also with more seeds or datasets than before.
+    Rows that `find_ablation` left out stay in the tables where they were finished earlier.
 
     Raises:
         InputError: settings, layers or datasets that do not fit, images to be trained on among those to be tested
@@ -94,16 +96,18 @@ def ablate(
     workshop = Workshop(backbone, options.data, out, options.image_size, options.features)
     workshop.check(plan)
     facts = _facts(ablation, backbone, options)
-    _check_out(out, facts, options)
+    asked = asked_rows(plan, _check_out(out, facts, options))
+    known = {**facts, ASKED: asked}
     with sole_writer(out / RESULTS):
-        write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", **facts}, indent=2) + "\n")
+        write_atomically(out / RESULTS, json.dumps({"format": FORMAT, "status": "running", **known}, indent=2) + "\n")
         court = Court(workshop, options.judging)
         court.refuse_leakage(plan, options.seeds, wanted, progress)
         workshop.train(plan, options.seeds, progress)
         court.judge(plan, options.seeds, wanted, progress)
-        report = _report(plan, court, wanted, options, command, notes)
+        tabulated, unfinished = with_finished(plan, asked, court.record, options.seeds, wanted)
+        report = _report(tabulated, court, wanted, options, command, notes + unfinished)
         outcome = Outcome(out, report, time.perf_counter() - started)
-        _write(outcome, facts, options, command)
+        _write(outcome, known, options, command)
     return outcome
 
 
@@ -124,18 +128,18 @@ def _facts(ablation: Ablation, backbone: Backbone, options: AblationOptions) -> 
     return found
 
 
-def _check_out(out: Path, facts: Mapping[str, Any], options: AblationOptions) -> None:
-    """Whether `out` may be used; with `overwrite`, what an ablation left in it is removed.
+def _check_out(out: Path, facts: Mapping[str, Any], options: AblationOptions) -> Mapping[str, Any]:
+    """What results.json says of the ablation in `out` to go on with, {} without one; with `overwrite`, what is removed.
 
     Raises:
         InputError: it is a file, holds something else, or an ablation with other settings.
     """
     found = results_in(out, RESULTS, FORMAT, "ablation")
     if found is None:
-        return
+        return {}
     if options.overwrite:
         _empty(out)
-        return
+        return {}
     if not options.resume:
         state = "a finished" if found.get("status") == "finished" else "an unfinished"
         raise InputError(
@@ -147,6 +151,7 @@ def _check_out(out: Path, facts: Mapping[str, Any], options: AblationOptions) ->
     ]
     if other:
         raise InputError(f"{out} cannot be resumed: it was made with other {', '.join(other)}")
+    return found
 
 
 def _empty(out: Path) -> None:
@@ -229,7 +234,7 @@ def _notes(court: Court, plan: Plan, datasets: Sequence[Dataset], seeds: Sequenc
     return list(dict.fromkeys(notes))
 
 
-def _write(outcome: Outcome, facts: Mapping[str, Any], options: AblationOptions, command: str) -> None:
+def _write(outcome: Outcome, known: Mapping[str, Any], options: AblationOptions, command: str) -> None:
     out, report = outcome.out, outcome.report
     write_atomically(out / TABLE, markdown(report))
     write_atomically(out / CSV, csv_table(report))
@@ -238,7 +243,7 @@ def _write(outcome: Outcome, facts: Mapping[str, Any], options: AblationOptions,
     content = {
         "format": FORMAT,
         "status": "finished",
-        **facts,
+        **known,
         "title": report.plan.ablation.title,
         "table": report.plan.ablation.table,
         "seeds": list(options.seeds),

@@ -54,7 +54,9 @@ def ablate(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A label, axis, series or method to keep; others are left out. Repeatable."),
+        typer.Option(
+            metavar="NAME", help="A label, axis, series or method to train and judge; others are left out. Repeatable."
+        ),
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="ader: comparable with the published tables; exact: no threshold grid.")
