@@ -23,6 +23,10 @@ class InputError(HeadclipError):
     """An input path, folder, glob or option does not make sense."""
 
 
+class DivergedError(InputError):
+    """Training has come to a loss that is not finite."""
+
+
 class ExportError(HeadclipError):
     """A model cannot be exported, an exported one differs from the original, or an engine cannot run it."""
 

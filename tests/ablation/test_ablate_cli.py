@@ -40,6 +40,17 @@ def test_what_is_wrong_is_said(capsys, words, message):
     assert message in err.replace("\n", " ")
 
 
+def test_what_cannot_be_trained_is_said_at_the_end(capsys, tmp_path):
+    data = write_set(tmp_path / "data", categories=("cup",), normal=2, defects=2)
+    words = ["init", "--only", "0.0", "--seeds", 1, "--images", 2, "--epochs", 2, "--image-size", 32, "--quiet"]
+    words += ["--eval", data, "--out", tmp_path / "out", "--no-figures", "--train", "rate=1e30"]
+    status, out, err = call(capsys, *words)
+    assert (status, out) == (1, "")
+    assert "error: 0.0, seed 111, could not be trained: the loss is nan in epoch 2; lower" in err
+    assert "1 model(s) could not be trained; the table has no figures of them" in err
+    assert "No row has figures; the notes say why." in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_a_small_run(capsys, tmp_path):
     data = write_set(tmp_path / "data", categories=("cup",), normal=2, defects=2)
     words = ["init", "--only", "0.0", "--seeds", 1, "--images", 2, "--epochs", 1, "--image-size", 32, "--quiet"]

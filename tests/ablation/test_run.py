@@ -14,9 +14,10 @@ from evaluation.evaluate_files import write_set
 from headclip.ablation.judging import JudgingSettings
 from headclip.ablation.models import MODELS, TrainingData
 from headclip.data.datasets import open_dataset
-from headclip.errors import InputError
+from headclip.errors import DivergedError, InputError
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.inference.detector import Detector
+from headclip.training.trainer import Trainer
 from tiny_clip import make_backbone, make_config
 
 
@@ -97,6 +98,40 @@ def test_leakage_is_found_before_anything_is_trained(data, tmp_path):
     allowed = JudgingSettings(device="cpu", allow_leakage=True)
     outcome = run("lhw", tmp_path / "out", data, data_=source, judging=allowed, seeds=(1,), resume=True)
     assert "LEAKAGE" in (outcome.out / "table.md").read_text()
+
+
+def test_a_model_that_diverges_is_named_and_the_others_go_on(data, tmp_path):
+    given = {"only": ["clip", "coop", "linear_heads"], "seeds": (1,)}
+    given["train"] = {"epochs": 1, "batch_size": 4, "rate": 1e-2, "coop.rate": 1e30}
+    outcome = run("methods", tmp_path / "out", data, **given)
+    (failure,) = outcome.failures
+    assert (failure.labels, failure.seed) == (("CoOp",), 1)
+    table = (outcome.out / "table.md").read_text()
+    assert "- CoOp, seed 1, could not be trained: the loss is nan in epoch 1; lower the learning rate or use" in table
+    assert f"| set0 | CoOp |{' - |' * 10}\n" in table
+    assert cell(outcome, "CLIP").mean("image_ap") is not None
+    assert cell(outcome, "linear heads").mean("image_ap") is not None
+    found = json.loads((outcome.out / "results.json").read_text())
+    assert (found["status"], [entry["labels"] for entry in found["failures"]]) == ("finished", [["CoOp"]])
+    made = {path: path.stat().st_mtime_ns for path in (outcome.out / MODELS).glob("*.safetensors")}
+    assert len(run("methods", outcome.out, data, **given, resume=True).failures) == 1
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+
+
+def test_figures_are_of_the_seeds_that_could_be_trained(data, tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def diverge(trainer, batch):
+        if trainer.config.seed == 2:
+            raise DivergedError("the loss is nan")
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", diverge)
+    outcome = run("modules", tmp_path / "out", data)
+    assert [(failure.labels, failure.seed) for failure in outcome.failures] == [
+        (("LHW and JAS", "LHW"), 2), (("neither", "JAS"), 2)
+    ]  # fmt: skip
+    assert {tuple(c.by_seed) for c in outcome.cells} == {(1,)}
 
 
 class StopError(Exception):

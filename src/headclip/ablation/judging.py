@@ -123,7 +123,7 @@ class Court:
                 (judge, seed)
                 for judge in plan.judges
                 for seed in judge.seeds(seeds)
-                if self.record(judge, seed, dataset) is None
+                if not self.workshop.has_failed(judge.model, seed) and self.record(judge, seed, dataset) is None
             ]
             size = max(1, JUDGED_AT_ONCE // max(1, len(choose(dataset, self.settings.limit))))
             for start in range(0, len(todo), size):

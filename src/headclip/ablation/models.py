@@ -10,7 +10,7 @@ from typing import Any
 
 from headclip.ablation.plan import Model, Plan
 from headclip.clip.backbone import Backbone
-from headclip.errors import InputError
+from headclip.errors import DivergedError, InputError
 from headclip.methods import TrainableMethod, create_method
 from headclip.methods.base import Method
 from headclip.methods.checkpoint import read_info
@@ -63,9 +63,22 @@ class RememberedSet:
         return self.data.describe()
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A model that could not be trained from a seed. model: its key; labels: of the rows that read it."""
+
+    model: str
+    labels: tuple[str, ...]
+    seed: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'; '.join(self.labels)}, seed {self.seed}, could not be trained: {self.reason}"
+
+
 @dataclass
 class Workshop:
-    """What trains the models of a plan.
+    """What trains the models of a plan. failures: those that could not be trained.
 
     features: where features of the frozen tower are kept: True in memory, a folder on disk, False nowhere, so that the
         tower runs in every epoch.
@@ -76,6 +89,7 @@ class Workshop:
     out: Path
     image_size: int | None = None
     features: bool | Path = True
+    failures: list[Failure] = field(default_factory=list)
     _sets: dict[int, TrainingSet] = field(default_factory=dict)
     _kept: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
@@ -99,6 +113,8 @@ class Workshop:
     def train(self, plan: Plan, seeds: tuple[int, ...], progress: Progress) -> None:
         """Train what is not there yet; a run that was stopped goes on from its last saved step.
 
+        A model whose loss is not finite any more is among the `failures` then, and the others are trained.
+
         Raises:
             InputError: the images have changed since others of these models were trained.
         """
@@ -109,9 +125,17 @@ class Workshop:
         steps = [model.train["epochs"] * -(-images // model.train["batch_size"]) for model, _ in jobs]
         title = f"training {len(jobs)} model{'s' if len(jobs) > 1 else ''}"
         for number, (model, seed) in enumerate(jobs):
-            self._train(model, seed, partial(_show, progress, title, sum(steps[:number]), sum(steps)))
+            try:
+                self._train(model, seed, partial(_show, progress, title, sum(steps[:number]), sum(steps)))
+            except DivergedError as error:
+                labels = tuple(row.variant.label for row in plan.rows if row.judge.model == model)
+                self.failures.append(Failure(model.key, labels, seed, str(error)))
         self._kept.clear()
         self._sets.clear()
+
+    def has_failed(self, model: Model, seed: int) -> bool:
+        """Whether there is no checkpoint of a model to be had."""
+        return any((failure.model, failure.seed) == (model.key, seed) for failure in self.failures)
 
     def _jobs(self, plan: Plan, seeds: tuple[int, ...]) -> list[tuple[Model, int]]:
         """What is not trained yet."""

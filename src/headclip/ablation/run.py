@@ -14,7 +14,7 @@ from headclip.ablation.cells import Cell, make_cells, ratio_plan
 from headclip.ablation.definitions import RATIOS, Ablation
 from headclip.ablation.judging import Court, JudgingSettings, useful
 from headclip.ablation.left_out import ASKED, asked_rows, with_finished
-from headclip.ablation.models import Progress, TrainingData, Workshop
+from headclip.ablation.models import Failure, Progress, TrainingData, Workshop
 from headclip.ablation.plan import Plan, Row, Settings, make_plan
 from headclip.ablation.plots import draw
 from headclip.ablation.printed import printed
@@ -55,12 +55,13 @@ class AblationOptions:
 
 @dataclass
 class Outcome:
-    """What an ablation found. hints: for the person at the screen."""
+    """What an ablation found. hints: for the person at the screen; failures: models that could not be trained."""
 
     out: Path
     report: Report
     seconds: float
     hints: list[str] = field(default_factory=list)
+    failures: Sequence[Failure] = ()
 
     @property
     def cells(self) -> Sequence[Cell]:
@@ -82,7 +83,8 @@ def ablate(
 
     Every checkpoint (models/) and every judgement of a dataset by a detector (records/) is written whole when it is
     done and never made twice; with `resume`, a stopped ablation goes on, also with more seeds or datasets than before.
-    Rows that `find_ablation` left out stay in the tables where they were finished earlier.
+    Rows that `find_ablation` left out stay in the tables where they were finished earlier. A model whose training
+    diverges is among the failures, and the others go on.
 
     Raises:
         InputError: settings, layers or datasets that do not fit, images to be trained on among those to be tested
@@ -105,8 +107,9 @@ def ablate(
         workshop.train(plan, options.seeds, progress)
         court.judge(plan, options.seeds, wanted, progress)
         tabulated, unfinished = with_finished(plan, asked, court.record, options.seeds, wanted)
-        report = _report(tabulated, court, wanted, options, command, notes + unfinished)
-        outcome = Outcome(out, report, time.perf_counter() - started)
+        notes += [*unfinished, *map(str, workshop.failures)]
+        report = _report(tabulated, court, wanted, options, command, notes)
+        outcome = Outcome(out, report, time.perf_counter() - started, failures=workshop.failures)
         _write(outcome, known, options, command)
     return outcome
 
@@ -253,6 +256,7 @@ def _write(outcome: Outcome, known: Mapping[str, Any], options: AblationOptions,
         "versions": versions(),
         "head": report.head,
         "notes": list(report.notes),
+        "failures": [vars(failure) for failure in outcome.failures],
         "models": {model.key: {"method": model.method, "train": model.train} for model in report.plan.models},
         "rows": [_row(row) for row in report.plan.rows],
         "cells": [_cell(cell) for cell in [*report.cells, *report.ratio_cells]],

@@ -63,7 +63,9 @@ def markdown(report: Report) -> str:
     lines += [f"- {name}: {text}" for name, text in report.head.items()]
     lines += ["", f"{LEGEND}. Mean, and standard deviation over the seeds; rows in italics are published figures."]
     lines += ["", ablation.remark, ""] if ablation.remark else [""]
-    if ablation.layout == "datasets":
+    if not report.cells:
+        lines += ["No row has figures; the notes say why.", ""]
+    elif ablation.layout == "datasets":
         lines += _by_dataset(report)
     elif ablation.layout == "domains":
         domains = [domain for domain in report.domains if domain != "all"]
@@ -134,14 +136,12 @@ def _by_dataset(report: Report) -> list[str]:
     places: list[tuple[str, str | None]] = [(key, None) for key in report.datasets]
     places += [(MEAN_OF, domain) for domain in report.domains] if len(report.datasets) > 1 else []
     for place in places:
+        cells = [report.cell(variant, *place) for variant in variants]  # None where training failed
+        first = next(cell for cell in cells if cell is not None)
+        for variant, cell in zip(variants, cells, strict=True):
+            lines.append(_line([first.title, variant.label, *[show(cell, metric) for metric in metrics]]))
         for variant in variants:
-            cell = report.cell(variant, *place)
-            if cell is not None:
-                lines.append(_line([cell.title, variant.label, *[show(cell, metric) for metric in metrics]]))
-        for variant in variants:
-            cell = report.cell(variant, *place)
-            if cell is not None:
-                lines += _published_lines(report, variant, place, metrics, [_printed_title(cell)])
+            lines += _published_lines(report, variant, place, metrics, [_printed_title(first)])
     return [*lines, ""]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headclip.cli import options as shared
-from headclip.cli.common import Device, Precision, command_line, output, parse_settings
+from headclip.cli.common import EXIT_FAILED, Device, Precision, command_line, error_line, output, parse_settings
 from headclip.cli.options import Protocol
 from headclip.cli.progress import guarded
 
@@ -119,6 +119,7 @@ def ablate(
     outcome = _run(ablation, backbone, test or [], out, options, quiet)
     if not quiet:
         _print(outcome)
+    _report_failures(outcome)
 
 
 def _run(
@@ -149,6 +150,19 @@ def _print(outcome: Outcome) -> None:
     for hint in outcome.hints:
         console.print(hint, soft_wrap=True)
     console.print(f"tables, figure and results: {outcome.out}", soft_wrap=True)
+
+
+def _report_failures(outcome: Outcome) -> None:
+    """Say which models could not be trained, and exit with 1 where there are any."""
+    if not outcome.failures:
+        return
+    for failure in outcome.failures:
+        error_line(str(failure))
+    error_line(
+        f"{len(outcome.failures)} model(s) could not be trained; the table has no figures of them. "
+        "Another rate (--train rate=...) is one for all rows: use another folder, or --overwrite"
+    )
+    raise typer.Exit(EXIT_FAILED)
 
 
 def _print_plan(ablation: Ablation, backbone: str, options: AblationOptions) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionTokens
-from headclip.errors import InputError
+from headclip.errors import DivergedError, InputError
 from headclip.files import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
@@ -209,7 +209,7 @@ class Trainer:
         parts = self.objective(batch)
         losses = LossParts(*self.ranks.sum(torch.stack(parts)).unbind()) if self.ranks.count > 1 else LossParts(*parts)
         if not torch.isfinite(losses.total):
-            raise InputError(
+            raise DivergedError(
                 f"the loss is {float(losses.total.detach())} in epoch {self.epoch}; lower the learning rate or use fp32"
             )
         self.optimiser.zero_grad()
