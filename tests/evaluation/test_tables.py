@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -209,7 +211,8 @@ def test_the_latex_appendix_sets_every_method_of_the_paper_beside(tmp_path):
     results = [result("mvtec", tmp_path, categories=("carpet", "screw"), counts=(467, 1258))]
     text = latex(results, table_rows(results, "ader"), {})
     body = text[text.index("by category") :]
-    lines = [line for line in body.splitlines() if line.endswith(r"\\") and line.count(" & ") == 11]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\") and line.count(" & ") == 11]
+    lines = [line for line in rows if r"{\tiny [" not in line]  # intervals stand in lines of their own
     methods = [re.sub(r"[$^{}0-9]", "", line.split(" & ")[1]) for line in lines[1:]]
     assert methods == ["headclip", "AnoVL", "AnomalyCLIP", "AdaCLIP", "HeadCLIP"] * 3
 
@@ -239,6 +242,34 @@ def test_latex_is_balanced_and_escaped(tmp_path):
     body = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line and "multicolumn" not in line]
     assert {line.count(" & ") for line in body} == {11}
     assert escape("50% & {x}_^~\\") == r"50\% \& \{x\}\_\textasciicircum{}\textasciitilde{}\textbackslash{}"
+
+
+def test_latex_tables_are_no_wider_than_the_text(tmp_path):
+    results = [result("mvtec", tmp_path, categories=("metal_nut", "cable"))]
+    text = latex(results, table_rows(results, "exact"), {})
+    assert text.startswith("% needs \\usepackage{booktabs,graphicx}\n")
+    lines = text.splitlines()
+    shrunk = [
+        line for line in lines if line.startswith(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{")
+    ]
+    assert len(shrunk) == text.count(r"\end{tabular}}") == 2
+    row = next(number for number, line in enumerate(lines) if line.startswith("MVTec AD & headclip"))
+    assert "[" not in lines[row]
+    assert lines[row + 1].startswith(r" &  & {\tiny [85.0, 94.0]} & ")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+def test_latex_compiles_without_a_table_that_is_too_wide(tmp_path):
+    results = [result("mvtec", tmp_path, categories=("metal_nut", "cable"), leakage="trained on it")]
+    text = latex(results, table_rows(results, "ader"), {"command": "a_b"})
+    whole = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{text}\end{{document}}"
+    (tmp_path / "t.tex").write_text(whole)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if "not found" in done.stdout:
+        pytest.skip("pdflatex lacks booktabs or graphicx")
+    assert done.returncode == 0, done.stdout
+    assert r"Overfull \hbox" not in done.stdout
 
 
 def test_latex_names_break_neither_labels_nor_rows(tmp_path):

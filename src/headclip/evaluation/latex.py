@@ -1,4 +1,7 @@
-"""Tables for a paper: datasets in the layout of its Tables 1-3, categories in that of its appendix (booktabs)."""
+"""Tables for a paper: datasets in the layout of its Tables 1-3, categories in that of its appendix.
+
+Packages: booktabs, and graphicx, which makes a table that is wider than the text as narrow as that.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from headclip.evaluation.markdown import footnotes, levels
 from headclip.evaluation.scoring import DatasetResult
 from headclip.evaluation.tables import DAGGER, LEGEND, LETTERS, PAPER_METHODS, TableRow, cell
 
+_AS_WIDE_AS_THE_TEXT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""Before a box: one that is wider than the text is made smaller, others stay as they are."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -34,8 +39,8 @@ def escape(text: str) -> str:
 
 
 def latex(results: Sequence[DatasetResult], rows: Sequence[TableRow], facts: Mapping[str, Any]) -> str:
-    """All tables of an evaluation; needs the package booktabs."""
-    lines = [f"% {key}: {value}" for key, value in facts.items()]
+    """All tables of an evaluation."""
+    lines = [r"% needs \usepackage{booktabs,graphicx}", *(f"% {key}: {value}" for key, value in facts.items())]
     lines += [f"% WARNING: {result.leakage}" for result in results if result.leakage]
     shared = " ".join(f"{DAGGER} {result.leakage}." for result in results if result.leakage)
     summary = _summary(rows)
@@ -74,8 +79,8 @@ def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
         r"\begin{table}[t]",
         rf"\caption{{{escape(caption)}}}",
         rf"\label{{tab:{_label(label)}}}",
-        r"\centering\small",
-        rf"\begin{{tabular}}{{{columns}}}",
+        r"\centering\small\setlength{\tabcolsep}{3pt}",
+        rf"{_AS_WIDE_AS_THE_TEXT}{{\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         " & ".join(["", "", *spans]) + r" \\",
         " & ".join(["", "Method", *(LETTERS[name] for name in names)]) + r" \\",
@@ -88,9 +93,10 @@ def _table(rows: Sequence[TableRow], caption: str, label: str) -> str:
         shown = "" if title == previous else escape(title)
         shown = rf"{{}}{shown}" if shown.startswith(("[", "*")) else shown  # else an option of the line end above
         previous = title
-        cells = [_cell(row, name) for name in names]
-        lines.append(" & ".join([shown, escape(row.method) + notes, *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+        lines.append(" & ".join([shown, escape(row.method) + notes, *(cell(row, name) for name in names)]) + r" \\")
+        if row.intervals:
+            lines.append(" & ".join(["", "", *(_interval(row, name) for name in names)]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [rf"\\ \footnotesize $^{{{number}}}$ {escape(mark)}" for mark, number in numbers.items()]
     return "\n".join([*lines, r"\end{table}"])
 
@@ -100,9 +106,8 @@ def _label(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-.:" else "-" for letter in name)
 
 
-def _cell(row: TableRow, name: str) -> str:
-    text = cell(row, name)
+def _interval(row: TableRow, name: str) -> str:
     if name not in row.intervals:
-        return text
+        return ""
     low, high = row.intervals[name]
-    return rf"{text} {{\tiny [{low:.1f}, {high:.1f}]}}"
+    return rf"{{\tiny [{low:.1f}, {high:.1f}]}}"
