@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from headclip.ablation import plots
 from headclip.ablation.cells import MEAN_OF, Cell, averages, differences, make_cells
 from headclip.ablation.definitions import find_ablation
 from headclip.ablation.plan import Settings, make_plan
-from headclip.ablation.plots import panels
+from headclip.ablation.plots import draw, panels
 from headclip.ablation.tables import Report, csv_table, markdown, show
 from headclip.clip.config import ClipConfig, TextConfig, VisionConfig
 
@@ -191,3 +192,14 @@ def test_panels_of_the_figure():
     ]  # fmt: skip
     assert not layers[0][0].numeric
     assert layers[0][0].series == ["without LHW", "with LHW"]
+
+
+def test_the_figure_names_every_series_also_one_whose_first_row_is_missing(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    found = report("layers", ["sdd"])
+    first = found.plan.ablation.variants[0]
+    figures = []
+    monkeypatch.setattr(plots, "write_plot", lambda figure, path: figures.append(figure))
+    draw(replace(found, cells=[c for c in found.cells if c.variant is not first]), tmp_path)
+    texts = figures[0].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == ["with LHW", "without LHW"]

@@ -133,15 +133,14 @@ def _dots(axis: Any, panel: Panel, first: bool) -> None:
     places, series = panel.places, panel.series
     for number, name in enumerate(series):
         shift = 0.0 if len(series) == 1 else 0.36 * (number / (len(series) - 1) - 0.5)
-        for cell in panel.cells:
-            if cell.variant.series != name:
-                continue
+        own = [cell for cell in panel.cells if cell.variant.series == name]
+        for cell in own:
             y, colour = places.index(cell.variant.at) + shift, f"C{number % 10}"
             values, mean = cell.values(panel.metric), cell.mean(panel.metric)
             axis.plot(
                 values, [y + 0.13] * len(values), "o", markersize=3.5, color=colour, alpha=0.55, markeredgewidth=0
             )
-            label = name if cell.variant.at == places[0] else None
+            label = name if cell is own[0] else None
             axis.errorbar(
                 mean,
                 y,
