@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from headclip.errors import InputError, OutputError
+from headclip.forcing import force_names
 
 _ADVICE = {
     errno.ENOSPC: "make room",
@@ -46,7 +47,7 @@ _swept: set[Path] = set()
 
 
 def write_atomically(path: Path, content: bytes | str, *, follow: bool = False, private: bool = False) -> None:
-    """Write beside the target, flush to disk, then rename over it; missing folders are made.
+    """Write beside the target, force to disk, then rename over it; missing folders are made.
 
     Args:
         follow, private: as for `whole_file`.
@@ -60,7 +61,8 @@ def write_atomically(path: Path, content: bytes | str, *, follow: bool = False, 
 
 @contextmanager
 def whole_file(path: Path, *, follow: bool = False, private: bool = False) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` in one step when the block ends without an error.
+    """A file to write that takes the place of `path` in one step when the block ends without an error; from then on
+    it outlasts a power failure.
 
     What killed processes left of earlier attempts is taken away.
 
@@ -89,6 +91,7 @@ def whole_file(path: Path, *, follow: bool = False, private: bool = False) -> It
                 handle.flush()
                 os.fsync(handle.fileno())
             partial.replace(target)
+            force_names(target.parent)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:

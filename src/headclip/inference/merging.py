@@ -202,5 +202,5 @@ def _join_regions(folder: Path, parts: Sequence[Part], rows: Sequence[Row]) -> d
     regions = {row.path: found[row.path] for row in rows if row.path in found}
     for name in regions:
         take_file(owner(parts, name).folder / mask_file(name), folder, mask_file(name))
-    write_atomic(folder, REGIONS, regions_bytes(regions))
+    write_atomic(folder, REGIONS, regions_bytes(regions), force=True)
     return regions

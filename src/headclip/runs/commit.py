@@ -1,4 +1,5 @@
 """Changing several files of a run folder at once: after a kill there are the old ones or the new ones, never a mixture.
+After a power failure too, masks excepted, which are not forced to disk one by one.
 
 New files are first written to `.tmp/`, which counts for nothing. One rename to `.ready/` decides; from then on the
 new state holds, and whoever opens the folder next puts the files in place if the one who decided could not.
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 from headclip.files import try_lock
+from headclip.forcing import force_names
 from headclip.runs.files import JOURNAL, RUN_JSON, TEMPORARY, RunFolderError
 
 READY = ".ready"
@@ -28,7 +30,9 @@ def staging_folder(folder: Path) -> Path:
 
 def commit(folder: Path) -> None:
     """Let what was staged take the place of what there is; folders are replaced whole. Needs the journal's lock."""
+    force_names(folder / TEMPORARY / STAGED)
     (folder / TEMPORARY / STAGED).replace(folder / READY)
+    force_names(folder)
     _put_in_place(folder)
 
 
@@ -68,4 +72,5 @@ def _put_in_place(folder: Path) -> None:
         if entry.is_dir() and target.is_dir():
             shutil.rmtree(target)
         entry.replace(target)
+    force_names(folder)
     ready.rmdir()

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from headclip.data.run_folder import RUN_JSON as RUN_JSON
 from headclip.errors import HeadclipError
+from headclip.forcing import force_file, force_names
 
 JOURNAL = "progress.jsonl"
 CSV_TABLE = "results.csv"
@@ -75,23 +76,25 @@ def volume_file(name: str, extension: str) -> str:
     return _placed("volumes", name, f".anomaly{extension}")
 
 
-def write_atomic(folder: Path, name: str, content: bytes) -> None:
+def write_atomic(folder: Path, name: str, content: bytes, *, force: bool = False) -> None:
     """Put `content` at `folder / name`. Even after a kill, there is the old file, the new one, or none.
+
+    force: the same after a power failure; it takes milliseconds, too many for each map.
 
     Raises:
         RunFolderError: the file cannot be written; a full disk says so.
     """
-    place_file(folder, name, lambda temporary: temporary.write_bytes(content))
+    place_file(folder, name, lambda temporary: temporary.write_bytes(content), force=force)
 
 
 def write_pieces(folder: Path, name: str, pieces: Iterable[str]) -> None:
-    """`write_atomic` for text that is made on the way."""
+    """`write_atomic`, with `force`, for text that is made on the way."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as handle:
             handle.writelines(pieces)
 
-    place_file(folder, name, write)
+    place_file(folder, name, write, force=True)
 
 
 def take_file(source: Path, folder: Path, name: str) -> None:
@@ -117,8 +120,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def place_file(folder: Path, name: str, write: Callable[[Path], object]) -> None:
-    """Put a file at `folder / name` by letting `write` write it under another name first.
+def place_file(folder: Path, name: str, write: Callable[[Path], object], *, force: bool = False) -> None:
+    """Put a file at `folder / name` by letting `write` write it under another name first. force: as `write_atomic`.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -130,7 +133,11 @@ def place_file(folder: Path, name: str, write: Callable[[Path], object]) -> None
             if not parent.is_dir():  # asking is several times cheaper than making what is there
                 parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        if force:
+            force_file(temporary)
         temporary.replace(target)
+        if force:
+            force_names(target.parent)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise RunFileNameError(f"another image's files stand where {name} should be written") from error
     except OSError as error:

@@ -57,7 +57,7 @@ def judge_rows(
             regions[row.path] = found[1]
         on_done(row.path)
     if target is not None:
-        write_atomic(target, REGIONS, regions_bytes(regions))
+        write_atomic(target, REGIONS, regions_bytes(regions), force=True)
     return JudgedRows(tuple(judged), regions)
 
 

@@ -97,18 +97,18 @@ def _stage(
     (staged / MASKS).mkdir()
     judged = judge_rows(run.folder, run.rows, criteria, staged, on_done)
     if criteria is None:
-        write_atomic(staged, REGIONS, b"")
+        write_atomic(staged, REGIONS, b"", force=True)
     if labels:
-        write_atomic(staged, LABELS, labels_bytes(labels))
+        write_atomic(staged, LABELS, labels_bytes(labels), force=True)
     facts = dict(run.facts)
     facts["judgement"] = describe(judged.rows, criteria, labels=labels)
     facts["rejudged"] = datetime.now().astimezone().isoformat(timespec="seconds")
-    write_atomic(staged, PARQUET_TABLE, parquet_bytes(judged.rows))
-    write_atomic(staged, CSV_TABLE, csv_bytes(judged.rows))
+    write_atomic(staged, PARQUET_TABLE, parquet_bytes(judged.rows), force=True)
+    write_atomic(staged, CSV_TABLE, csv_bytes(judged.rows), force=True)
     if "scale" in facts:  # else it is a run without pictures, of headclip evaluate
         thumbnails = report_thumbnails(run.report, run.folder, judged.rows, facts["scale"])
         page = report_pieces(judged.rows, facts, thumbnails, run.folder, judged.regions, labels)
         write_pieces(staged, REPORT, page)
-    write_atomic(staged, RUN_JSON, (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomic(staged, RUN_JSON, (json.dumps(facts, indent=2) + "\n").encode(), force=True)
     shutil.rmtree(staged / TEMPORARY, ignore_errors=True)
     return judged.rows

@@ -113,8 +113,8 @@ def write_volumes(folder: Path, images: VolumeSet, rows: Sequence[Row]) -> Volum
             slices += _slice_rows(volume, judged)
     tables = VolumeTables(tuple(volumes), tuple(slices))
     for name, kind, lines in ((VOLUMES, VolumeRow, tables.volumes), (SLICES, SliceRow, tables.slices)):
-        write_atomic(folder, f"{name}.parquet", _parquet(kind, lines))
-        write_atomic(folder, f"{name}.csv", _csv(kind, lines))
+        write_atomic(folder, f"{name}.parquet", _parquet(kind, lines), force=True)
+        write_atomic(folder, f"{name}.csv", _csv(kind, lines), force=True)
     return tables
 
 

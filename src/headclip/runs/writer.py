@@ -219,7 +219,7 @@ class RunWriter:
         """Bring results.csv up to date, so that an unfinished run can be read by anything; the journal goes to disk."""
         begun = time.monotonic()
         self._write(b"", settle=True)
-        write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()))
+        write_atomic(self.folder, CSV_TABLE, csv_bytes(self.rows()), force=True)
         self.table_is_stale = False
         took = time.monotonic() - begun
         self._due = time.monotonic() + (TABLE_REST * took if took > LONG_TABLE else 0.0)
@@ -237,8 +237,8 @@ class RunWriter:
         """
         self._write(b"", settle=True)
         rows = self.rows() if rows is None else rows
-        write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows))
-        write_atomic(self.folder, CSV_TABLE, csv_bytes(rows))
+        write_atomic(self.folder, PARQUET_TABLE, parquet_bytes(rows), force=True)
+        write_atomic(self.folder, CSV_TABLE, csv_bytes(rows), force=True)
         write_pieces(self.folder, REPORT, [report] if isinstance(report, str) else report)
         self._facts |= facts
         self._save_facts("finished")
@@ -262,7 +262,7 @@ class RunWriter:
     def _save_facts(self, status: str) -> None:
         self._facts["status"] = status
         content = json.dumps(self.facts, indent=2) + "\n"
-        write_atomic(self.folder, RUN_JSON, content.encode())
+        write_atomic(self.folder, RUN_JSON, content.encode(), force=True)
 
 
 def lock_journal(folder: Path, advice: str = IN_PLACE) -> BinaryIO:
