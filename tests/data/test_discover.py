@@ -14,7 +14,7 @@ from headclip.data.discover import discover, natural_key
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.runs.files import RunFolderError
-from headclip.runs.writer import check_output
+from headclip.runs.output import check_output
 from inference.fake_detector import FakeDetector
 
 

@@ -272,6 +272,41 @@ def test_a_run_that_cannot_be_written(pictures, tmp_path, options, words):
         predict_run(FakeDetector(), [pictures], out, **options)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b'{"format": "headclip-run", "sta', b"\0" * 700, b'{"format": "headclip-run"}', None]
+)
+def test_a_run_whose_facts_are_damaged_is_known_by_its_journal(pictures, tmp_path, content):
+    """As older versions may have left it after a power failure."""
+    out = tmp_path / "run"
+    rows = predict_run(FakeDetector(), [pictures], out).rows
+    (out / "run.json").unlink() if content is None else (out / "run.json").write_bytes(content)
+    for options in ({}, {"resume": True}):
+        with pytest.raises(RunFolderError, match=r"run\.json is damaged, .* --overwrite judges all anew"):
+            predict_run(FakeDetector(), [pictures], out, **options)
+    if content is not None:
+        with pytest.raises(RunFolderError, match=r"run\.json is damaged, or no run's"):
+            Run.open(out)
+    again = predict_run(FakeDetector(), [pictures], out, overwrite=True)
+    assert timeless(again.rows) == timeless(rows)
+    assert again.judged == len(rows)
+    assert Run.open(out).finished
+
+
+def test_a_damaged_run_in_which_nothing_was_judged_is_gone_on_with(pictures, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").touch()
+    (out / JOURNAL).touch()
+    assert predict_run(FakeDetector(), [pictures], out, resume=True).judged == 12
+
+
+def test_facts_of_another_program_are_not_taken_for_damaged_ones(pictures, tmp_path):
+    predict_run(FakeDetector(), [pictures], tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"format": "another"}')
+    with pytest.raises(RunFolderError, match="holds no run of headclip"):
+        predict_run(FakeDetector(), [pictures], tmp_path / "run", overwrite=True)
+
+
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
 def test_a_folder_with_something_else_is_never_touched(pictures, tmp_path, options):
     out = tmp_path / "mine"

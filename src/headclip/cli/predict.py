@@ -100,9 +100,9 @@ def predict(
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
     from headclip.inference.volumes_inputs import open_inputs, refuse_division
+    from headclip.runs.output import check_output
     from headclip.runs.run import read_facts
     from headclip.runs.shards import Shard
-    from headclip.runs.writer import check_output
 
     part = None if shard is None else Shard.parse(shard)
     judging = judging_options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)

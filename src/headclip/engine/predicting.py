@@ -22,10 +22,10 @@ from headclip.errors import InputError
 from headclip.inference.predict import Progress, RunSummary, predict_run
 from headclip.judgement.choosing import Judging, choose
 from headclip.runs.files import TEMPORARY, write_atomic
+from headclip.runs.output import check_output
 from headclip.runs.overlay import LevelHistogram
 from headclip.runs.run import Entry, Row
 from headclip.runs.shards import Shard
-from headclip.runs.writer import check_output
 
 _HASHES = ("backbone_hash", "checkpoint_hash")
 _PINNED = ("fp32", "fp16", "bf16")

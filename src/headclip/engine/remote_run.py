@@ -120,7 +120,7 @@ class RemoteRun:
         """Whether a run may be written there; cheap, so that it can be asked before a model is loaded.
 
         Raises:
-            RunFolderError: as `headclip.runs.writer.check_output`.
+            RunFolderError: as `headclip.runs.output.check_output`.
         """
         if resume and overwrite:
             raise RunFolderError("--resume and --overwrite exclude each other; give one of them")

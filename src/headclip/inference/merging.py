@@ -27,6 +27,7 @@ from headclip.runs.files import (
     write_atomic,
 )
 from headclip.runs.judging import judgement_facts
+from headclip.runs.output import check_output
 from headclip.runs.overlay import LevelHistogram
 from headclip.runs.parts import Part, check_parts, criteria_of, home, open_part, owner, part_folders, some
 from headclip.runs.records import read_labels, regions_bytes
@@ -34,7 +35,7 @@ from headclip.runs.render import count_sound, render_overlays
 from headclip.runs.report import report_pieces, thumbnail_names
 from headclip.runs.run import Entry, Row, Run, read_facts, read_journal
 from headclip.runs.shards import MERGED, read_listing
-from headclip.runs.writer import RunWriter, check_output
+from headclip.runs.writer import RunWriter
 
 _CHUNK = 256  # images put on record at a time
 

@@ -23,6 +23,7 @@ from headclip.judgement.choosing import Chosen, Judging, choose
 from headclip.prediction import Judge
 from headclip.runs.files import MASKS, REGIONS, REPORT
 from headclip.runs.judging import JudgedRows, judge_rows, judgement_facts
+from headclip.runs.output import check_output
 from headclip.runs.overlay import LevelHistogram, Scale
 from headclip.runs.records import read_labels
 from headclip.runs.render import render_overlays
@@ -30,7 +31,7 @@ from headclip.runs.report import report_pieces, thumbnail_names
 from headclip.runs.run import Entry, Row, read_facts
 from headclip.runs.shards import Shard, check_whole, keep_listing
 from headclip.runs.volumes import write_volumes
-from headclip.runs.writer import RunWriter, check_output
+from headclip.runs.writer import RunWriter
 
 _PART_PAGE = "<!doctype html><title>headclip</title><p>One shard of a run: headclip merge makes the report of all.\n"
 

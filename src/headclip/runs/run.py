@@ -128,6 +128,8 @@ class Run:
         settle(folder)
         facts = read_facts(folder)
         if facts is None:
+            if (folder / RUN_JSON).is_file():
+                raise RunFolderError(f"{folder / RUN_JSON} is damaged, or no run's; name a folder of headclip predict")
             raise RunFolderError(f"{folder} holds no run (no readable {RUN_JSON}); name a folder of headclip predict")
         if facts["version"] > FORMAT_VERSION:
             raise RunFolderError(f"{folder} was written by a newer headclip; update to read it")

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -33,12 +34,12 @@ from headclip.runs.files import (
     REGIONS,
     REPORT,
     RUN_JSON,
-    SHARDS,
     TEMPORARY,
     RunFolderError,
     write_atomic,
     write_pieces,
 )
+from headclip.runs.output import check_output
 from headclip.runs.run import (
     Entry,
     Row,
@@ -55,38 +56,6 @@ IN_PLACE = "a run is changed where it lies: get permission to write there, or co
 LONG_TABLE, TABLE_REST = 0.1, 9  # seconds; how many times as long a table that takes longer is left alone
 FORCE_SECONDS = 1.0  # lines of the journal are forced to disk together: each time costs milliseconds
 _MARKS = tuple(f"{MARKS}{end}" for end in ("", "-journal", "-wal", "-shm"))  # what SQLite may have beside a database
-
-
-def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Whether a run may be written to `out`; cheap, so that it can be asked before a model is loaded.
-
-    Raises:
-        RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
-            `overwrite` is given, or both are; `out` cannot be looked at.
-    """
-    if resume and overwrite:
-        raise RunFolderError("--resume and --overwrite exclude each other; give one of them")
-    try:
-        _check_folder(Path(out), resume or overwrite)
-    except OSError as error:
-        raise RunFolderError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
-
-
-def _check_folder(out: Path, taken_up: bool) -> None:
-    """taken_up: whether a run that is there is to be gone on with, or replaced."""
-    if out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} is a file; --out needs a folder")
-    facts = read_facts(out)
-    if facts is None and (not out.exists() or all(_is_negligible(child) for child in out.iterdir())):
-        return
-    if facts is None:
-        raise RunFolderError(f"{out} is not empty and holds no run of headclip; choose an empty or a new folder")
-    if not taken_up:
-        state = "a finished run" if facts["status"] == "finished" else "an unfinished run"
-        raise RunFolderError(
-            f"{out} already holds {state}; add --resume to go on with it, --overwrite to replace it, "
-            f"or choose another folder"
-        )
 
 
 class RunWriter:
@@ -125,21 +94,22 @@ class RunWriter:
         self._forced = 0.0
         self._due = 0.0
         self.table_is_stale = False  # whether the record has more than results.csv
-        old = read_facts(self.folder)
+        old = None if overwrite else read_facts(self.folder)
         settings = as_facts(settings)
-        if old is not None and not overwrite:
+        if old is not None:
             check_same(old, settings, images, self.folder)
-        taken_up = old is not None and not overwrite
-        self._journal = lock_journal(self.folder, IN_PLACE if taken_up else "choose another --out")
-        if old is not None and overwrite:
-            self._journal.truncate(0)
-            _remove_results(self.folder)
-            old = None
-        self._facts = new_facts(images, settings, arguments, old) | (extra or {})
-        self.entries, sound = read_journal(self.folder / JOURNAL)
-        self._journal.truncate(sound)
-        shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
-        self._save_facts("running")
+        self._journal = lock_journal(self.folder, "choose another --out" if old is None else IN_PLACE)
+        with ExitStack() as held:
+            held.callback(self._journal.close)
+            if overwrite:
+                self._journal.truncate(0)
+                _remove_results(self.folder)
+            self._facts = new_facts(images, settings, arguments, old) | (extra or {})
+            self.entries, sound = read_journal(self.folder / JOURNAL)
+            self._journal.truncate(sound)
+            shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
+            self._save_facts("running")
+            held.pop_all()  # closed by the end of the run
 
     def __enter__(self) -> RunWriter:
         return self
@@ -294,10 +264,3 @@ def _remove_results(folder: Path) -> None:
     for name in (MAPS, OVERLAYS, PREVIEWS, MASKS):
         shutil.rmtree(folder / name, ignore_errors=True)
     remove_volumes(folder)
-
-
-def _is_negligible(child: Path) -> bool:
-    """Hidden files, shards to be merged, and the empty journal of a run that was killed in its first moment."""
-    if child.name.startswith(".") or (child.name == SHARDS and child.is_dir()):
-        return True
-    return child.name == JOURNAL and child.stat().st_size == 0

@@ -15,8 +15,9 @@ from headclip.data.volumes.lone import LoneImage
 from headclip.errors import HeadclipError
 from headclip.judgement.choosing import Chosen, Judging
 from headclip.prediction import Judge
+from headclip.runs.output import check_output
 from headclip.runs.run import Row, is_run_folder
-from headclip.runs.writer import RunWriter, check_output
+from headclip.runs.writer import RunWriter
 from headclip.web.bodies import Upload
 from headclip.web.growing import add_images, open_run
 

@@ -13,8 +13,9 @@ from headclip.data.volumes.lone import LoneImage
 from headclip.errors import HeadclipError, InputError
 from headclip.judgement.choosing import Chosen, Judging
 from headclip.prediction import Judge
+from headclip.runs.output import check_output
 from headclip.runs.run import is_run_folder
-from headclip.runs.writer import RunWriter, check_output
+from headclip.runs.writer import RunWriter
 from headclip.web.growing import add_images, bring_up_to_date, open_run
 
 _log = logging.getLogger(__name__)
