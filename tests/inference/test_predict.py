@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from dataclasses import asdict, replace
@@ -305,6 +306,33 @@ def test_facts_of_another_program_are_not_taken_for_damaged_ones(pictures, tmp_p
     (tmp_path / "run" / "run.json").write_text('{"format": "another"}')
     with pytest.raises(RunFolderError, match="holds no run of headclip"):
         predict_run(FakeDetector(), [pictures], tmp_path / "run", overwrite=True)
+
+
+@pytest.mark.parametrize("part", ["", "maps"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_a_refused_overwrite_leaves_the_run_as_it_was(pictures, tmp_path, monkeypatch, part, number):
+    out = tmp_path / "run"
+    predict_run(FakeDetector(), [pictures], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    mkdir, write = Path.mkdir, Path.write_bytes
+
+    def make(path, *args, **more):
+        if path.parent == out / part and number == errno.EACCES:  # root may write anywhere
+            raise OSError(number, os.strerror(number))
+        return mkdir(path, *args, **more)
+
+    def fill(path, content):
+        if path.parent.parent == out / part and number == errno.ENOSPC:
+            raise OSError(number, os.strerror(number))
+        return write(path, content)
+
+    monkeypatch.setattr("pathlib.Path.mkdir", make)
+    monkeypatch.setattr("pathlib.Path.write_bytes", fill)
+    with pytest.raises(RunFolderError, match=r"cannot write to .*the run in it is untouched"):
+        predict_run(FakeDetector(), [pictures], out, overwrite=True)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert predict_run(FakeDetector(), [pictures], out, resume=True).judged == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])

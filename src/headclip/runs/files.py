@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from headclip.data.run_folder import RUN_JSON as RUN_JSON
 from headclip.errors import HeadclipError
+from headclip.files import scratch_folder
 from headclip.forcing import force_file, force_names
 
 JOURNAL = "progress.jsonl"
@@ -33,6 +34,7 @@ OWN_NAMES = frozenset(
 )
 """What a run folder may hold of the run's own."""
 _NAME_BYTES = 255  # longest file name of the common file systems
+_PROOF_BYTES = 65_536  # as many as run.json and the first lines of a journal may need
 _counter = itertools.count()
 _process = secrets.token_hex(4)  # process ids repeat on machines that share a disk
 
@@ -144,6 +146,25 @@ def place_file(folder: Path, name: str, write: Callable[[Path], object], *, forc
         if error.errno == errno.ENAMETOOLONG:
             raise RunFileNameError(f"the path of {name} is too long for the run folder") from error
         raise RunFolderError(f"cannot write {target}: {error.strerror}; mend that and go on with --resume") from error
+
+
+def prove_writable(folder: Path) -> None:
+    """Write something into a run folder and take it away again, before what is there is given up for new results.
+
+    Raises:
+        RunFolderError: that cannot be done, there or in a folder of its pictures; nothing has changed.
+    """
+    for place in (folder, *(folder / name for name in (MAPS, OVERLAYS, PREVIEWS, MASKS))):
+        if not place.is_dir():
+            continue
+        try:
+            with scratch_folder(place) as scratch:
+                (scratch / "proof").write_bytes(bytes(_PROOF_BYTES))
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write to {place}: {error.strerror}; the run in it is untouched; mend that, or choose another "
+                "--out"
+            ) from error
 
 
 def _placed(folder: str, name: str, extension: str) -> str:

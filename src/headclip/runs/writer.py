@@ -36,6 +36,7 @@ from headclip.runs.files import (
     RUN_JSON,
     TEMPORARY,
     RunFolderError,
+    prove_writable,
     write_atomic,
     write_pieces,
 )
@@ -102,8 +103,9 @@ class RunWriter:
         with ExitStack() as held:
             held.callback(self._journal.close)
             if overwrite:
-                self._journal.truncate(0)
+                prove_writable(self.folder)
                 _remove_results(self.folder)
+                self._journal.truncate(0)  # last: until then --resume makes again what is gone
             self._facts = new_facts(images, settings, arguments, old) | (extra or {})
             self.entries, sound = read_journal(self.folder / JOURNAL)
             self._journal.truncate(sound)
