@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from headclip.runs.files import RunFolderError
 from headclip.runs.run import Run
 from headclip.web.bodies import Upload
 from headclip.web.live import LiveRun, free_name
+from headclip.web.retries import Retries
 from headclip.web.runs import image_id
 from headclip.web.watch import Watch
 from inference.fake_detector import FakeDetector
@@ -103,6 +105,37 @@ def test_a_file_that_changes_is_judged_again(folder, tmp_path):
         watch.look(detector, writer)
         assert watch.look(detector, writer) == 1
         assert writer.entries["a.png"].row.height == 30
+
+
+def test_what_could_not_be_read_once_is_tried_again(folder, tmp_path, monkeypatch):
+    """Its size and time are the same when it can be read at last, so that nothing but trying tells."""
+    (folder / "a.png").write_bytes(encoded())
+    (folder / "broken.png").write_text("no image")
+    now, shut, opened = [0.0], [True], Path.open
+    monkeypatch.setattr("headclip.web.watch.Retries", lambda: Retries(lambda: now[0]))
+
+    def open_file(path, *args, **more):
+        if path.name == "a.png" and path.parent == folder and shut[0]:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr("pathlib.Path.open", open_file)
+    watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+    journal = tmp_path / "run" / "progress.jsonl"
+    tries = []
+    with watch.open(detector) as writer:
+        watch.look(detector, writer)
+        for second in range(40):
+            now[0] = float(second)
+            tries += [second] * watch.look(detector, writer)
+        assert writer.entries["a.png"].row.reason == "no permission to read the file"
+    assert tries == [0, 0, 2, 6, 14, 30]  # the broken one is not among them after the first
+    assert journal.read_bytes().count(b"\n") == 2
+    for shut[0] in (True, False):
+        watch = watch_of(folder, tmp_path / "run")
+        with watch.open(detector) as writer:
+            assert [watch.look(detector, writer) for _ in range(3)] == [0, 1, 0]
+    assert {row.path: row.status for row in Run.open(tmp_path / "run").rows} == {"a.png": "ok", "broken.png": "failed"}
 
 
 def test_after_a_restart_nothing_is_judged_twice_and_predict_can_finish_the_run(folder, tmp_path):

@@ -145,11 +145,14 @@ class RunWriter:
         return size == entry.size and image.content(content) == entry.sha256
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Put judged or failed images on record. Their files must be in place already.
+        """Put judged or failed images on record, unless they are as they are. Their files must be in place already.
 
         Raises:
             RunFolderError: the journal cannot be written.
         """
+        entries = [entry for entry in entries if self.entries.get(entry.row.path) != entry]
+        if not entries:
+            return
         self._write(b"".join(journal_line(entry) for entry in entries))
         self.entries.update((entry.row.path, entry) for entry in entries)
         self.table_is_stale = True

@@ -14,9 +14,10 @@ from headclip.errors import HeadclipError, InputError
 from headclip.judgement.choosing import Chosen, Judging
 from headclip.prediction import Judge
 from headclip.runs.output import check_output
-from headclip.runs.run import is_run_folder
+from headclip.runs.run import Entry, is_run_folder
 from headclip.runs.writer import RunWriter
 from headclip.web.growing import add_images, bring_up_to_date, open_run
+from headclip.web.retries import Retries, may_pass
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
@@ -35,7 +36,8 @@ class Watch:
     """One thread that judges what is new in `folder` into the run `out`.
 
     A file counts as complete when its size and time were the same at two looks in a row. What the run has on record
-    already is not judged again, so the server can be stopped and started. A file that changes is judged again.
+    already is not judged again, so the server can be stopped and started. A file that changes is judged again; so is,
+    at each start and after growing pauses, one that failed for a reason outside its content.
     """
 
     def __init__(self, folder: Path, out: Path, *, max_pixels: int, interval: float = INTERVAL) -> None:
@@ -55,6 +57,7 @@ class Watch:
         self._interval = interval
         self._seen: dict[str, tuple[int, int]] = {}
         self._done: dict[str, tuple[int, int]] = {}
+        self._retries = Retries()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._chosen = Chosen()
@@ -68,7 +71,9 @@ class Watch:
     def open(self, detector: Judge, judging: Judging | None = None) -> RunWriter:
         """Create the run, or take it up again; `judging` and errors as in `start`."""
         writer, self._chosen = open_run(self.out, self.folder, detector, judging or Judging())
-        self._done = {name: (entry.size, entry.mtime_ns) for name, entry in writer.entries.items()}
+        for name, entry in writer.entries.items():
+            if not may_pass(entry):
+                self._done[name] = (entry.size, entry.mtime_ns)
         self._count(writer, None)
         return writer
 
@@ -118,11 +123,20 @@ class Watch:
             batch = files[start : start + size]
             add_images(detector, writer, batch, self._chosen, max_pixels=self._max_pixels)
             for file in batch:
-                entry = writer.entries.get(file.name)
-                if entry is not None:
-                    self._done[file.name] = (entry.size, entry.mtime_ns)
+                self._note(file.name, writer.entries.get(file.name))
             self._count(writer, None)
         return len(files)
+
+    def _note(self, name: str, entry: Entry | None) -> None:
+        """A file that was tried: done, or to be tried again."""
+        if entry is None:
+            return
+        state = (entry.size, entry.mtime_ns)
+        if may_pass(entry):
+            self._retries.failed(name, self._seen.get(name, state))
+        else:
+            self._retries.forget(name)
+            self._done[name] = state
 
     def _complete(self) -> list[ImageFile]:
         """Files that are not on record as they are, and did not change since the last look."""
@@ -135,7 +149,8 @@ class Watch:
                 continue  # gone again
             name = printable(path.relative_to(self.folder).as_posix())
             seen[name] = state = (status.st_size, status.st_mtime_ns)
-            if self._done.get(name) != state and self._seen.get(name) == state:
+            is_new = self._done.get(name) != state and self._seen.get(name) == state
+            if is_new and self._retries.is_due(name, state):
                 complete.append(LoneImage(path, name))
         self._seen = seen
         return complete
