@@ -150,6 +150,39 @@ def test_after_a_restart_nothing_is_judged_twice_and_predict_can_finish_the_run(
     assert (summary.judged, summary.skipped, summary.report.is_file()) == (0, 1, True)
 
 
+@pytest.mark.parametrize("judging", [None, Judging(threshold=0.1, pixel_threshold=0.1)])
+def test_images_whose_maps_are_damaged_are_judged_again(folder, tmp_path, judging):
+    names = [f"{number}.png" for number in range(4)]
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(encoded(seed=number))
+    watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+    with watch.open(detector) as writer:
+        watch.look(detector, writer)
+        assert watch.look(detector, writer) == 4
+    (tmp_path / "run/maps/0.png.png").write_bytes(b"")
+    (tmp_path / "run/maps/1.png.png").unlink()
+    (tmp_path / "run/previews/2.png.jpg").write_bytes(b"\0" * 900)
+    (folder / "1.png").unlink()
+    watch = watch_of(folder, tmp_path / "run")
+    with watch.open(detector, judging) as writer:
+        watch.check_maps(writer, 60)
+        assert [watch.look(detector, writer) for _ in range(3)] == [0, 2, 0]
+    run = Run.open(tmp_path / "run")
+    assert {row.path: row.status for row in run.rows} == dict(zip(names, ["ok", "failed", "ok", "ok"], strict=True))
+    assert [row.reason for row in run.failed] == ["its map or preview in the run folder is missing or damaged"]
+    assert [run.load_map(row).shape for row in run.ok] == [(40, 56)] * 3
+
+
+def test_maps_are_checked_while_the_server_watches(client, folder, tmp_path):
+    (folder / "a.png").write_bytes(encoded())
+    with (watch := watch_of(folder, tmp_path / "run")).open(FakeDetector()) as writer:
+        watch.look(FakeDetector(), writer)
+        watch.look(FakeDetector(), writer)
+    (tmp_path / "run/maps/a.png.png").write_bytes(b"")
+    client(detector=FakeDetector(), watch=watch_of(folder, tmp_path / "run"))
+    until(lambda: (tmp_path / "run/maps/a.png.png").stat().st_size > 0)
+
+
 def test_a_watched_run_keeps_its_thresholds(folder, tmp_path):
     for number in range(3):
         (folder / f"{number}.png").write_bytes(encoded(seed=number))

@@ -13,15 +13,20 @@ from headclip.judgement.choosing import Chosen, Judging, choose
 from headclip.judgement.verdicts import Criteria
 from headclip.prediction import Judge
 from headclip.runs.judging import judge_rows, judgement_facts
+from headclip.runs.overlay import LevelHistogram
 from headclip.runs.records import read_labels
-from headclip.runs.run import Entry, read_facts
+from headclip.runs.render import count_sound
+from headclip.runs.run import Entry, Row, read_facts
 from headclip.runs.writer import RunWriter
+
+_DAMAGED = "its map or preview in the run folder is missing or damaged"
 
 
 def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tuple[RunWriter, Chosen]:
     """Create a run for images below `root`, or take it up again; and the thresholds it is judged by, as `choose` says.
 
-    What is on record is judged again where the thresholds are others than before.
+    What is on record is judged again where the thresholds are others than before; images whose maps are damaged are
+    then on record as failed.
 
     Raises:
         CalibrationError: the calibration belongs to another model.
@@ -34,6 +39,7 @@ def open_run(folder: Path, root: Path, detector: Judge, judging: Judging) -> tup
         writer = held.enter_context(RunWriter(folder, ImageSet(root, ()), settings, resume=facts is not None))
         before = None if judgement is None else Criteria.from_json(judgement["criteria"])
         if chosen.criteria != before:
+            fail_damaged(writer, list(writer.entries.values()))
             _judge(writer, list(writer.entries.values()), chosen)
             writer.refresh_table()
         _keep_judgement(writer, chosen)
@@ -56,6 +62,18 @@ def add_images(
         _judge(writer, [writer.entries[file.name] for file in files if file.name in writer.entries], chosen)
     if writer.table_is_due:
         bring_up_to_date(writer, chosen)
+
+
+def fail_damaged(writer: RunWriter, entries: Sequence[Entry]) -> list[str]:
+    """Put on record as failed what has been judged and has no sound map and preview any more; the images' names.
+
+    Raises:
+        RunFolderError: the journal cannot be written.
+    """
+    rows = [entry.row for entry in entries if entry.row.status == "ok"]
+    names = [row.path for row in count_sound(writer.folder, rows, LevelHistogram())]
+    writer.append([Entry(Row(name, "failed", reason=_DAMAGED), 0, 0) for name in names])
+    return names
 
 
 def bring_up_to_date(writer: RunWriter, chosen: Chosen) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from headclip.prediction import Judge
 from headclip.runs.output import check_output
 from headclip.runs.run import Entry, is_run_folder
 from headclip.runs.writer import RunWriter
-from headclip.web.growing import add_images, bring_up_to_date, open_run
+from headclip.web.growing import add_images, bring_up_to_date, fail_damaged, open_run
 from headclip.web.retries import Retries, may_pass
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
+_CHECKED = 8  # maps of earlier times that are looked at together
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Watch:
         self._seen: dict[str, tuple[int, int]] = {}
         self._done: dict[str, tuple[int, int]] = {}
         self._retries = Retries()
+        self._unchecked: list[str] = []  # judged earlier; whether their maps are whole is looked at in the pauses
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._chosen = Chosen()
@@ -74,6 +77,7 @@ class Watch:
         for name, entry in writer.entries.items():
             if not may_pass(entry):
                 self._done[name] = (entry.size, entry.mtime_ns)
+        self._unchecked = list(writer.entries)
         self._count(writer, None)
         return writer
 
@@ -102,6 +106,7 @@ class Watch:
             while not self._stop.is_set():
                 try:
                     self.look(detector, writer)
+                    self.check_maps(writer, self._interval)
                     if writer.table_is_due:
                         bring_up_to_date(writer, self._chosen)
                     self._count(writer, None)
@@ -126,6 +131,15 @@ class Watch:
                 self._note(file.name, writer.entries.get(file.name))
             self._count(writer, None)
         return len(files)
+
+    def check_maps(self, writer: RunWriter, seconds: float) -> None:
+        """Look for that long whether the maps of earlier times are whole; images without are not done any more."""
+        end = time.monotonic() + seconds
+        while self._unchecked and not self._stop.is_set() and time.monotonic() < end:
+            names = self._unchecked[-_CHECKED:]
+            for name in fail_damaged(writer, [writer.entries[name] for name in names if name in writer.entries]):
+                self._done.pop(name, None)
+            del self._unchecked[-_CHECKED:]
 
     def _note(self, name: str, entry: Entry | None) -> None:
         """A file that was tried: done, or to be tried again."""
