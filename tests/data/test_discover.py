@@ -15,6 +15,9 @@ from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.runs.files import RunFolderError
 from headclip.runs.output import check_output
+from headclip.runs.parts import open_part
+from headclip.runs.run import Run, is_run_folder
+from headclip.runs.shards import Shard
 from inference.fake_detector import FakeDetector
 
 
@@ -249,3 +252,22 @@ def test_datasets_and_runs_where_nobody_may_look(tree, monkeypatch):
         open_dataset("folder", tree / "a")
     with pytest.raises(RunFolderError, match="Permission denied; choose another --out"):
         check_output(tree / "a/run")
+
+
+def test_a_run_that_may_not_be_read_is_not_told_to_be_none(tree, monkeypatch):
+    Image.new("L", (16, 16), 90).save("a/1.png")
+    predict_run(FakeDetector(), ["a/1.png"], "run")
+    predict_run(FakeDetector(), ["a/1.png"], "parts", shard=Shard(1, 1))
+    forbid(monkeypatch, tree / "run")
+    forbid(monkeypatch, tree / "parts/shards/1-of-1")
+    words = r"cannot use .*run\.json: Permission denied; get permission"
+    for look in (
+        lambda: Run.open(tree / "run"),
+        lambda: open_part(tree / "parts/shards/1-of-1"),
+        lambda: check_output(tree / "run", resume=True),
+        lambda: discover(["run"]),
+    ):
+        with pytest.raises(InputError, match=words):
+            look()
+    for none in (tree / "a", tree / "a/1.png", tree / "nowhere", tree / LONG):
+        assert not is_run_folder(none)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 from headclip.errors import InputError
-from headclip.files import load_json
+from headclip.files import cannot_use, load_json
 
 RUN_JSON = "run.json"
 FORMAT = "headclip-run"
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 
 Kind = type | tuple[type, ...]
 NUMBER: Kind = (int, float)
@@ -33,16 +35,25 @@ _WITHIN: dict[str, dict[str, Kind]] = {
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` holds a run of ours."""
+    """Whether `folder` holds a run of ours; errors as `read_facts`."""
     return read_facts(folder) is not None
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """run.json of a folder, or None where there is none of ours."""
+    """run.json of a folder, or None where there is none of ours.
+
+    Raises:
+        InputError: that cannot be told, for the file may not be read, or the disk fails.
+    """
+    path = folder / RUN_JSON
     try:
-        facts = load_json(folder / RUN_JSON)
-    except (OSError, ValueError):
+        facts = load_json(path)
+    except ValueError:
         return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise cannot_use(path, error) from error
     return facts if is_sound(facts) else None
 
 

@@ -17,6 +17,7 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
         RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
             `overwrite` is given, or both are; the run in it is to be resumed, and its run.json is damaged; `out`
             cannot be looked at.
+        InputError: a run.json in it cannot be read.
     """
     if resume and overwrite:
         raise RunFolderError("--resume and --overwrite exclude each other; give one of them")

@@ -75,6 +75,7 @@ def open_part(folder: Path) -> Part:
 
     Raises:
         RunFolderError: it holds no shard of headclip predict.
+        InputError: its run.json cannot be read.
     """
     facts = read_facts(folder)
     if facts is not None:

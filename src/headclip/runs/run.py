@@ -123,6 +123,7 @@ class Run:
 
         Raises:
             RunFolderError: the folder holds no run, or a run of a newer format.
+            InputError: its run.json cannot be read.
         """
         folder = Path(folder)
         settle(folder)
