@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from headclip.data.datasets import open_dataset, open_spec
-from headclip.data.discover import discover, natural_key
+from headclip.data.discover import discover, find_images, natural_key
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.runs.files import RunFolderError
@@ -208,8 +208,10 @@ def test_a_link_to_where_nobody_may_look(tree, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda folder: map(Entry, sorted(Path(folder).iterdir())))
     assert names("b") == ["1.png", "locked.png"]  # a row that fails
     (tree / "b/locked").symlink_to("/nowhere/there")
+    with pytest.warns(UserWarning, match=r"passed over, .*b/locked \(Permission denied\)$"):
+        assert names("b") == ["1.png", "locked.png"]
     with pytest.raises(InputError, match=r"cannot use .*b/locked: Permission denied; get permission"):
-        names("b")
+        find_images(tree / "b")  # for those who do not ask what was passed over
 
 
 @pytest.mark.parametrize("name", ["~tmp.png", "~$x.png", "~no such user/1.png"])
@@ -252,6 +254,30 @@ def test_datasets_and_runs_where_nobody_may_look(tree, monkeypatch):
         open_dataset("folder", tree / "a")
     with pytest.raises(RunFolderError, match="Permission denied; choose another --out"):
         check_output(tree / "a/run")
+
+
+@pytest.mark.parametrize("given", ["a", "a/*", "a/**/*.*"])
+def test_a_subfolder_that_cannot_be_listed_is_passed_over_and_told(tree, monkeypatch, given):
+    (tree / "a/lost+found").mkdir()
+    (tree / "only/lost+found").mkdir(parents=True)
+    scandir = os.scandir
+
+    def listed(folder="."):
+        if str(folder).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    expected = ["1.jpg", "1.png", "2.png", "10.PNG", "sub/3.tif"]
+    if given == "a/**/*.*":  # which never comes to it
+        assert names(given) == expected
+    else:
+        with pytest.warns(UserWarning, match=r"passed over, .*a/lost\+found \(Permission denied\)$"):
+            assert names(given) == expected
+    with pytest.raises(InputError, match=r"cannot list the folder .*a/lost\+found: Permission denied"):
+        discover(["b", "a/lost+found"])
+    with pytest.raises(InputError, match=r"only holds no image; .*could not look into .*lost\+found"):
+        discover(["only"])
 
 
 def test_a_run_that_may_not_be_read_is_not_told_to_be_none(tree, monkeypatch):

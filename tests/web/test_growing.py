@@ -183,6 +183,25 @@ def test_maps_are_checked_while_the_server_watches(client, folder, tmp_path):
     until(lambda: (tmp_path / "run/maps/a.png.png").stat().st_size > 0)
 
 
+def test_a_subfolder_that_cannot_be_listed_is_passed_over_and_told_once(folder, tmp_path, monkeypatch, caplog):
+    (folder / "locked").mkdir()
+    (folder / "a.png").write_bytes(encoded())
+    scandir = os.scandir
+
+    def listed(place="."):
+        if place == folder / "locked":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    watch, detector = watch_of(folder, tmp_path / "run"), FakeDetector()
+    with watch.open(detector) as writer:
+        assert [watch.look(detector, writer) for _ in range(3)] == [0, 1, 0]
+    assert [record.message for record in caplog.records] == [
+        f"watching {folder}: passed over, for they cannot be looked into: {folder}/locked (Permission denied)"
+    ]
+
+
 def test_a_watched_run_keeps_its_thresholds(folder, tmp_path):
     for number in range(3):
         (folder / f"{number}.png").write_bytes(encoded(seed=number))

@@ -6,6 +6,7 @@ import glob
 import itertools
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _OTHER = frozenset(
     {".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".raw", ".dng", ".cr2", ".nef", ".arw"}
     | {".mp4", ".mov", ".avi", ".mkv", ".zip", ".npy", ".mat", ".h5", ".nii", ".gz", ".dcm"}
 )
+Unlisted = dict[Path, str]
+"""Subfolders that could not be looked into, and why."""
 _VOLUMES = frozenset({".nii", ".gz", ".dcm"})  # which `headclip predict` takes apart
 
 
@@ -90,10 +93,11 @@ def discover(
 ) -> ImageSet:
     """Find the images that `inputs` name.
 
-    A folder is searched with all its subfolders for files with an image extension; hidden files and folders, and
-    runs of ours, are left out. A glob may match files and folders, `**` any depth. A file named directly is always
-    taken, so that a wrong one is reported rather than ignored. Nothing is taken twice. Names are relative to the
-    input, or, with several inputs, to the folder that holds them all, so they cannot collide.
+    A folder is searched with all its subfolders for files with an image extension; hidden files and folders, runs of
+    ours, and, with a warning, subfolders that cannot be listed are left out. A glob may match files and folders, `**`
+    any depth. A file named directly is always taken, so that a wrong one is reported rather than ignored. Nothing is
+    taken twice. Names are relative to the input, or, with several inputs, to the folder that holds them all, so they
+    cannot collide.
 
     Args:
         inputs: files, folders and globs, in the order wanted; within each the order is natural (2 before 10).
@@ -108,14 +112,17 @@ def discover(
     bases: list[Path] = []
     found: dict[str, None] = {}  # ordered and without repetition
     others: Counter[str] = Counter()
+    unlisted: Unlisted = {}
     for entry in inputs:
-        base, paths, left = _expand(str(entry), skip_folder, wanted)
+        base, paths, left = _expand(str(entry), skip_folder, wanted, unlisted)
         bases.append(base)
         found.update(dict.fromkeys(str(path) for path in paths))
         others += left
     root = _common_root(bases)
     files = tuple(ImageFile(Path(path), _name(Path(path), root)) for path in found)
     unread = Counter({kind: count for kind, count in others.items() if kind not in _VOLUMES})
+    if unlisted:
+        warnings.warn(f"passed over, for they cannot be looked into: {told(unlisted)}", stacklevel=2)
     return ImageSet(root, files, passed_over=_listed(unread))
 
 
@@ -124,10 +131,13 @@ def find_images(
     *,
     skip_folder: Callable[[Path], bool] | None = None,
     wanted: Callable[[Path], bool] = is_image_name,
+    unlisted: Unlisted | None = None,
 ) -> list[Path]:
     """Every image file under `folder`, by extension, in natural order; links are followed, loops are not.
 
     Runs of ours among the subfolders are left out: their maps and overlays are no images of anything.
+
+    unlisted: takes the subfolders that cannot be listed, such as lost+found; without it they are an error too.
 
     Raises:
         InputError: a folder cannot be listed.
@@ -137,18 +147,43 @@ def find_images(
     while pending:
         current, ancestors = pending.pop()
         try:
-            entries = [entry for entry in os.scandir(current) if not entry.name.startswith(".")]
-        except OSError as error:
-            raise InputError(f"cannot list the folder {current}: {error.strerror}") from None
+            entries = _entries(current)
+        except InputError as error:
+            _pass_over(current, error, None if current == folder else unlisted)
+            continue
         for entry in entries:
             path = Path(entry.path)
-            if _is_folder(entry):
+            try:
+                if not _is_folder(entry):
+                    paths += [path] if wanted(path) else []
+                    continue
                 real = os.path.realpath(path)
                 if real not in ancestors and not is_run_folder(path) and not (skip_folder and skip_folder(path)):
                     pending.append((path, ancestors | {real}))
-            elif wanted(path):
-                paths.append(path)
+            except InputError as error:
+                _pass_over(path, error, unlisted)
     return sorted(paths, key=natural_key)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error
+
+
+def _pass_over(folder: Path, error: InputError, unlisted: Unlisted | None) -> None:
+    """Note a subfolder that cannot be looked into; without a place for notes that is an error."""
+    if unlisted is None:
+        raise error
+    cause = error.__cause__
+    unlisted[folder] = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
+
+
+def told(unlisted: Unlisted) -> str:
+    """The subfolders that were passed over, the first few by name: "/data/lost+found (Permission denied)"."""
+    shown = [f"{printable(str(folder))} ({reason})" for folder, reason in itertools.islice(unlisted.items(), 3)]
+    return ", ".join(shown) + (f" and {len(unlisted) - 3:,} more" if len(unlisted) > 3 else "")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -195,7 +230,7 @@ def stored_path(text: str | Path) -> Path:
 
 
 def _expand(
-    entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
+    entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool], unlisted: Unlisted
 ) -> tuple[Path, list[Path], Counter[str]]:
     """The folder to which one input's names are relative, its images (absolute paths), and in a folder how many files
     there are of each of _OTHER; other endings may be parts of a patient's name."""
@@ -211,15 +246,16 @@ def _expand(
 
     if os.path.isdir(path):  # noqa: PTH112 - unlike the method, it never raises
         refuse_run(path)
-        paths = find_images(path, skip_folder=skip_folder, wanted=is_taken)
+        paths = find_images(path, skip_folder=skip_folder, wanted=is_taken, unlisted=unlisted)
         if not paths:
             instead = f"; it holds {_listed(others)}" if others else ""
+            instead += f"; could not look into {told(unlisted)}" if unlisted else ""
             raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included{instead}")
         return path, paths, others
     if os.path.lexists(path):
         return path.parent, [path], others
     if glob.has_magic(entry):
-        return *_expand_glob(entry, skip_folder, wanted), others
+        return *_expand_glob(entry, skip_folder, wanted, unlisted), others
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -234,7 +270,7 @@ def _listed(kinds: Counter[str]) -> str:
 
 
 def _expand_glob(
-    entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool]
+    entry: str, skip_folder: Callable[[Path], bool] | None, wanted: Callable[[Path], bool], unlisted: Unlisted
 ) -> tuple[Path, list[Path]]:
     pattern = expanded(entry)
     base = _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)))
@@ -245,12 +281,16 @@ def _expand_glob(
     skipped = cache(lambda folder: is_run_folder(folder) or bool(skip_folder and skip_folder(folder)))
     paths: set[Path] = set()
     for match in matches:
-        if any(skipped(parent) for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)):
-            continue
-        if os.path.isdir(match):  # noqa: PTH112 - as above
-            paths.update(find_images(match, skip_folder=skip_folder, wanted=wanted))
-        elif wanted(match):
-            paths.add(match)
+        below = [parent for parent in (match, *match.parents) if parent != base and parent.is_relative_to(base)]
+        try:
+            if any(map(skipped, below)):
+                continue
+            if os.path.isdir(match):  # noqa: PTH112 - as above
+                paths.update(find_images(match, skip_folder=skip_folder, wanted=wanted, unlisted=unlisted))
+            elif wanted(match):
+                paths.add(match)
+        except InputError as error:  # of a folder that the pattern happens to match
+            _pass_over(match, error, unlisted)
     if not paths:
         raise InputError(f"{entry} matches {len(matches)} name(s), but no image; looked for {_KINDS}")
     return base, sorted(paths, key=natural_key)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from headclip.data.discover import ImageFile, find_images, printable
+from headclip.data.discover import ImageFile, Unlisted, find_images, printable, told
 from headclip.data.run_folder import refuse_run
 from headclip.data.volumes.lone import LoneImage
 from headclip.errors import HeadclipError, InputError
@@ -61,6 +61,7 @@ class Watch:
         self._done: dict[str, tuple[int, int]] = {}
         self._retries = Retries()
         self._unchecked: list[str] = []  # judged earlier; whether their maps are whole is looked at in the pauses
+        self._unlisted: Unlisted = {}  # subfolders that the last look passed over
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._chosen = Chosen()
@@ -156,7 +157,8 @@ class Watch:
         """Files that are not on record as they are, and did not change since the last look."""
         seen: dict[str, tuple[int, int]] = {}
         complete: list[ImageFile] = []
-        for path in find_images(self.folder):
+        unlisted: Unlisted = {}
+        for path in find_images(self.folder, unlisted=unlisted):
             try:
                 status = path.stat()
             except OSError:
@@ -167,6 +169,9 @@ class Watch:
             if is_new and self._retries.is_due(name, state):
                 complete.append(LoneImage(path, name))
         self._seen = seen
+        if unlisted.keys() - self._unlisted.keys():
+            _log.warning("watching %s: passed over, for they cannot be looked into: %s", self.folder, told(unlisted))
+        self._unlisted = unlisted
         return complete
 
     def _count(self, writer: RunWriter, error: str | None) -> None:
