@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
+import headclip.runs.writer
 from data.volume_files import write_tiff
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
@@ -17,6 +19,7 @@ from headclip.inference.volumes_inputs import open_inputs
 from headclip.judgement.choosing import Judging
 from headclip.runs.files import RunFolderError
 from headclip.runs.run import Run
+from headclip.web.app import AppOptions, create_app
 from headclip.web.bodies import Upload
 from headclip.web.live import LiveRun, free_name
 from headclip.web.retries import Retries
@@ -232,7 +235,7 @@ def test_watching_in_the_server(client, folder, tmp_path):
     assert not data["finished"]
     table = tmp_path / "results" / "results.csv"  # written after the page has been told of the image
     until(lambda: table.is_file() and ",defect," in table.read_text())
-    assert site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None}
+    until(lambda: site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None})
     assert site.get(f"/runs/results/thumb/{data['ids'][0]}").status_code == 200
     assert "Watching <b>line</b>" in site.get("/runs/results").text
 
@@ -252,6 +255,30 @@ def test_whatever_happens_once_a_folder_is_watched_on(client, folder, tmp_path, 
     trouble.set()
     (folder / "part.png").write_bytes(encoded())
     until(lambda: site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None})
+
+
+def test_a_run_that_cannot_be_left_whole_is_one_line_and_known_to_the_command(folder, tmp_path, monkeypatch, caplog):
+    full, write, in_threads = [False], headclip.runs.writer.write_atomic, []
+
+    def write_atomic(place, name, content, **more):
+        if full[0]:
+            raise RunFolderError(f"cannot write {place / name}: No space left on device; mend that")
+        write(place, name, content, **more)
+
+    monkeypatch.setattr("headclip.runs.writer.write_atomic", write_atomic)
+    monkeypatch.setattr("threading.excepthook", in_threads.append)
+    live = live_run()
+    app = create_app(AppOptions(detector=FakeDetector(), watch=watch_of(folder, tmp_path / "run"), live=live))
+    with TestClient(app):
+        full[0] = True
+    assert app.state.left_open
+    assert in_threads == []
+    assert [record.message for record in caplog.records] == [
+        f"while stopping: cannot write {place}/results.csv: No space left on device; mend that; the same command goes "
+        "on from what is on record"
+        for place in (tmp_path / "run", live.folder)
+    ]
+    assert not live.folder.exists()
 
 
 def test_mistakes_show_at_the_start(folder, tmp_path):

@@ -49,6 +49,17 @@ def test_a_missing_extra_is_named(capsys, run, monkeypatch):
     assert "headclip serve needs uvicorn; pip install 'headclip[serve]'" in fails(capsys, run)
 
 
+def test_a_run_that_could_not_be_left_whole_shows_in_the_status(run, monkeypatch):
+    def stop(app, listening, **options):
+        listening.close()
+        app.state.left_open = True
+
+    monkeypatch.setattr("headclip.web.server.run_server", stop)
+    with pytest.raises(SystemExit) as end:
+        main(["serve", str(run), "--port", "0"])
+    assert end.value.code == 1
+
+
 def test_addresses_to_open():
     assert _address("127.0.0.1", 8700) == "http://127.0.0.1:8700"
     assert _address("::1", 8700) == "http://[::1]:8700"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from headclip.cli import judging_options, options
-from headclip.cli.common import Device, Precision, output
+from headclip.cli.common import EXIT_FAILED, Device, Precision, output
 
 TOKEN_VARIABLE = "HEADCLIP_TOKEN"
 _MEBIBYTE = 1024 * 1024
@@ -112,7 +112,11 @@ def serve(
         for line in [*lines, "Ctrl-C stops it"]:
             output().print(line, soft_wrap=True)
 
-    run_server(app, listening, grace=timeout, ready=say)
+    try:
+        run_server(app, listening, grace=timeout, ready=say)
+    finally:
+        if app.state.left_open:  # the server's log says what could not be written
+            raise typer.Exit(EXIT_FAILED)
 
 
 def _check_extra() -> None:

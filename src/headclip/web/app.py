@@ -59,7 +59,8 @@ class AppOptions:
 
 
 def create_app(options: AppOptions) -> FastAPI:
-    """The ASGI application. Its lifespan owns the model's thread: leaving it judges what is in the queue first.
+    """The ASGI application. Its lifespan owns the model's thread: leaving it judges what is in the queue first, and
+    sets `state.left_open` where a run that grew could not be written to its end.
 
     Raises:
         HeadclipError: a run cannot be opened, or a growing run cannot be written.
@@ -76,7 +77,7 @@ def create_app(options: AppOptions) -> FastAPI:
         try:
             yield
         finally:
-            await anyio.to_thread.run_sync(_close, options, service)
+            app.state.left_open = await anyio.to_thread.run_sync(_close, options, service)
 
     app = FastAPI(
         title="headclip",
@@ -90,6 +91,7 @@ def create_app(options: AppOptions) -> FastAPI:
             Middleware(GZipMiddleware, minimum_size=2048, compresslevel=5),
         ],
     )
+    app.state.left_open = False
     app.state.service, app.state.metrics, app.state.options, app.state.site = service, metrics, options, site
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -134,14 +136,19 @@ def _add(site: Site, folder: Path, judging: Judging) -> str:
     return key
 
 
-def _close(options: AppOptions, service: Service | None) -> None:
-    """In this order: what feeds the queue first, then the queue."""
-    if options.watch is not None:
-        options.watch.stop()
-    if options.live is not None:
-        options.live.close()
+def _close(options: AppOptions, service: Service | None) -> bool:
+    """In this order: what feeds the queue first, then the queue. Whether a run could not be written to its end."""
+    steps = [step for step in (options.watch and options.watch.stop, options.live and options.live.close) if step]
+    failed = False
+    for step in steps:
+        try:
+            step()
+        except (HeadclipError, OSError) as error:
+            failed = True
+            _log.error("while stopping: %s; the same command goes on from what is on record", error)
     if service is not None:
         service.batcher.close()
+    return failed
 
 
 def _wants_page(request: Request) -> bool:

@@ -91,14 +91,20 @@ class LiveRun:
             self._lock.release()
 
     def close(self) -> None:
-        """Finish what is being judged; a temporary run is gone afterwards."""
-        with self._lock:
-            if self._writer is not None:
-                with self._writer:
-                    pass
-                self._writer = None
-        if self._temporary:
-            shutil.rmtree(self._place, ignore_errors=True)
+        """Finish what is being judged; a temporary run is gone afterwards.
+
+        Raises:
+            RunFolderError: what was done last could not be written.
+        """
+        try:
+            with self._lock:
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    with writer:
+                        pass
+        finally:
+            if self._temporary:
+                shutil.rmtree(self._place, ignore_errors=True)
 
     def _keep(self, upload: Upload, writer: RunWriter) -> ImageFile:
         """Write an upload under a name that nobody else has, and that leads nowhere else."""

@@ -64,6 +64,7 @@ class Watch:
         self._unlisted: Unlisted = {}  # subfolders that the last look passed over
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ended: HeadclipError | OSError | None = None  # why the run folder could not be left as it should
         self._chosen = Chosen()
         self._state = WatchState(0, 0, None)
 
@@ -97,27 +98,40 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the images that are being judged; the run folder is left whole."""
+        """End after the images that are being judged; the run folder is left whole.
+
+        Raises:
+            HeadclipError: what was done last could not be written; the journal holds all but that.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if self._ended is not None:
+            raise self._ended
 
     def _work(self, detector: Judge, writer: RunWriter) -> None:
-        with writer:
-            while not self._stop.is_set():
-                try:
-                    self.look(detector, writer)
-                    self.check_maps(writer, self._interval)
-                    if writer.table_is_due:
-                        bring_up_to_date(writer, self._chosen)
-                    self._count(writer, None)
-                except Exception as error:  # a full disk, a share that went away: it may come back
-                    is_known = isinstance(error, (HeadclipError, OSError))
-                    _log.error("watching %s: %s", self.folder, error, exc_info=None if is_known else error)
-                    self._count(writer, type(error).__name__ + "; the server's log says more")
-                self._stop.wait(self._interval)
-            if writer.table_is_stale:
+        try:
+            with writer:
+                while not self._stop.is_set():
+                    self._stop.wait(self._turn(detector, writer))
+                if writer.table_is_stale:
+                    bring_up_to_date(writer, self._chosen)
+        except (HeadclipError, OSError) as error:  # the thread has nobody to tell; `stop` has
+            self._ended = error
+
+    def _turn(self, detector: Judge, writer: RunWriter) -> float:
+        """One look and what it brings; the seconds to rest after it."""
+        try:
+            self.look(detector, writer)
+            self.check_maps(writer, self._interval)
+            if writer.table_is_due:
                 bring_up_to_date(writer, self._chosen)
+            self._count(writer, None)
+        except Exception as error:  # a full disk, a share that went away: it may come back
+            is_known = isinstance(error, (HeadclipError, OSError))
+            _log.error("watching %s: %s", self.folder, error, exc_info=None if is_known else error)
+            self._count(writer, type(error).__name__ + "; the server's log says more")
+        return self._interval
 
     def look(self, detector: Judge, writer: RunWriter) -> int:
         """Judge what is new and complete; the number of images."""
