@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from headclip.web.bodies import Upload
 from headclip.web.live import LiveRun, free_name
 from headclip.web.retries import Retries
 from headclip.web.runs import image_id
+from headclip.web.trouble import Trouble
 from headclip.web.watch import Watch
 from inference.fake_detector import FakeDetector
 from web.conftest import encoded
@@ -240,7 +242,7 @@ def test_watching_in_the_server(client, folder, tmp_path):
     assert "Watching <b>line</b>" in site.get("/runs/results").text
 
 
-def test_whatever_happens_once_a_folder_is_watched_on(client, folder, tmp_path, monkeypatch):
+def test_whatever_happens_once_a_folder_is_watched_on(client, folder, tmp_path, monkeypatch, caplog):
     watch = watch_of(folder, tmp_path / "results")
     look, trouble = watch.look, threading.Event()
 
@@ -252,9 +254,40 @@ def test_whatever_happens_once_a_folder_is_watched_on(client, folder, tmp_path, 
     monkeypatch.setattr(watch, "look", stumbling)
     site = client(detector=FakeDetector(), watch=watch)
     until(lambda: site.get("/v1/ready").json()["watch"]["error"] == "ValueError; the server's log says more")
+    answer = site.get("/v1/ready")
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)
+    assert "watched folder cannot be judged: ValueError" in answer.json()["reason"]
+    assert "headclip_watch_error 1.0" in site.get("/metrics").text
     trouble.set()
     (folder / "part.png").write_bytes(encoded())
     until(lambda: site.get("/v1/ready").json()["watch"] == {"judged": 1, "failed": 0, "error": None})
+    assert site.get("/v1/ready").status_code == 200
+    text = site.get("/metrics").text
+    assert 'headclip_watch_images{outcome="judged"} 1.0' in text
+    assert 'headclip_watch_images{outcome="failed"} 0.0' in text
+    assert "headclip_watch_error 0.0" in text
+    assert float(re.search(r"^headclip_watch_idle_seconds (\S+)$", text, re.MULTILINE)[1]) < 20
+    assert [record.message.rpartition("; ")[2] for record in caplog.records] == [
+        "the server tries again by itself",
+        f"watching {folder}: it goes on",
+    ]
+
+
+def test_the_same_trouble_is_said_and_tried_less_and_less_often():
+    now = [0.0]
+    trouble = Trouble(1.0, lambda: now[0])
+    said, tried = [], []
+    while now[0] < 1000:
+        tried.append(now[0])
+        said += [now[0]] if trouble.met("full") else []
+        now[0] += trouble.pause
+    assert tried[:8] == [0, 1, 3, 7, 15, 31, 63, 123]
+    assert said == [0, 63, 183, 423, 903]
+    assert trouble.met("another thing")
+    assert trouble.over()
+    assert not trouble.over()
+    assert trouble.met("full")
+    assert trouble.pause == 1.0
 
 
 def test_a_run_that_cannot_be_left_whole_is_one_line_and_known_to_the_command(folder, tmp_path, monkeypatch, caplog):

@@ -107,7 +107,7 @@ async def health() -> Health:
     responses={503: {"model": Ready, "description": "Not now."}, **responses({421: ACCESS[421]})},
 )
 async def ready(request: Request, response: Response) -> Ready:
-    """503 without a model, and while the server is shutting down."""
+    """503 without a model, while the watched folder cannot be judged, and while the server is shutting down."""
     service: Service | None = request.app.state.service
     if service is None:
         response.status_code = 503
@@ -117,7 +117,11 @@ async def ready(request: Request, response: Response) -> Ready:
         return Ready(ready=False, reason="the server is shutting down", waiting=service.batcher.waiting)
     watch: Watch | None = request.app.state.options.watch
     state = None if watch is None else WatchData(**asdict(watch.state))
-    return Ready(ready=True, waiting=service.batcher.waiting, model=service.facts, watch=state)
+    found = Ready(ready=True, waiting=service.batcher.waiting, model=service.facts, watch=state)
+    if state is not None and state.error is not None:
+        response.status_code = 503
+        found.ready, found.reason = False, f"the watched folder cannot be judged: {state.error}"
+    return found
 
 
 @router.get(
@@ -128,6 +132,6 @@ async def ready(request: Request, response: Response) -> Ready:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text"}, **responses(ACCESS)},
 )
 async def metrics(request: Request) -> Response:
-    """Requests, images, batches, waiting times and the queue."""
+    """Requests, images, batches, waiting times, the queue, and how a watched folder is doing."""
     counters: Metrics = request.app.state.metrics
     return Response(counters.render(), headers={"content-type": CONTENT_TYPE})

@@ -71,6 +71,8 @@ def create_app(options: AppOptions) -> FastAPI:
         criteria = choose(options.judging, options.detector.describe()).criteria
         service = Service(options.detector, options.limits, metrics, criteria)
     site = _open_site(options, service)
+    if options.watch is not None:
+        metrics.watch(options.watch)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

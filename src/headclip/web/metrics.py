@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from headclip.web.batching import BatchReport
+from headclip.web.watch import Watch
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -43,6 +44,22 @@ class Metrics:
             self.wait_seconds.observe(seconds)
         self.images.labels("judged").inc(report.images - report.failed)
         self.images.labels("failed").inc(report.failed)
+
+    def watch(self, watch: Watch) -> None:
+        """Tell how a watched folder is doing."""
+        images = Gauge(
+            "headclip_watch_images", "Images of the watched folder on record.", ["outcome"], registry=self.registry
+        )
+        images.labels("judged").set_function(lambda: watch.state.judged)
+        images.labels("failed").set_function(lambda: watch.state.failed)
+        error = Gauge("headclip_watch_error", "1 while the watched folder cannot be judged.", registry=self.registry)
+        error.set_function(lambda: float(watch.state.error is not None))
+        idle = Gauge(
+            "headclip_watch_idle_seconds",
+            "Time since the last look without an error.",
+            registry=self.registry,
+        )
+        idle.set_function(lambda: watch.idle_seconds)
 
     def render(self) -> bytes:
         """The text that a scraper reads."""

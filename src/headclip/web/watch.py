@@ -19,6 +19,7 @@ from headclip.runs.run import Entry, is_run_folder
 from headclip.runs.writer import RunWriter
 from headclip.web.growing import add_images, bring_up_to_date, fail_damaged, open_run
 from headclip.web.retries import Retries, may_pass
+from headclip.web.trouble import Trouble
 
 _log = logging.getLogger(__name__)
 INTERVAL = 1.0  # seconds between two looks
@@ -64,9 +65,16 @@ class Watch:
         self._unlisted: Unlisted = {}  # subfolders that the last look passed over
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._trouble = Trouble(interval)
+        self._succeeded = time.monotonic()
         self._ended: HeadclipError | OSError | None = None  # why the run folder could not be left as it should
         self._chosen = Chosen()
         self._state = WatchState(0, 0, None)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the last look ended without an error, or, before the first one, since when there is none."""
+        return time.monotonic() - self._succeeded
 
     @property
     def state(self) -> WatchState:
@@ -126,11 +134,17 @@ class Watch:
             self.check_maps(writer, self._interval)
             if writer.table_is_due:
                 bring_up_to_date(writer, self._chosen)
-            self._count(writer, None)
         except Exception as error:  # a full disk, a share that went away: it may come back
-            is_known = isinstance(error, (HeadclipError, OSError))
-            _log.error("watching %s: %s", self.folder, error, exc_info=None if is_known else error)
+            if self._trouble.met(f"{type(error).__name__}: {error}"):
+                is_known = isinstance(error, (HeadclipError, OSError))
+                words = "watching %s: %s; the server tries again by itself"
+                _log.error(words, self.folder, error, exc_info=None if is_known else error)
             self._count(writer, type(error).__name__ + "; the server's log says more")
+            return self._trouble.pause
+        if self._trouble.over():
+            _log.warning("watching %s: it goes on", self.folder)
+        self._succeeded = time.monotonic()
+        self._count(writer, None)
         return self._interval
 
     def look(self, detector: Judge, writer: RunWriter) -> int:
@@ -144,7 +158,7 @@ class Watch:
             add_images(detector, writer, batch, self._chosen, max_pixels=self._max_pixels)
             for file in batch:
                 self._note(file.name, writer.entries.get(file.name))
-            self._count(writer, None)
+            self._count(writer, self._state.error)
         return len(files)
 
     def check_maps(self, writer: RunWriter, seconds: float) -> None:
