@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 import headclip.runs.writer
 from data.volume_files import write_tiff
+from headclip.data.discover import find_images
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.inference.volumes_inputs import open_inputs
@@ -205,6 +206,21 @@ def test_a_subfolder_that_cannot_be_listed_is_passed_over_and_told_once(folder, 
     assert [record.message for record in caplog.records] == [
         f"watching {folder}: passed over, for they cannot be looked into: {folder}/locked (Permission denied)"
     ]
+
+
+def test_a_folder_that_takes_long_to_list_is_left_alone_longer(folder, tmp_path, monkeypatch):
+    (folder / "a.png").write_bytes(encoded())
+    watch, detector, took = watch_of(folder, tmp_path / "run"), FakeDetector(), 0.0
+
+    def slow(*args, **options):
+        time.sleep(took)
+        return find_images(*args, **options)
+
+    monkeypatch.setattr("headclip.web.watch.find_images", slow)
+    with watch.open(detector) as writer:
+        assert watch._turn(detector, writer) < 0.1
+        took = 0.2
+        assert 1.0 <= watch._turn(detector, writer) < 5.0
 
 
 def test_a_watched_run_keeps_its_thresholds(folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from headclip.web.retries import Retries, may_pass
 from headclip.web.trouble import Trouble
 
 _log = logging.getLogger(__name__)
-INTERVAL = 1.0  # seconds between two looks
+INTERVAL = 1.0  # seconds between two looks at least
+_REST = 5  # how many times as long as a look at the folder took it is left alone
 _CHECKED = 8  # maps of earlier times that are looked at together
 
 
@@ -65,6 +67,7 @@ class Watch:
         self._unlisted: Unlisted = {}  # subfolders that the last look passed over
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._listing_took = 0.0  # seconds of the last look at the folder
         self._trouble = Trouble(interval)
         self._succeeded = time.monotonic()
         self._ended: HeadclipError | OSError | None = None  # why the run folder could not be left as it should
@@ -131,7 +134,8 @@ class Watch:
         """One look and what it brings; the seconds to rest after it."""
         try:
             self.look(detector, writer)
-            self.check_maps(writer, self._interval)
+            pause = max(self._interval, _REST * self._listing_took)
+            self.check_maps(writer, pause)
             if writer.table_is_due:
                 bring_up_to_date(writer, self._chosen)
         except Exception as error:  # a full disk, a share that went away: it may come back
@@ -145,7 +149,7 @@ class Watch:
             _log.warning("watching %s: it goes on", self.folder)
         self._succeeded = time.monotonic()
         self._count(writer, None)
-        return self._interval
+        return pause
 
     def look(self, detector: Judge, writer: RunWriter) -> int:
         """Judge what is new and complete; the number of images."""
@@ -183,6 +187,8 @@ class Watch:
 
     def _complete(self) -> list[ImageFile]:
         """Files that are not on record as they are, and did not change since the last look."""
+        begun = time.monotonic()
+        start = len(os.path.join(self.folder, ""))  # noqa: PTH118 - also where the folder is the root
         seen: dict[str, tuple[int, int]] = {}
         complete: list[ImageFile] = []
         unlisted: Unlisted = {}
@@ -191,12 +197,13 @@ class Watch:
                 status = path.stat()
             except OSError:
                 continue  # gone again
-            name = printable(path.relative_to(self.folder).as_posix())
+            name = printable(str(path)[start:].replace(os.sep, "/"))  # relative_to takes longer than all the rest
             seen[name] = state = (status.st_size, status.st_mtime_ns)
             is_new = self._done.get(name) != state and self._seen.get(name) == state
             if is_new and self._retries.is_due(name, state):
                 complete.append(LoneImage(path, name))
         self._seen = seen
+        self._listing_took = time.monotonic() - begun
         if unlisted.keys() - self._unlisted.keys():
             _log.warning("watching %s: passed over, for they cannot be looked into: %s", self.folder, told(unlisted))
         self._unlisted = unlisted
