@@ -205,3 +205,18 @@ def test_the_end_answers_what_is_in_flight(start):
     process.wait(20)
     with pytest.raises((urllib.error.URLError, ConnectionError)):
         post(port, encoded(), timeout=5)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_the_status_tells_an_orderly_end_from_an_interruption(run, number, status):
+    command = [sys.executable, "-m", "headclip", "serve", run, "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(command, **pipes) as process:
+        for line in process.stdout:
+            if "Ctrl-C stops it" in line:
+                break
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in errors) == (status, False)

@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments` (those of the process by default) and exit.
 
     Exit status: 0 done, 1 nothing could be done, 2 wrong usage or input, 130 interrupted. SIGTERM, by which schedulers
-    end a job, interrupts as Ctrl-C does: what is done is kept, and can be gone on with.
+    end a job, interrupts as Ctrl-C does: what is done is kept, and can be gone on with. A server that has started
+    answers it with an end like any other, 0.
     """
     with _sigterm_interrupts(), readable_errors():
         app(args=None if arguments is None else list(arguments), prog_name="headclip")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from types import FrameType
 from typing import Any
 
 import h11
@@ -97,6 +99,14 @@ class _Server(uvicorn.Server):
         if self.started:
             self._ready()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM asks for an orderly end, and that is all: uvicorn would raise it once more afterwards, which is a
+        KeyboardInterrupt here, and the status of an interruption."""
+        if sig == signal.SIGTERM:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that holds an address; port 0 takes a free one.
@@ -131,7 +141,8 @@ def allowed_hosts(host: str, more: list[str]) -> frozenset[str] | None:
 
 
 def run_server(app: FastAPI, listening: socket.socket, *, grace: float, ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; then take nothing more, answer what is in flight, and return.
+    """Serve until SIGINT or SIGTERM; then take nothing more, answer what is in flight, and return; after SIGINT with a
+    KeyboardInterrupt.
 
     grace: seconds after which connections that are still open are closed.
     """
