@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from commands import run
-from headclip.errors import CheckpointError, ExportError, InputError
+from headclip.errors import CheckpointError, ExportError, InputError, OutputError
 from headclip.export import export_model
 from headclip.export.graph import ExportGraph
 from headclip.export.parity import Parity, check_images, measure_parity
@@ -145,6 +147,28 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ExportError, match=r"pip install 'headclip\[onnx\]'"):
         write_graph(None, "onnx", tmp_path, "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("engine", "error", "free"),
+    [
+        ("torch", OSError(errno.ENOSPC, "No space left on device"), 1 << 40),
+        ("onnx", OSError(errno.ENOSPC, "No space left on device"), 1 << 40),
+        ("onnx", RuntimeError("a stream broke"), 1000),  # what C++ makes of it
+    ],
+)
+def test_a_full_disk_is_not_told_to_be_the_models_fault(detector, captured, tmp_path, monkeypatch, engine, error, free):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr("headclip.export.write._write_onnx", fail)
+    if engine == "torch":
+        monkeypatch.setattr("pathlib.Path.open", fail)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: shutil._ntuple_diskusage(1 << 40, 1 << 40, free))
+    path = tmp_path / {"torch": "m.pt2", "onnx": "m.onnx"}[engine]
+    with pytest.raises(OutputError, match=r"cannot write .*/m\..*: No space left on device; make room and repeat"):
+        export_model(detector, engine, path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_and_strange_files(torch_export, tmp_path):

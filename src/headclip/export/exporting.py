@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, check_exportable
 from headclip.export.parity import Parity, check_images, measure_parity
 from headclip.export.write import capture, write_graph
-from headclip.files import file_hash, sole_writer
+from headclip.files import cannot_write, file_hash, sole_writer
 from headclip.inference.detector import Detector
 from headclip.inference.exported import SUFFIXES, Engine, ExportedDetector, ExportFacts, side_file
 from headclip.version import software_versions
@@ -60,6 +61,7 @@ def export_model(
     Raises:
         InputError: the method, its settings or the file name do not fit.
         ExportError: a package is missing, or the format cannot express the model.
+        OutputError: the files cannot be written.
     """
     target = Path(out)
     if target.suffix != SUFFIXES[engine]:
@@ -68,11 +70,11 @@ def export_model(
         raise InputError("a model is exported from fp32 on the CPU; load it with precision fp32 and device cpu")
     check_exportable(detector.method)
     images, source = check_images(None if check is None else Path(check), check_count)
-    with sole_writer(target), TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+    with _folder_beside(target) as folder:
         progress("capturing the graph")
         program = capture(ExportGraph(detector))
         progress(f"writing for {engine}")
-        paths = write_graph(program, engine, Path(folder), target.name)
+        paths = write_graph(program, engine, folder, target.name)
         facts = ExportFacts(
             engine=engine,
             files={path.name: file_hash(path) for path in paths},
@@ -92,3 +94,17 @@ def export_model(
             for path in [*paths, side_file(paths[0])]:
                 shutil.move(path, target.parent / path.name)
     return parity
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """A folder for what is not finished, gone at the end, without a second writer of `target`.
+
+    Raises:
+        OutputError: it, or what the block writes, cannot be written.
+    """
+    try:
+        with sole_writer(target), TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise cannot_write(target, error) from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,13 +47,13 @@ def write_graph(program: ExportedProgram, engine: Engine, folder: Path, name: st
 
     Raises:
         ExportError: what the format needs is not installed, or cannot express the graph.
+        OSError: the files cannot be written, as on a full disk.
     """
     path = folder / name
     try:
         with quietly():
             if engine == "torch":
-                torch.export.save(program, path)
-                return [path]
+                return [_write_torch(program, path)]
             if engine == "onnx":
                 return _write_onnx(program, path)
             with TemporaryDirectory(dir=folder) as scratch:
@@ -58,10 +62,21 @@ def write_graph(program: ExportedProgram, engine: Engine, folder: Path, name: st
         raise ExportError(
             f"--to {engine} needs {error.name or 'more packages'}; install it with `pip install 'headclip[{engine}]'`"
         ) from error
-    except ExportError:
+    except (ExportError, OSError):
         raise
     except Exception as error:
+        if shutil.disk_usage(folder).free < _weight_bytes(program):  # engines have other words for it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise ExportError(f"this model cannot be written for {engine}: {_reason(error)}") from error
+
+
+def _write_torch(program: ExportedProgram, path: Path) -> Path:
+    """By way of memory: where its own writer meets a full disk, it ends the process."""
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    with path.open("wb") as handle:
+        handle.write(content.getbuffer())
+    return path
 
 
 def _write_onnx(program: ExportedProgram, path: Path) -> list[Path]:
@@ -80,7 +95,11 @@ def _write_onnx(program: ExportedProgram, path: Path) -> list[Path]:
 
 def _is_large(program: ExportedProgram) -> bool:
     """Whether the weights exceed what one protobuf file holds (2 GB)."""
-    return sum(value.numel() * value.element_size() for value in program.state_dict.values()) > 1_900_000_000
+    return _weight_bytes(program) > 1_900_000_000
+
+
+def _weight_bytes(program: ExportedProgram) -> int:
+    return sum(value.numel() * value.element_size() for value in program.state_dict.values())
 
 
 def _write_openvino(source: Path, path: Path) -> list[Path]:
