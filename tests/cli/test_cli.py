@@ -175,6 +175,10 @@ def test_stages_named_by_folders_are_not_markup(capsys):
         (["in", "-o", "run", "--device", "tpu"], "'tpu' is not one of"),
         (["in", "-o", "run", "--batch-size", "0"], "--batch-size"),
         (["in", "-o", "run", "--resume", "--overwrite"], "exclude each other"),
+        (["", "-o", "run"], "error: the argument after predict is empty, perhaps by a variable that is not set"),
+        (["in", "", "-o", "run"], "error: the argument after in is empty"),
+        (["in", "-o", ""], "error: the argument after -o is empty"),
+        (["in", "--out="], "error: --out is empty"),
     ],
 )
 def test_wrong_usage_is_exit_status_2_without_traceback(folder, capsys, arguments, message):

@@ -107,6 +107,14 @@ def test_wrong_inputs_are_named(tree):
             discover(inputs)
 
 
+def test_nothing_is_not_the_current_folder(tree, monkeypatch):
+    monkeypatch.chdir(tree / "a")
+    with pytest.raises(InputError, match="an input is empty"):
+        discover(["1.png", ""])
+    with pytest.raises(RunFolderError, match="no folder is named"):
+        check_output("")
+
+
 def test_a_folder_without_images_says_what_it_holds(tree):
     (tree / "phone/deep").mkdir(parents=True)
     for name in ("1.HEIC", "deep/2.heic", "film.mov", "x.mueller"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from headclip.cli.regions import regions
 from headclip.cli.rejudge import rejudge
 from headclip.cli.serve import serve
 from headclip.cli.train import train
+from headclip.errors import InputError
 from headclip.version import __version__
 
 app = typer.Typer(
@@ -81,8 +84,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     end a job, interrupts as Ctrl-C does: what is done is kept, and can be gone on with. A server that has started
     answers it with an end like any other, 0.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with _sigterm_interrupts(), readable_errors():
-        app(args=None if arguments is None else list(arguments), prog_name="headclip")
+        _refuse_empty(given)
+        app(args=given, prog_name="headclip")
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """An empty argument comes from a variable without a value, and as a path it would be the current folder.
+
+    Raises:
+        InputError: there is one.
+    """
+    for before, argument in itertools.pairwise(["headclip", *given]):
+        name = f"the argument after {before}" if argument == "" else argument.removesuffix("=")
+        if argument == "" or (argument.startswith("--") and argument == f"{name}=" and "=" not in name):
+            raise InputError(f"{name} is empty, perhaps by a variable that is not set; . is the current folder")
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def discover(
         wanted: which files of a folder or a glob are taken.
 
     Raises:
-        InputError: nothing is given, an input does not exist or cannot be listed, is a run, or holds no image.
+        InputError: nothing is given; an input is empty, does not exist, cannot be listed, is a run or holds no image.
     """
     if not inputs:
         raise InputError("no input given; name an image, a folder or a quoted glob")
@@ -114,6 +114,8 @@ def discover(
     others: Counter[str] = Counter()
     unlisted: Unlisted = {}
     for entry in inputs:
+        if str(entry) == "":
+            raise InputError("an input is empty; name an image, a folder or a quoted glob (. is the current folder)")
         base, paths, left = _expand(str(entry), skip_folder, wanted, unlisted)
         bases.append(base)
         found.update(dict.fromkeys(str(path) for path in paths))

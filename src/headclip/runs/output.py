@@ -14,13 +14,15 @@ def check_output(out: str | Path, *, resume: bool = False, overwrite: bool = Fal
     """Whether a run may be written to `out`; cheap, so that it can be asked before a model is loaded.
 
     Raises:
-        RunFolderError: `out` is a file, holds something else, or holds a run and neither `resume` nor
+        RunFolderError: `out` is empty, is a file, holds something else, or holds a run and neither `resume` nor
             `overwrite` is given, or both are; the run in it is to be resumed, and its run.json is damaged; `out`
             cannot be looked at.
         InputError: a run.json in it cannot be read.
     """
     if resume and overwrite:
         raise RunFolderError("--resume and --overwrite exclude each other; give one of them")
+    if str(out) == "":
+        raise RunFolderError("no folder is named for the run (. is the current folder)")
     try:
         _check_folder(Path(out), resume, overwrite)
     except OSError as error:
