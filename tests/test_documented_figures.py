@@ -112,3 +112,20 @@ def test_images_compared_with_each_other():
             row = half[dataset]
             precision = f"{float(row['pixel_ap']):.1f}" if row["pixel_auroc"] else ""
             assert cells[2:] == [with_interval(row, "image_auroc"), with_interval(row, "pixel_auroc"), precision]
+
+
+def test_a_few_normal_images():
+    """The rows of the page are rows of the table, and what the card says of eight images is there too."""
+    whole = table_rows((ROOT / "docs/results/references/table.md").read_text(encoding="utf-8"))
+    shown = [
+        cells for cells in table_rows((ROOT / "docs/references.md").read_text(encoding="utf-8")) if len(cells) == 5
+    ]
+    assert len(shown) > 16
+    assert all(cells in whole for cells in shown)
+    card = " ".join((ROOT / "docs/embedded.md").read_text(encoding="utf-8").split())
+    found = {(cells[0], cells[1]): [cell.split(" ")[0] for cell in cells[2:]] for cells in whole}
+    cells_before, cells_after = found["ELPV solar cells", "zero-shot"][0], found["ELPV solar cells", "8"][0]
+    before, after = found["KolektorSDD", "zero-shot"], found["KolektorSDD", "8"]
+    assert f"ELPV's cells go from {cells_before} to {cells_after} in images" in card
+    assert f"KolektorSDD from {before[0]} to {after[0]} and in pixels from {before[1]} to {after[1]}" in card
+    assert f"(8 of them: solar cells {cells_after} %, KolektorSDD {after[0]} %)" in card
