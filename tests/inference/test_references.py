@@ -15,6 +15,7 @@ from headclip.data.discover import discover
 from headclip.errors import ImageError, InputError
 from headclip.export.graph import check_exportable
 from headclip.inference.peers import pick_references
+from headclip.inspection import inspect_image
 from headclip.runs.run import Run
 from inference.test_peers import write_alike
 
@@ -153,3 +154,14 @@ def test_a_calibration_holds_for_the_same_normal_images_alone(good, parts, tmp_p
 def test_references_beside_peers_or_tiles_are_refused(good, parts, tmp_path, capsys, option):
     assert run("predict", parts, "--reference", good, *option, "--out", tmp_path / "run") == 2
     assert "out" in capsys.readouterr().err
+
+
+def test_a_map_that_others_have_a_part_in_is_not_split_by_layers(detector, good, parts):
+    image = parts / "8.png"
+    assert inspect_image(detector, image).layers is not None
+    detector.set_references(sorted(good.glob("*.png")))
+    seen, found = inspect_image(detector, image), detector.predict(image)[0]
+    detector.set_references(None)
+    assert seen.layers is None
+    assert "compares the image with others" in seen.absent["layers"]
+    assert seen.split.score == pytest.approx(found.score, abs=1e-6)
