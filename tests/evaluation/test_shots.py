@@ -193,3 +193,13 @@ def test_tables_say_that_a_method_had_normal_images(detector, root, tmp_path):
     assert len(result.facts["references"]) == 3
     tables = (tmp_path / "e/tables.md").read_text()
     assert "another task than that of zero-shot figures: 3 normal images, the same for all that is judged" in tables
+
+
+@pytest.mark.parametrize("compared", [{"shots": 3}, {"shots": None, "peers": 3}])
+def test_thresholds_of_a_detector_are_refused(detector, root, tmp_path, compared):
+    detector.set_calibration("default")
+    try:
+        with pytest.raises(InputError, match="leave the calibration out"):
+            evaluate(detector, [open_dataset("folder", root)], tmp_path / "e", replace(OPTIONS, **compared))
+    finally:
+        detector.set_calibration(None)

@@ -58,7 +58,11 @@ class Compared:
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     def check(self, detectors: Mapping[str, Detector]) -> None:
-        """Raise InputError where no method takes shots, one needs more, or has normal images of its own."""
+        """Raise InputError where no method takes shots, one needs more, or a detector has normal images of its own, or
+        thresholds, which hold for what it compared with so far."""
+        compares = self.peers is not None or self.shots is not None
+        if compares and any(getattr(detector, "criteria", None) is not None for detector in detectors.values()):
+            raise InputError("an evaluation with peers or shots judges by no thresholds; leave the calibration out")
         if self.shots is None:
             return
         if any(detector.references for detector in detectors.values()):
