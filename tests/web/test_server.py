@@ -210,7 +210,9 @@ def test_the_end_answers_what_is_in_flight(start):
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_the_status_tells_an_orderly_end_from_an_interruption(run, number, status):
-    command = [sys.executable, "-m", "headclip", "serve", run, "--port", "0"]
+    # a shell that started the tests in the background has told all below it to ignore SIGINT
+    code = "import signal; signal.signal(2, signal.default_int_handler); from headclip.cli.app import main; main()"
+    command = [sys.executable, "-c", code, "serve", run, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(command, **pipes) as process:
