@@ -61,8 +61,12 @@ def take_shots(dataset: Dataset, options: ShotOptions, max_pixels: int = DEFAULT
                 f"{dataset.info.title}: {category} has {len(names):,} normal image(s) {place}, too few to take "
                 f"{options.images} as shots; take fewer, or leave the dataset out"
             )
-    left_out = [record.path for record in dataset.records if content_hash(record.path) in contents]
-    records = [record for record in dataset.records if record.path not in set(left_out)]
+    records, left_out = [], []
+    for record in dataset.records:
+        if content_hash(record.path) in contents:
+            left_out.append(record.path)
+        else:
+            records.append(record)
     return replace(dataset, records=records), Shots(files, left_out)
 
 

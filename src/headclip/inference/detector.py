@@ -38,6 +38,7 @@ from headclip.memory import in_halves
 from headclip.methods import Scores, TrainableMethod, create_method
 from headclip.methods.base import Method, method_class
 from headclip.methods.checkpoint import CheckpointInfo, learnt_hash, load_checkpoint
+from headclip.methods.settings import MOST_SIZE
 from headclip.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -182,20 +183,18 @@ class Detector:
             InputError: none or too few, a method that takes none, or one that compares with peers already.
             ImageError: an image cannot be read.
         """
-        if images is None:
-            self.method.set_references(None)
-            self.references = []
-            self.set_calibration(self._thresholds)
-            return
-        if self.peers:
-            raise InputError(EITHER)
-        hashes, pixels = [], []
-        for image in given_images(images):  # one by one: they may be large
-            array = read(image)
-            hashes.append(pixel_hash(array))
-            pixels.append(self._entering(array))
-        if not pixels:
-            raise InputError("no reference images; give at least one image of a normal part")
+        hashes: list[str] = []
+        pixels: list[Tensor] | None = None
+        if images is not None:
+            if self.peers:
+                raise InputError(EITHER)
+            pixels = []
+            for image in given_images(images):  # one by one: they may be large
+                array = read(image)
+                hashes.append(pixel_hash(array))
+                pixels.append(self._entering(array))
+            if not pixels:
+                raise InputError("no reference images; give at least one image of a normal part")
         with torch.no_grad():
             self.method.set_references(pixels)
         self.references = hashes
@@ -208,16 +207,13 @@ class Detector:
             InputError: fewer than two images, a negative weight, or a method that cannot compare.
             ImageError: an image cannot be read.
         """
-        if images is None:
-            self.method.set_peers(None)
-            self.peers = {}
-            self.set_calibration(self._thresholds)
-            return
-        if self.references and self.method.takes_peers:
-            raise InputError(EITHER)
-        pixels = [self._entering(read(image)) for image in given_images(images)]  # one by one: they may be large
+        pixels: list[Tensor] | None = None
+        if images is not None:
+            if self.references and self.method.takes_peers:
+                raise InputError(EITHER)
+            pixels = [self._entering(read(image)) for image in given_images(images)]  # one by one: they may be large
         self.method.set_peers(pixels, weight)
-        self.peers = {"images": len(pixels), "weight": weight}
+        self.peers = {} if pixels is None else {"images": len(pixels), "weight": weight}
         self.set_calibration(self._thresholds)
 
     def set_calibration(self, calibration: Thresholds | None) -> None:
@@ -246,8 +242,8 @@ class Detector:
         )
 
     def _check_size(self, image_size: int) -> int:
-        if not self.patch <= image_size <= 4096:
-            raise InputError(f"image size {image_size}: choose {self.patch} (one patch) to 4096 px")
+        if not self.patch <= image_size <= MOST_SIZE:
+            raise InputError(f"image size {image_size}: choose {self.patch} (one patch) to {MOST_SIZE} px")
         return image_size
 
     def predict(
