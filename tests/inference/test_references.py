@@ -79,6 +79,9 @@ def test_peers_and_references_exclude_each_other(detector, good):
     detector.set_references(files)
     with pytest.raises(InputError, match="leave one out"):
         detector.set_peers(files)
+    before = detector.predict(files[0])[0].score
+    detector.set_peers(None)  # forgets peers, of which there are none, and nothing else
+    assert detector.predict(files[0])[0].score == before
     with pytest.raises(InputError, match="--reference out"):
         TiledDetector(detector)
     with pytest.raises(InputError, match="without peers or references"):

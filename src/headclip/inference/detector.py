@@ -183,6 +183,8 @@ class Detector:
             InputError: none or too few, a method that takes none, or one that compares with peers already.
             ImageError: an image cannot be read.
         """
+        if images is None and not self.references:
+            return  # the method's memory may be of peers
         hashes: list[str] = []
         pixels: list[Tensor] | None = None
         if images is not None:
@@ -207,6 +209,8 @@ class Detector:
             InputError: fewer than two images, a negative weight, or a method that cannot compare.
             ImageError: an image cannot be read.
         """
+        if images is None and not self.peers:
+            return  # the method's memory may be of references
         pixels: list[Tensor] | None = None
         if images is not None:
             if self.references and self.method.takes_peers:
