@@ -13,20 +13,12 @@ import pytest
 
 from evaluation.evaluate_files import mask, write_set
 from headclip.cli.app import main
-from headclip.clip.weights import load_backbone, save_backbone
+from headclip.clip.weights import load_backbone
 from headclip.data.datasets import open_dataset
 from headclip.methods import create_method
 from headclip.methods.checkpoint import save_checkpoint
 from headclip.metrics import image_metrics, pixel_metrics
 from headclip.runs.run import Run
-from tiny_clip import make_backbone, make_config
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    save_backbone(make_backbone(make_config()), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

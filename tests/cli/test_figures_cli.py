@@ -15,7 +15,6 @@ from evaluation.evaluate_files import write_set
 from headclip.cli.app import app
 from headclip.cli.common import readable_errors
 from headclip.cli.figures_models import plan_columns
-from headclip.clip.weights import save_backbone
 from headclip.errors import InputError
 from headclip.figures.canvas import shorten
 from headclip.figures.compare import row_heights
@@ -23,16 +22,8 @@ from headclip.figures.heads import number
 from headclip.inference.detector import Detector
 from headclip.methods import create_method
 from headclip.methods.checkpoint import learnt_hash, save_checkpoint
-from tiny_clip import make_backbone, make_config
 
 pytest.importorskip("matplotlib")
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    save_backbone(make_backbone(make_config()), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,10 @@ from typer.testing import CliRunner
 
 from headclip.cli.app import app
 from headclip.cli.common import readable_errors
-from headclip.clip.weights import save_backbone
 from headclip.methods import list_methods
 from headclip.methods.checkpoint import read_info
-from tiny_clip import make_backbone, make_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:no checkpoint")
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    save_backbone(make_backbone(make_config()), folder)
-    return folder
 
 
 @pytest.fixture

@@ -9,17 +9,8 @@ import pytest
 
 from commands import run
 from evaluation.evaluate_files import mask, picture, write_set
-from headclip.clip.weights import save_backbone
-from tiny_clip import make_backbone, make_config
 
 BOX = (6, 22, 8, 30)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    save_backbone(make_backbone(make_config()), folder)
-    return folder
 
 
 @pytest.fixture

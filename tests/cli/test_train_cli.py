@@ -26,13 +26,6 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    save_backbone(make_backbone(make_config()), folder)
-    return folder
-
-
 def options(backbone, out, **changes):
     values = {"epochs": 2, "images": 24, "image-size": 42, "workers": 0, "device": "cpu", **changes}
     flat = [part for name, value in values.items() for part in (f"--{name}", value)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.fake_detector import FakeDetector, FakePrediction
+from inference.test_peers import write_alike
 
 
 class _Method:
@@ -70,6 +71,18 @@ def write_set(root: Path, categories=("cup", "nut"), normal=4, defects=5, seed=0
             picture(base / "test" / "bent" / f"{index}.png", seed + 100 * number + 50 + index, box)
             mask(base / "ground_truth" / "bent" / f"{index}_mask.png", box)
     return root
+
+
+def write_kinds(base: Path, good: int, bent: Sequence[int]) -> Path:
+    """Two categories: bars, `good` normal ones and four more of which those in `bent` have a ring; and noise, five
+    normal images and three with a bright part. What one kind has in common the other lacks."""
+    write_alike(base / "bars" / "test" / "good", good, spot=())
+    write_alike(base / "bars" / "test" / "bent", 4, spot=tuple(bent))
+    for index in range(5):
+        picture(base / "noise" / "test" / "good" / f"{index}.png", index, size=(96, 96))
+    for index in range(3):
+        picture(base / "noise" / "test" / "bent" / f"{index}.png", 50 + index, (20, 50, 20, 60), size=(96, 96))
+    return base
 
 
 def brightness(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.evaluate_files import picture
+from evaluation.evaluate_files import picture, write_kinds
 from headclip import Detector
 from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
@@ -17,7 +17,6 @@ from headclip.inference.peers import pick_peers
 from headclip.runs.files import RunFolderError
 from headclip.runs.run import Run
 from headclip.runs.shards import Shard
-from inference.test_peers import write_alike
 
 OPTIONS = Options(bootstrap=0, figures=False, worst=2, peers=4)
 
@@ -29,15 +28,7 @@ def detector():
 
 @pytest.fixture
 def root(tmp_path):
-    """Bars, and noise: what one kind has in common the other lacks."""
-    base = tmp_path / "set"
-    write_alike(base / "bars" / "test" / "good", 5, spot=())
-    write_alike(base / "bars" / "test" / "bent", 4, spot=(3,))
-    for index in range(5):
-        picture(base / "noise" / "test" / "good" / f"{index}.png", index, size=(96, 96))
-    for index in range(3):
-        picture(base / "noise" / "test" / "bent" / f"{index}.png", 50 + index, (20, 50, 20, 60), size=(96, 96))
-    return base
+    return write_kinds(tmp_path / "set", 5, (3,))
 
 
 def scores(result):

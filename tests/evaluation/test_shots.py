@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.evaluate_files import picture
+from evaluation.evaluate_files import write_kinds
 from headclip import Detector
 from headclip.data.datasets import open_dataset
 from headclip.errors import InputError
@@ -28,15 +28,7 @@ def detector():
 
 @pytest.fixture
 def root(tmp_path):
-    """Bars, some with a ring, and noise, some with a bright part."""
-    base = tmp_path / "set"
-    write_alike(base / "bars" / "test" / "good", 6, spot=())
-    write_alike(base / "bars" / "test" / "bent", 4, spot=(0, 1, 2, 3))
-    for index in range(5):
-        picture(base / "noise" / "test" / "good" / f"{index}.png", index, size=(96, 96))
-    for index in range(3):
-        picture(base / "noise" / "test" / "bent" / f"{index}.png", 50 + index, (20, 50, 20, 60), size=(96, 96))
-    return base
+    return write_kinds(tmp_path / "set", 6, (0, 1, 2, 3))
 
 
 def names_of(dataset, shots):
