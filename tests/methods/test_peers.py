@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from headclip.errors import InputError
 from headclip.methods import create_method, list_methods
 from headclip.methods.base import method_class
-from headclip.methods.peers import LEAST_SPREAD, MOST, NEAREST_SHARE, PeerMemory
+from headclip.methods.peers import LEAST_SPREAD, MOST, MOST_OF_PATCH, NEAREST_SHARE, PeerMemory
 from tiny_clip import make_backbone, make_config
 
 close = torch.testing.assert_close
@@ -58,7 +58,7 @@ def test_factors_are_those_of_the_definition():
     found = torch.tensor(by_hand(stranger, peers, usual))
     expected = patch_power * (found[:, 0] - found[:, 1] - relative.mean())
     patches, image = memory.log_factors(stranger[None])
-    close(patches[0], expected.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+    close(patches[0], MOST_OF_PATCH * torch.tanh(expected / MOST_OF_PATCH), rtol=1e-3, atol=1e-3)
     tops = (image_power * (logs - logs.mean())).amax(dim=1)  # one patch is more than the top 2 %
     top = image_power * (found[:, 0].max() - logs.mean()) - tops.mean()
     close(image[0], top.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
@@ -75,7 +75,7 @@ def test_an_image_is_not_compared_with_itself_nor_with_its_copies():
     relative = PeerMemory(peers).log_factors(peers[2][None])[0][0]
     memory = PeerMemory(peers)
     expected = memory.patch_power * (found[:, 0] - found[:, 1] - memory.patch_centre)
-    close(relative, expected.clamp(-MOST, MOST), rtol=1e-3, atol=1e-3)
+    close(relative, MOST_OF_PATCH * torch.tanh(expected / MOST_OF_PATCH), rtol=1e-3, atol=1e-3)
 
 
 def test_what_varies_anyway_may_be_farther_from_its_like():
@@ -121,9 +121,23 @@ def test_images_of_other_sizes_and_many_patches(monkeypatch):
     memory = PeerMemory([*large, *small])
     whole = memory.log_factors(large[0][None])
     assert whole[0].shape == (1, 30)
-    monkeypatch.setattr("headclip.methods.peers.MAX_PRODUCTS", 200)  # a few rows at a time
+    monkeypatch.setattr("headclip.methods.patch_bank.MAX_PRODUCTS", 200)  # a few rows at a time
     for one, other in zip(memory.log_factors(large[0][None]), whole, strict=True):
         close(one, other, rtol=1e-3, atol=1e-4)  # a root of what is left of a difference
+
+
+def test_one_left_out_is_as_if_never_given():
+    peers, (stranger,) = images(7), images(1, seed=3)
+    whole = PeerMemory(peers, weight=0.5)
+    for place in (0, 3, 6):
+        for image in (stranger, peers[place], peers[1]):
+            left = whole.without(place).log_factors(image[None])
+            never = PeerMemory(peers[:place] + peers[place + 1 :], weight=0.5).log_factors(image[None])
+            for one, other in zip(left, never, strict=True):
+                close(one, other, rtol=1e-4, atol=1e-4)
+    assert whole.without(2).images == 6
+    with pytest.raises(InputError, match="1 image"):
+        PeerMemory(peers[:2]).without(0)
 
 
 @pytest.mark.parametrize("weight", [-0.1, math.nan])

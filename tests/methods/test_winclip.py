@@ -289,11 +289,11 @@ def test_nearest_distance_by_loops(monkeypatch, limit):
 
 def test_a_vector_of_the_bank_is_at_distance_zero_whatever_its_length():
     bank = torch.randn(20, 33, generator=torch.Generator().manual_seed(0))
-    memory = ReferenceMemory({"x": bank.view(4, 5, 33)}, images=4)
+    memory = ReferenceMemory({"x": list(bank.view(4, 5, 33))})
     distances = memory.distance("x", 3 * bank)
     assert (distances >= 0).all()
     assert distances.max() < 1e-6
-    alone = ReferenceMemory({"x": bank[:1]}, images=1)
+    alone = ReferenceMemory({"x": [bank[:1]]})
     close(alone.distance("x", -2 * bank[:1]), torch.ones(1))
     assert memory.state_dict() == {}
 
@@ -356,11 +356,29 @@ def test_references_of_several_sizes_and_forgetting(method):
         method.few_shot_patches(tokens_of(method, pixels))
 
 
-def test_references_of_one_size_share_passes():
-    sizes = [(42, 42), (42, 56), (42, 42), (42, 42)]
-    batches = references.reference_batches([noise(1, size, seed=i) for i, size in enumerate(sizes)], batch_size=2)
-    assert [tuple(batch.shape) for batch in batches] == [(2, 3, 42, 42), (1, 3, 42, 42), (1, 3, 42, 56)]
-    assert torch.equal(batches[0], torch.cat([noise(1, (42, 42), seed=i) for i in (0, 2)]))
+def test_references_of_one_size_share_passes_and_keep_their_order():
+    sizes = [(42, 42), (42, 42), (42, 42), (42, 56), (42, 42)]
+    images = [noise(1, size, seed=i) for i, size in enumerate(sizes)]
+    batches = references.reference_batches(images, batch_size=2)
+    assert [tuple(batch.shape) for batch in batches] == [(2, 3, 42, 42), (1, 3, 42, 42), (1, 3, 42, 56), (1, 3, 42, 42)]
+    for image, there in zip(images, [one for batch in batches for one in batch], strict=True):
+        assert torch.equal(image[0], there)
+
+
+def test_one_reference_left_out_is_as_if_never_given(method):
+    pixels, known = noise(1), [noise(1, size, seed=i) for i, size in enumerate([(42, 42), (42, 56), (42, 42)])]
+    method.set_references([known[0], known[2]])
+    never = judge(method, pixels)
+    method.set_references(known)
+    with method.without_reference(1):
+        assert method.references == 2
+        left = judge(method, pixels)
+    assert method.references == 3
+    close(left.anomaly_map, never.anomaly_map)
+    close(left.score, never.score)
+    method.set_references(known[:1])
+    with pytest.raises(InputError, match="no others"), method.without_reference(0):
+        pass
 
 
 def test_references_may_skip_the_last_norm(backbone):

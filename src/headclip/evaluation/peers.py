@@ -59,4 +59,4 @@ class CategoryPeers(ByCategory):
             _log.warning("%s: %s; each image is judged by itself", category, error)
 
     def given(self, detector: Detector) -> Any:
-        return detector.method.peers
+        return detector.method.memory

@@ -212,7 +212,7 @@ def check_exportable(method: Method) -> SimilarityMethod:
             f"methods that can: {', '.join(exportable_methods())}"
         )
     assert isinstance(method, SimilarityMethod)
-    if method.peers is not None:
+    if method.memory is not None:
         raise InputError("a graph judges each image by itself; export a detector without peers or references")
     if method.request.interpolation != "bilinear":
         raise InputError(

@@ -98,7 +98,7 @@ def why_no_layers(method: Method) -> str | None:
         return f"{method.name} reads the towers in a pass of its own, which is no sum over layers"
     if type(method).patch_probabilities is not SimilarityMethod.patch_probabilities:
         return f"{method.name} compares each layer with weights of its own instead of text"
-    if method.peers is not None:
+    if method.memory is not None:
         return f"{method.name} compares the image with others here, which no layer does by itself"
     if method.request.csa is None:
         return (

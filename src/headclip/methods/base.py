@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar
@@ -63,6 +64,7 @@ class Method(nn.Module, ABC):
         self.config = config
         self.asked_size: int | None = None  # the setting image_size, where somebody gave it for this very method
         self._kept_text: tuple[Tensor, tuple[int, ...]] | None = None
+        self.memory: Any = None  # of images to compare with, in methods that take some; without(place) leaves one out
 
     backbone: Backbone
 
@@ -153,6 +155,21 @@ class Method(nn.Module, ABC):
                 f"{self.name} has no few-shot variant and takes no reference images; "
                 f"methods that do: {', '.join(sorted(able)) or 'none'}"
             )
+
+    @contextmanager
+    def without_reference(self, place: int) -> Iterator[None]:
+        """Within it, images are judged as if that one of the reference images had never been given.
+
+        Raises:
+            InputError: there are no references, or too few without it.
+        """
+        if self.memory is None:
+            raise InputError("no reference images are remembered; call set_references first")
+        whole, self.memory = self.memory, self.memory.without(place)
+        try:
+            yield
+        finally:
+            self.memory = whole
 
     def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
         """Images of the same kind as those to judge, with or without faults, to compare each image with.

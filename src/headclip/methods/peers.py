@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headclip.errors import InputError
+from headclip.methods.patch_bank import Likes, PatchBank
 
 NEAREST_SHARE = 0.3
 """Of the other images, those in which a patch finds its like best: some of them may show the same fault (MuSc)."""
@@ -24,8 +25,9 @@ NEAREST_SHARE = 0.3
 TOP_SHARE = 0.02  # of an image's patches, which say how unlike the image is
 SAME = 0.02  # a mean distance below it: the image itself, or a copy of it
 LEAST_SPREAD = 0.02  # of the logarithms of distances, where images hardly differ
-MOST = 8.0  # the largest change of a logarithm of odds
-MAX_PRODUCTS = 1 << 24  # cosines held at a time: 64 MB
+MOST = 8.0  # the largest change of a logarithm of an image's odds
+MOST_OF_PATCH = 2.0
+"""That of a patch's, towards which it bends: what is twice as unusual is hardly more likely to be wrong."""
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,43 @@ class PeerMemory(nn.Module):
     that have nothing in common are judged as without peers.
 
     Args:
-        features: one (N, D) an image, of any length and number.
+        images: the features, one (N, D) an image, of any length and number, or a bank of them.
         weight: 0 or more; how much all of it counts.
+        without: the place of one of them that is as if it had never been given.
 
     Raises:
         InputError: fewer than two images, by which alone nobody can say what differs among normal ones, or a negative
             weight.
     """
 
-    def __init__(self, features: Sequence[Tensor], weight: float = 1.0) -> None:
+    def __init__(
+        self, images: Sequence[Tensor] | PatchBank, weight: float = 1.0, *, without: int | None = None
+    ) -> None:
         super().__init__()
-        if len(features) < 2:
-            raise InputError(f"{len(features)} image(s) to compare with; give at least two")
+        given = len(images.lengths if isinstance(images, PatchBank) else images)
+        self.images, self.weight = given - (without is not None), float(weight)
+        if self.images < 2:
+            raise InputError(f"{self.images} image(s) to compare with; give at least two")
         if not weight >= 0.0:
             raise InputError(f"peer weight {weight}: choose 0 or more")
-        self.images, self.weight = len(features), float(weight)
-        self._lengths = [len(image) for image in features]
-        unit = F.normalize(torch.cat([image.detach().float() for image in features]), dim=-1)  # (M, D)
-        self.register_buffer("bank", unit, persistent=False)
-        among = [self._compare(image) for image in unit.split(self._lengths)]
-        found = [each for each in among if each is not None]
-        logs = torch.cat([each.log for each in found] or [unit.new_zeros(1)])
-        usual = [logs.mean().expand(n) if f is None else f.log for n, f in zip(self._lengths, among, strict=True)]
+        self.bank = images if isinstance(images, PatchBank) else PatchBank(images)
+        self._others = [place for place in range(given) if place != without]
+        lengths, among = self.bank.lengths, self.bank.among
+        each = {place: self._found(among[place]) for place in self._others}
+        found = [one for one in each.values() if one is not None]
+        logs = torch.cat([one.log for one in found] or [self.bank.get_buffer("vectors").new_zeros(1)])
+        alone = [logs.mean().expand(length) for length in lengths]
+        usual = [one.log if (one := each.get(place)) is not None else alone[place] for place in range(given)]
         self.register_buffer("usual", torch.cat(usual), persistent=False)  # (M,)
         alike = self.weight * max(0.0, 1.0 - float(logs.mean().exp()))
         self.image_centre, self.image_power = _scale(logs, alike)
-        self.patch_centre, self.patch_power = _scale(torch.cat([self._beyond(f) for f in found] or [logs]), alike)
-        tops = [self._top(self.image_power * (each.log - self.image_centre)) for each in found]
+        self.patch_centre, self.patch_power = _scale(torch.cat([self._beyond(one) for one in found] or [logs]), alike)
+        tops = [self._top(self.image_power * (one.log - self.image_centre)) for one in found]
         self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
+
+    def without(self, place: int) -> PeerMemory:
+        """As if the image at that place had never been given; by what the bank knows already."""
+        return PeerMemory(self.bank, self.weight, without=place)
 
     @torch.no_grad()
     def log_factors(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,26 +95,24 @@ class PeerMemory(nn.Module):
             features: (B, N, D), any length.
 
         Returns:
-            (B, N) and (B,) float32 from -MOST to MOST; 0 for an image of which every peer is a copy.
+            (B, N) float32 between -MOST_OF_PATCH and MOST_OF_PATCH, and (B,) from -MOST to MOST; 0 for an image of
+            which every peer is a copy.
         """
         patches = torch.zeros(features.shape[:2], device=features.device)
         images = torch.zeros(len(features), device=features.device)
         for index, unit in enumerate(F.normalize(features.float(), dim=-1)):
-            if (found := self._compare(unit)) is not None:
+            if (found := self._found(self.bank.likes(unit))) is not None:
                 patches[index] = self.patch_power * (self._beyond(found) - self.patch_centre)
                 images[index] = self._top(self.image_power * (found.log - self.image_centre)) - self.top_centre
-        return patches.clamp(-MOST, MOST), images.clamp(-MOST, MOST)
+        return MOST_OF_PATCH * (patches / MOST_OF_PATCH).tanh(), images.clamp(-MOST, MOST)
 
     def _beyond(self, found: _Found) -> Tensor:
         """(N,): by how much a patch's logarithm exceeds those that are usual for its likes."""
         return found.log - self.get_buffer("usual")[found.likes].mean(dim=1)
 
-    def _compare(self, unit: Tensor) -> _Found | None:
-        """(N, D) unit vectors of one image -> what the others have of them; None where no peer is another image."""
-        rows = max(1, MAX_PRODUCTS // len(self.get_buffer("bank")))
-        parts = [self._closest(part) for part in unit.split(rows)]
-        cosine, place = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])  # (N, K)
-        distance = (2 - 2 * cosine).clamp(min=0).sqrt()
+    def _found(self, likes: Likes) -> _Found | None:
+        """What the others have of an image's patches; None where no peer is another image."""
+        distance, place = likes.distance[:, self._others], likes.place[:, self._others]
         others = distance.mean(dim=0) >= SAME
         if not others.any():
             return None
@@ -111,13 +120,6 @@ class PeerMemory(nn.Module):
         count = max(1, int(NEAREST_SHARE * distance.shape[1]))
         nearest = distance.topk(count, dim=1, largest=False)
         return _Found(nearest.values.mean(dim=1).clamp(min=SAME).log(), place.gather(1, nearest.indices))
-
-    def _closest(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, K) each: the largest cosine with a patch of each peer, and that patch's place in the bank."""
-        best = [image.max(dim=1) for image in (unit @ self.get_buffer("bank").T).split(self._lengths, dim=1)]
-        first = torch.tensor([0, *self._lengths[:-1]], device=unit.device).cumsum(dim=0)
-        places = torch.stack([one.indices for one in best], dim=1) + first
-        return torch.stack([one.values for one in best], dim=1), places
 
     @staticmethod
     def _top(values: Tensor) -> Tensor:

@@ -20,16 +20,21 @@ class ReferenceMemory(nn.Module):
     """Unit vectors of reference images, in banks by name; they move with the module but are in no state dict.
 
     Args:
-        banks: name -> (..., D) vectors of all reference images, of any length and any number.
-        images: how many images they came from.
+        banks: name -> for each reference image its vectors, (..., D), of any length and any number.
     """
 
-    def __init__(self, banks: Mapping[str, Tensor], images: int) -> None:
+    def __init__(self, banks: Mapping[str, Sequence[Tensor]]) -> None:
         super().__init__()
-        self.images = images
-        for name, vectors in banks.items():
-            unit = F.normalize(vectors.detach().float(), dim=-1).reshape(-1, vectors.shape[-1])  # (M, D)
-            self.register_buffer(f"bank_{name}", unit, persistent=False)
+        self._rows: dict[str, list[int]] = {}
+        for name, images in banks.items():
+            vectors = [image.detach().float().reshape(-1, image.shape[-1]) for image in images]
+            self._rows[name] = [len(image) for image in vectors]
+            self.register_buffer(f"bank_{name}", F.normalize(torch.cat(vectors), dim=-1), persistent=False)  # (M, D)
+
+    @property
+    def images(self) -> int:
+        """How many images they came from."""
+        return max(len(rows) for rows in self._rows.values())
 
     def bank(self, name: str) -> Tensor:
         """(M, D) unit vectors."""
@@ -38,6 +43,17 @@ class ReferenceMemory(nn.Module):
     def distance(self, name: str, features: Tensor) -> Tensor:
         """(..., D) features -> (...) distances in [0, 1] to the nearest vector of a bank."""
         return nearest_distance(features, self.bank(name))
+
+    def without(self, place: int) -> ReferenceMemory:
+        """As if the image at that place had never been given.
+
+        Raises:
+            InputError: it is the only one.
+        """
+        if self.images < 2:
+            raise InputError("a single reference image has no others to be compared with; give more")
+        banks = {name: self.bank(name).split(rows) for name, rows in self._rows.items()}
+        return ReferenceMemory({name: [*parts[:place], *parts[place + 1 :]] for name, parts in banks.items()})
 
 
 def nearest_distance(features: Tensor, bank: Tensor) -> Tensor:
@@ -57,19 +73,20 @@ def nearest_distance(features: Tensor, bank: Tensor) -> Tensor:
 
 
 def reference_batches(pixels: Tensor | Sequence[Tensor], batch_size: int) -> list[Tensor]:
-    """Reference images in any form that `set_references` takes -> batches (b, 3, H, W) of one size,
-    b up to `batch_size`.
+    """Reference images in any form that `set_references` takes -> batches (b, 3, H, W) of one size, b up to
+    `batch_size`, in the order in which they were given.
 
     Raises:
         InputError: no image at all, or something that is not (K, 3, H, W).
     """
-    groups = [pixels] if isinstance(pixels, Tensor) else list(pixels)
-    by_size: dict[torch.Size, list[Tensor]] = {}
-    for group in groups:
+    batches: list[list[Tensor]] = []
+    for group in [pixels] if isinstance(pixels, Tensor) else pixels:
         if group.dim() != 4 or group.shape[1] != 3:
             raise InputError(f"reference images must be pixels (K, 3, H, W), not {tuple(group.shape)}")
-        if len(group):
-            by_size.setdefault(group.shape[2:], []).append(group)
-    if not by_size:
+        for image in group:
+            if not batches or len(batches[-1]) == batch_size or batches[-1][0].shape != image.shape:
+                batches.append([])
+            batches[-1].append(image)
+    if not batches:
         raise InputError("no reference images; give at least one image of a normal part, or none to run zero-shot")
-    return [batch for same in by_size.values() for batch in torch.cat(same).split(batch_size)]
+    return [torch.stack(batch) for batch in batches]

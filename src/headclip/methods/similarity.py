@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from headclip.clip.backbone import Backbone
 from headclip.clip.streams import Stream
 from headclip.clip.vision import Interpolation, VisionTokens
 from headclip.errors import InputError
@@ -55,18 +54,14 @@ class ScoreSettings(MethodConfig):
 class SimilarityMethod(Method):
     """Equations 7, 8, 9 and 12 for any taps of the local stream and any two text vectors.
 
-    `config` has the fields of `ScoreSettings`. `peers`: images that each image is compared with, unlabelled ones or
-    normal ones (`set_references`), None without.
+    `config` has the fields of `ScoreSettings`. `memory`: images that each image is compared with, unlabelled ones
+    (`set_peers`) or normal ones (`set_references`), None without.
     """
 
     config: Any
     takes_peers: ClassVar[bool] = True
     takes_references: ClassVar[bool] = True
     least_references: ClassVar[int] = 2
-
-    def __init__(self, backbone: Backbone, config: Any) -> None:
-        super().__init__(backbone, config)
-        self.peers: PeerMemory | None = None
 
     @property
     @abstractmethod
@@ -136,8 +131,8 @@ class SimilarityMethod(Method):
         else:  # difference of cosines, from [-2, 2] to [0, 1]
             global_score = (logits[:, 1] - logits[:, 0]) * self.temperature / 4 + 0.5
         drawn = self.drawn(tokens, patches)
-        if self.peers is not None:
-            patches, drawn, global_score = self._beside_peers(self.peers, tokens, patches, drawn, global_score)
+        if self.memory is not None:
+            patches, drawn, global_score = self._beside_peers(self.memory, tokens, patches, drawn, global_score)
         at_tower = grid_to_map(drawn, size, self.config.sigma)
         local_score = self.local_score(patches if self.config.top_level == "patches" else at_tower)
         final = at_tower if output in (None, size) else grid_to_map(drawn, size, self.config.sigma, output)
@@ -145,10 +140,10 @@ class SimilarityMethod(Method):
 
     def set_peers(self, pixels: Sequence[Tensor] | None, weight: float = 1.0) -> None:
         if pixels is None:
-            self.peers = None
+            self.memory = None
             return
         with torch.no_grad():
-            self.peers = PeerMemory([self._compared(self.tokens(image))[0] for image in pixels], weight)
+            self.memory = PeerMemory([self._compared(self.tokens(image))[0] for image in pixels], weight)
 
     def set_references(self, pixels: Tensor | Sequence[Tensor] | None) -> None:
         """Normal images to compare with, at least two, in the way of `set_peers` and in place of its images."""

@@ -91,7 +91,6 @@ class WinClip(Method):
     def __init__(self, backbone: Backbone, config: WinClipConfig | None = None) -> None:
         super().__init__(backbone, config or WinClipConfig())
         backbone.require_text()
-        self.memory: ReferenceMemory | None = None
         self._text: dict[str, Tensor] = {}
 
     @property
@@ -144,11 +143,10 @@ class WinClip(Method):
         if pixels is None:
             self.memory = None
             return
-        batches = reference_batches(pixels, batch_size)
         with torch.no_grad():
-            features = [self._few_shot_features(self.tokens(batch)) for batch in batches]
-        banks = {name: torch.cat([part[name].flatten(0, -2) for part in features]) for name in features[0]}
-        self.memory = ReferenceMemory(banks, sum(len(batch) for batch in batches))
+            features = [self._few_shot_features(self.tokens(batch)) for batch in reference_batches(pixels, batch_size)]
+        banks = {name: [image for part in features for image in part[name]] for name in features[0]}
+        self.memory = ReferenceMemory(banks)
 
     @property
     def references(self) -> int:
