@@ -370,14 +370,14 @@ def test_one_reference_left_out_is_as_if_never_given(method):
     method.set_references([known[0], known[2]])
     never = judge(method, pixels)
     method.set_references(known)
-    with method.without_reference(1):
+    with method.without_references([1]):
         assert method.references == 2
         left = judge(method, pixels)
     assert method.references == 3
     close(left.anomaly_map, never.anomaly_map)
     close(left.score, never.score)
     method.set_references(known[:1])
-    with pytest.raises(InputError, match="no others"), method.without_reference(0):
+    with pytest.raises(InputError, match="none of 1"), method.without_references([0]):
         pass
 
 

@@ -33,7 +33,10 @@ class Data(StrEnum):
 def calibrate(
     normals: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NORMALS...]", help="Images believed normal, or a finished RUN of them (no model)."),
+        typer.Argument(
+            metavar="[NORMALS...]",
+            help="Images believed normal, or a finished RUN of them (no model).  [default: those of --reference]",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.json", help="Where to write it.")] = None,
     false_alarms: Annotated[
@@ -96,12 +99,15 @@ def calibrate(
 
     The images must be like those to be judged (same part, camera, light) and unused otherwise. The result is a small
     JSON file for headclip predict --calibration and headclip rejudge --calibration. It belongs to this model alone.
+    Images that are among those of --reference are compared with the other ones.
     """
     from headclip.errors import InputError
     from headclip.judgement.calibrate import count_once
     from headclip.judgement.conformal import Promise
     from headclip.judgement.regions import RegionRules
 
+    if not normals and data is None and reference is not None:
+        normals = [str(reference)]
     _check(normals, data, out, into_checkpoint, checkpoint)
     promise = Promise(false_alarms, confidence, contaminated)
     costs = _costs(labelled, cost_miss, cost_false_alarm, prevalence)
@@ -193,6 +199,7 @@ def _score(
     from headclip.cli.progress import stage_bars
     from headclip.data.decode import DEFAULT_MAX_PIXELS
     from headclip.errors import InputError
+    from headclip.inference.leaving_out import score_beside_others
     from headclip.judgement import scored as scoring
     from headclip.judgement.conformal import images_needed, too_few
     from headclip.runs.run import Run, is_run_folder
@@ -225,7 +232,8 @@ def _score(
             found = scoring.score_rendered(detector, count, rules, seed=seed, progress=progress)
         else:
             warn_of_training_images(files, detector.describe())
-            found = scoring.score_images(detector, files, rules, max_pixels=limit, progress=progress, watch=watch)
+            score = score_beside_others if arguments["reference"] is not None else scoring.score_images
+            found = score(detector, files, rules, max_pixels=limit, progress=progress, watch=watch)
         return found, detector.describe(), truth
 
 

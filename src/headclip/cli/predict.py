@@ -6,13 +6,14 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli import judging_options, on_ray, options, peer_options, volume_options
+from headclip.cli import judging_options, on_ray, options, peer_options, reference_options, volume_options
 from headclip.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -68,6 +69,7 @@ def predict(
     tile_overlap: options.TileOverlap = None,
     calibration: judging_options.CalibrationFile = None,
     threshold: judging_options.Threshold = None,
+    false_alarms: reference_options.FalseAlarms = None,
     pixel_threshold: judging_options.PixelThreshold = None,
     min_area: judging_options.MinArea = None,
     ignore_border: judging_options.IgnoreBorder = None,
@@ -92,7 +94,8 @@ def predict(
 
     RUN will hold report.html, results.csv, results.parquet, maps/ (16-bit PNG), overlays/, previews/ and
     run.json. An image that cannot be read becomes a row with the reason; the others go on. Verdicts and regions
-    come from --calibration or --threshold, else from what ships with the checkpoint. With --shard, RUN/shards/ will
+    come from --calibration, --threshold or, with --reference, --false-alarms, else from what ships with the
+    checkpoint. With --shard, RUN/shards/ will
     hold a part of that, and headclip merge makes the whole.
     """
     from headclip.data.decode import DEFAULT_MAX_PIXELS
@@ -100,6 +103,7 @@ def predict(
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
     from headclip.inference.volumes_inputs import open_inputs, refuse_division
+    from headclip.judgement.regions import RegionRules
     from headclip.runs.output import check_output
     from headclip.runs.run import read_facts
     from headclip.runs.shards import Shard
@@ -110,6 +114,7 @@ def predict(
     crew = on_ray.choose_crew(engine, actors, cpus_per_actor, gpus_per_actor)
     on_ray.refuse_urls(crew, out, *inputs)
     peer_options.check_peers(peers, peer_weight, tile=tile, elsewhere=crew is not None, reference=reference)
+    reference_options.check_false_alarms(*(false_alarms, reference, calibration, threshold), elsewhere=crew is not None)
     place = out if part is None else part.folder(out)
     if on_ray.place_of(out) is None:
         check_output(place, resume=resume, overwrite=overwrite)  # before the model is loaded, which takes longer
@@ -154,6 +159,7 @@ def predict(
             **({"tile": True, "tile_overlap": arguments["tile"]} if tile else {}),
             **({"peers": peers, "peer_weight": peer_weight} if peers is not None else {}),
             **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},
+            "false_alarms": false_alarms,
             **{"min_area": min_area, "ignore_border": ignore_border, "pixel_mm": pixel_mm, "shard": shard},
             **{"window": window, "plane": None if plane is None else plane.value, "volume_share": volume_share},
             **{"max_voxels": max_voxels, "keep_names": keep_names, "key": key},
@@ -182,6 +188,10 @@ def predict(
             work["arguments"] = kept | peer_options.compare_with_peers(
                 *(detector, images, peers, peer_weight, earlier, limit, quiet)
             )
+        if false_alarms is not None and reference is not None:
+            rules = RegionRules(min_area or 1, ignore_border or 0)
+            found = reference_options.calibrated_on_references(detector, reference, false_alarms, rules, limit, quiet)
+            work["judging"] = replace(judging, calibration=found)
         if category == FROM_FOLDER and not detector.method.uses_category:
             work["category_of"] = None
         judge = partial(predict_run, detector, images, out, **work)

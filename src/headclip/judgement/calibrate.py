@@ -41,11 +41,12 @@ def count_once(
     """The images that count, and those that repeat others; what was found stands in `Scored.source`.
 
     Args:
-        settings: of the detector; its reference images score lower than any other.
+        settings: of the detector; its reference images score lower than any other, unless each was judged beside the
+            other ones (`Scored.left_out`).
         labels: copies are those with the same label too; what somebody labelled both ways counts once for either.
     """
     known = exact_copies({name: (content, (labels or {}).get(name)) for name, content in scored.contents.items()})
-    held = set(settings.get("references") or ())
+    held = set(settings.get("references") or ()) - scored.left_out
     references = tuple(name for name, content in scored.contents.items() if content in held)
     kept = scored.select(lambda name: name not in known and name not in references)
     looked = [(name, score) for name, score in zip(kept.names, kept.scores, strict=True) if name in kept.thumbnails]
@@ -55,6 +56,7 @@ def count_once(
     facts = {
         "copies": len(known) if scored.contents else None,
         "references": len(references) if seen else None,
+        **({"left_out": len(scored.left_out)} if scored.left_out else {}),
         "near_copies": len(near) if seen else None,
         "files": sorted(set(scored.files.values())),
     }

@@ -106,8 +106,9 @@ class Calibration(_Frozen):
         default_factory=dict,
         description="Which images: source, count, failed, labels. copies: left out as copies of others, references: as "
         "the method's own reference images, near_copies: images that look like copies and were kept; null: the files "
-        "were not at hand. files: size in bytes and start of the SHA-256 of each image file. value: what the image "
-        "threshold reaches on the labelled images; pixels: the same of the pixel threshold.",
+        "were not at hand. left_out: reference images that were judged beside the other ones, and kept. files: size in "
+        "bytes and start of the SHA-256 of each image file. value: what the image threshold reaches on the labelled "
+        "images; pixels: the same of the pixel threshold.",
     )
     created: str = Field(default_factory=lambda: datetime.now().astimezone().isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: {"headclip": __version__})
@@ -229,8 +230,11 @@ def _conformal(calibration: Calibration) -> str:
     band = (
         "" if calibration.image.high is not None else "; too few images for a verdict of defect: all alarms are review"
     )
+    left_out = calibration.data.get("left_out")
+    beside = f", {left_out:,} of them references, each judged beside the others" if isinstance(left_out, int) else ""
     return (
-        f"At most {rate} of normal images raise an alarm, {sure}; calibrated on {images:,} normal images{impure}{band}."
+        f"{'About' if beside else 'At most'} {rate} of normal images raise an alarm, {sure}; calibrated on {images:,} "
+        f"normal images{beside}{impure}{band}."
     )
 
 

@@ -32,7 +32,8 @@ class Scored:
     names: of the images; scores: in [0, 1]; levels: `regions.region_level` of each map by `rules`, None where maps are
     not at hand; failed: images without a score, with the reason; source: facts for the calibration's `data`.
     contents: name -> hash of what the image holds, files: name -> `copies.file_mark`, of the images for which they are
-    known; thumbnails: name -> `copies.thumbnail`.
+    known; thumbnails: name -> `copies.thumbnail`. left_out: hashes of the detector's own reference images that were
+    judged beside the other ones.
     """
 
     names: list[str] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Scored:
     contents: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     def add(self, name: str, judgement: Judgement) -> None:
         """Put one image on the list."""

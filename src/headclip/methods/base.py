@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -64,7 +64,7 @@ class Method(nn.Module, ABC):
         self.config = config
         self.asked_size: int | None = None  # the setting image_size, where somebody gave it for this very method
         self._kept_text: tuple[Tensor, tuple[int, ...]] | None = None
-        self.memory: Any = None  # of images to compare with, in methods that take some; without(place) leaves one out
+        self.memory: Any = None  # of images to compare with, in methods that take some; without(places) leaves some out
 
     backbone: Backbone
 
@@ -157,15 +157,15 @@ class Method(nn.Module, ABC):
             )
 
     @contextmanager
-    def without_reference(self, place: int) -> Iterator[None]:
-        """Within it, images are judged as if that one of the reference images had never been given.
+    def without_references(self, places: Collection[int]) -> Iterator[None]:
+        """Within it, images are judged as if the reference images at these places had never been given.
 
         Raises:
-            InputError: there are no references, or too few without it.
+            InputError: there are no references, or too few without them.
         """
         if self.memory is None:
             raise InputError("no reference images are remembered; call set_references first")
-        whole, self.memory = self.memory, self.memory.without(place)
+        whole, self.memory = self.memory, self.memory.without(places)
         try:
             yield
         finally:

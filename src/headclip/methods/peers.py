@@ -9,7 +9,7 @@ al., SIGMOD 2000).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ class PeerMemory(nn.Module):
     Args:
         images: the features, one (N, D) an image, of any length and number, or a bank of them.
         weight: 0 or more; how much all of it counts.
-        without: the place of one of them that is as if it had never been given.
+        without: the places of those that are as if they had never been given.
 
     Raises:
         InputError: fewer than two images, by which alone nobody can say what differs among normal ones, or a negative
@@ -59,17 +59,17 @@ class PeerMemory(nn.Module):
     """
 
     def __init__(
-        self, images: Sequence[Tensor] | PatchBank, weight: float = 1.0, *, without: int | None = None
+        self, images: Sequence[Tensor] | PatchBank, weight: float = 1.0, *, without: Collection[int] = ()
     ) -> None:
         super().__init__()
         given = len(images.lengths if isinstance(images, PatchBank) else images)
-        self.images, self.weight = given - (without is not None), float(weight)
+        self._others = [place for place in range(given) if place not in without]
+        self.images, self.weight = len(self._others), float(weight)
         if self.images < 2:
             raise InputError(f"{self.images} image(s) to compare with; give at least two")
         if not weight >= 0.0:
             raise InputError(f"peer weight {weight}: choose 0 or more")
         self.bank = images if isinstance(images, PatchBank) else PatchBank(images)
-        self._others = [place for place in range(given) if place != without]
         lengths, among = self.bank.lengths, self.bank.among
         each = {place: self._found(among[place]) for place in self._others}
         found = [one for one in each.values() if one is not None]
@@ -83,9 +83,9 @@ class PeerMemory(nn.Module):
         tops = [self._top(self.image_power * (one.log - self.image_centre)) for one in found]
         self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
 
-    def without(self, place: int) -> PeerMemory:
-        """As if the image at that place had never been given; by what the bank knows already."""
-        return PeerMemory(self.bank, self.weight, without=place)
+    def without(self, places: Collection[int]) -> PeerMemory:
+        """As if the images at these places had never been given; by what the bank knows already."""
+        return PeerMemory(self.bank, self.weight, without=places)
 
     @torch.no_grad()
     def log_factors(self, features: Tensor) -> tuple[Tensor, Tensor]:

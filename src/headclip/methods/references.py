@@ -5,7 +5,7 @@ The association of WinCLIP+ (section 4.3), which any method with patch features 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +44,17 @@ class ReferenceMemory(nn.Module):
         """(..., D) features -> (...) distances in [0, 1] to the nearest vector of a bank."""
         return nearest_distance(features, self.bank(name))
 
-    def without(self, place: int) -> ReferenceMemory:
-        """As if the image at that place had never been given.
+    def without(self, places: Collection[int]) -> ReferenceMemory:
+        """As if the images at these places had never been given.
 
         Raises:
-            InputError: it is the only one.
+            InputError: none is left.
         """
-        if self.images < 2:
-            raise InputError("a single reference image has no others to be compared with; give more")
+        kept = [place for place in range(self.images) if place not in places]
+        if not kept:
+            raise InputError(f"none of {self.images} reference image(s) is left to compare with; give more")
         banks = {name: self.bank(name).split(rows) for name, rows in self._rows.items()}
-        return ReferenceMemory({name: [*parts[:place], *parts[place + 1 :]] for name, parts in banks.items()})
+        return ReferenceMemory({name: [parts[place] for place in kept] for name, parts in banks.items()})
 
 
 def nearest_distance(features: Tensor, bank: Tensor) -> Tensor:
