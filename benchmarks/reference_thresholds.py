@@ -26,10 +26,8 @@ from headclip.evaluation.shots import ShotOptions, take_shots
 from headclip.files import write_atomically
 from headclip.inference.deciding import DEFAULT, criteria_of
 from headclip.inference.detector import Detector
-from headclip.inference.leaving_out import score_beside_others
+from headclip.inference.leaving_out import calibrate_on_references
 from headclip.inference.peers import in_chance_order
-from headclip.judgement.calibrate import calibrate
-from headclip.judgement.conformal import Promise
 from headclip.judgement.regions import RegionRules
 from headclip.judgement.scored import score_images
 from headclip.judgement.verdicts import Criteria
@@ -62,10 +60,7 @@ def draw(dataset: Dataset, count: int, share: float, each: int, seed: int) -> Dr
     rest, drawn = take_shots(dataset, ShotOptions(count, seed))
     (files,) = drawn.files.values()
     detector = Detector(load_backbone("embedded"), references=files)
-    references = [LoneImage(path, path.name) for path in files]
-    found = calibrate(
-        score_beside_others(detector, references, RULES), detector.describe(), Promise(share), tightest=True
-    )
+    found = calibrate_on_references(detector, files, share)
     judged = []
     for label in (0, 1):
         by_name = {rest.relative(record.path): record.path for record in rest.records if record.label == label}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # type checkers see the names of `_WHERE` where they come fro
     from headclip.errors import HeadclipError
     from headclip.inference.detector import Detector
     from headclip.inference.exported import ExportedDetector
+    from headclip.inference.leaving_out import calibrate_on_references
     from headclip.inference.predict import predict_run
     from headclip.inference.tiles import TiledDetector
     from headclip.methods import list_methods
@@ -35,6 +36,7 @@ _WHERE = {
     "datasets": "headclip.data.datasets",
     "open_dataset": "headclip.data.datasets",
     "list_methods": "headclip.methods",
+    "calibrate_on_references": "headclip.inference.leaving_out",
     "predict_run": "headclip.inference.predict",
 }
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Prediction",
     "TiledDetector",
     "__version__",
+    "calibrate_on_references",
     "datasets",
     "list_methods",
     "load_backbone",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,10 @@ def test_reference_images_are_no_normals(tmp_path):
     assert repeated.references == ("04.png",)
     assert kept.source["references"] == 1
     assert len(kept.scores) == 11
+    left_out = replace(scored_of(tmp_path), left_out=frozenset({pixel_hash(texture(4))}))
+    kept, repeated = count_once(left_out, facts)
+    assert repeated.references == ()
+    assert (kept.source["references"], kept.source["left_out"], len(kept.scores)) == (0, 1, 12)
 
 
 def test_copies_are_counted_once_for_each_label():

@@ -20,6 +20,7 @@ from headclip.cli.data import app as data_app
 from headclip.cli.doctor import doctor
 from headclip.cli.evaluate import evaluate
 from headclip.cli.export import export
+from headclip.cli.help_sections import SectionedCommand
 from headclip.cli.inspect import inspect
 from headclip.cli.merge import merge
 from headclip.cli.methods import methods
@@ -58,23 +59,23 @@ def _root(
     """Zero-shot image anomaly detection with CLIP."""
 
 
-app.command("predict")(predict)
-app.command("merge")(merge)
-app.command("calibrate")(calibrate)
-app.command("rejudge")(rejudge)
-app.command("regions")(regions)
-app.command("serve")(serve)
-app.command("evaluate")(evaluate)
-app.command("protocol")(protocol)
-app.command("ablate")(ablate)
-app.command("train")(train)
-app.command("pretrain")(pretrain)
-app.command("export")(export)
-app.command("methods")(methods)
-app.command("compare")(compare)
-app.command("inspect")(inspect)
+app.command("predict", cls=SectionedCommand)(predict)
+app.command("merge", cls=SectionedCommand)(merge)
+app.command("calibrate", cls=SectionedCommand)(calibrate)
+app.command("rejudge", cls=SectionedCommand)(rejudge)
+app.command("regions", cls=SectionedCommand)(regions)
+app.command("serve", cls=SectionedCommand)(serve)
+app.command("evaluate", cls=SectionedCommand)(evaluate)
+app.command("protocol", cls=SectionedCommand)(protocol)
+app.command("ablate", cls=SectionedCommand)(ablate)
+app.command("train", cls=SectionedCommand)(train)
+app.command("pretrain", cls=SectionedCommand)(pretrain)
+app.command("export", cls=SectionedCommand)(export)
+app.command("methods", cls=SectionedCommand)(methods)
+app.command("compare", cls=SectionedCommand)(compare)
+app.command("inspect", cls=SectionedCommand)(inspect)
 app.add_typer(data_app, name="data")
-app.command("doctor")(doctor)
+app.command("doctor", cls=SectionedCommand)(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -103,7 +103,6 @@ def predict(
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
     from headclip.inference.volumes_inputs import open_inputs, refuse_division
-    from headclip.judgement.regions import RegionRules
     from headclip.runs.output import check_output
     from headclip.runs.run import read_facts
     from headclip.runs.shards import Shard
@@ -189,8 +188,9 @@ def predict(
                 *(detector, images, peers, peer_weight, earlier, limit, quiet)
             )
         if false_alarms is not None and reference is not None:
-            rules = RegionRules(min_area or 1, ignore_border or 0)
-            found = reference_options.calibrated_on_references(detector, reference, false_alarms, rules, limit, quiet)
+            found = reference_options.calibrated_on_references(
+                *(detector, reference, false_alarms, judging.rules, limit, quiet)
+            )
             work["judging"] = replace(judging, calibration=found)
         if category == FROM_FOLDER and not detector.method.uses_category:
             work["category_of"] = None

@@ -54,23 +54,21 @@ def check_false_alarms(
 def calibrated_on_references(
     detector: Detector, folder: Path, share: float, rules: RegionRules, max_pixels: int, quiet: bool
 ) -> Calibration:
-    """Thresholds that about that share of normal images exceeds, or the least share that so few can say.
+    """`calibrate_on_references` with a bar; a share that so few images cannot keep is said on stderr.
 
     Raises:
         InputError: fewer than two images can be judged.
     """
-    from headclip.inference.leaving_out import score_beside_others
-    from headclip.judgement.calibrate import calibrate
-    from headclip.judgement.conformal import Promise, share_text
+    from headclip.inference.leaving_out import calibrate_on_references
+    from headclip.judgement.conformal import share_text
 
+    files = images_alone([str(folder)]).files
     with stage_bars(quiet) as show:
-
-        def progress(done: int, total: int, failed: int) -> None:
-            show("judging normal images", done, total, failed)
-
-        files = images_alone([str(folder)]).files
-        scored = score_beside_others(detector, files, rules, max_pixels=max_pixels, progress=progress)
-    found = calibrate(scored, detector.describe(), Promise(share), tightest=True)
+        found = calibrate_on_references(
+            *(detector, files, share, rules),
+            max_pixels=max_pixels,
+            progress=lambda done, total, failed: show("judging normal images", done, total, failed),
+        )
     least = found.terms.false_alarms or share
     if least > share and not quiet:
         warnings.warn(

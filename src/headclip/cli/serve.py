@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headclip.cli import judging_options, options
+from headclip.cli import judging_options, options, reference_options
 from headclip.cli.common import EXIT_FAILED, Device, Precision, output
 
 TOKEN_VARIABLE = "HEADCLIP_TOKEN"
@@ -34,6 +35,7 @@ def serve(
     ] = None,
     calibration: judging_options.CalibrationFile = None,
     threshold: judging_options.Threshold = None,
+    false_alarms: reference_options.FalseAlarms = None,
     pixel_threshold: judging_options.PixelThreshold = None,
     min_area: judging_options.MinArea = None,
     ignore_border: judging_options.IgnoreBorder = None,
@@ -71,6 +73,7 @@ def serve(
     """
     _check_extra()
     _check_usage(runs or [], live, watch, out, keep, token)
+    reference_options.check_false_alarms(false_alarms, reference, calibration, threshold, elsewhere=False)
     from headclip.judgement.choosing import choose
     from headclip.web.app import AppOptions, create_app
     from headclip.web.limits import Limits
@@ -89,6 +92,11 @@ def serve(
             backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
         )
         detector = load_detector(arguments, quiet=False)
+        if false_alarms is not None and reference is not None:
+            found = reference_options.calibrated_on_references(
+                *(detector, reference, false_alarms, rule.rules, max_pixels), quiet=False
+            )
+            rule = replace(rule, calibration=found)
     app = create_app(
         AppOptions(
             detector=detector,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,12 @@ from numpy.typing import NDArray
 from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.hashing import pixel_hash
+from headclip.data.volumes.lone import LoneImage
+from headclip.files import expanded
 from headclip.inference.detector import Detector
+from headclip.judgement.calibrate import calibrate
+from headclip.judgement.calibration import Calibration
+from headclip.judgement.conformal import Promise
 from headclip.judgement.regions import RegionRules
 from headclip.judgement.scored import Progress, Scored, Watch, score_images, silent
 from headclip.prediction import Prediction
@@ -83,3 +89,27 @@ def score_beside_others(
     judge = LeaveOneOut(detector)
     found = score_images(judge, files, rules, max_pixels=max_pixels, progress=progress, watch=watch)
     return replace(found, left_out=frozenset(judge.judged))
+
+
+def calibrate_on_references(
+    detector: Detector,
+    files: Sequence[ImageFile | str | Path],
+    false_alarms: float = 0.05,
+    rules: RegionRules | None = None,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: Progress = silent,
+) -> Calibration:
+    """Thresholds that about that share of normal images exceeds, from the detector's own references.
+
+    Args:
+        files: the reference images; others that are normal may be among them. Broken ones are left out.
+        false_alarms: the share; where the images are too few for it, `Calibration.terms` says what they can keep.
+
+    Raises:
+        InputError: fewer than two images can be judged, or the share is not between 0 and 1.
+    """
+    promise = Promise(false_alarms)
+    images = [one if isinstance(one, ImageFile) else LoneImage(expanded(one), str(one)) for one in files]
+    scored = score_beside_others(detector, images, rules or RegionRules(), max_pixels=max_pixels, progress=progress)
+    return calibrate(scored, detector.describe(), promise, tightest=True)

@@ -231,11 +231,12 @@ def _conformal(calibration: Calibration) -> str:
         "" if calibration.image.high is not None else "; too few images for a verdict of defect: all alarms are review"
     )
     left_out = calibration.data.get("left_out")
-    beside = f", {left_out:,} of them references, each judged beside the others" if isinstance(left_out, int) else ""
-    return (
-        f"{'About' if beside else 'At most'} {rate} of normal images raise an alarm, {sure}; calibrated on {images:,} "
-        f"normal images{beside}{impure}{band}."
-    )
+    what, about = f"{images:,} normal images", "At most"
+    if isinstance(left_out, int):  # reference images, whose scores are not quite those of images to come
+        rest = left_out < images
+        what = f"{what}, {left_out:,} of them references" if rest else f"{images:,} reference images"
+        what, about = f"{what}, each judged beside the others", "About"
+    return f"{about} {rate} of normal images raise an alarm, {sure}; calibrated on {what}{impure}{band}."
 
 
 def _labelled(calibration: Calibration) -> str:

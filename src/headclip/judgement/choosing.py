@@ -8,6 +8,7 @@ from typing import Any
 
 from headclip.errors import InputError
 from headclip.judgement.calibration import Calibration, CalibrationError
+from headclip.judgement.regions import RegionRules
 from headclip.judgement.verdicts import Criteria, by_hand
 
 COMPARED = {"peers": "--peers", "references": "--reference"}  # settings by which images are compared with others
@@ -33,6 +34,11 @@ class Judging:
     ignore_border: int | None = None
     pixel_mm: float | None = None
     none: bool = False
+
+    @property
+    def rules(self) -> RegionRules:
+        """Which regions are to count, where nothing else says so."""
+        return RegionRules(self.min_area or 1, self.ignore_border or 0)
 
     def __post_init__(self) -> None:
         if self.calibration is not None and self.threshold is not None:
