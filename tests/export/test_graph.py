@@ -27,13 +27,28 @@ def build(method="headclip", keep_aspect=False, image_size=56, least_side=0.0, *
     return made
 
 
+def noise():
+    """Two images of each size."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (2, *size, 3), dtype=np.uint8) for size in SIZES]
+
+
+def alike(sizes, seed=0):
+    """Two images of each size that show nearly the same: a light that falls from one side."""
+    rng, found = np.random.default_rng(seed), []
+    for height, width in sizes:
+        light = np.linspace(40, 200, width)[None, None, :, None] + rng.normal(0, 4, (2, height, width, 3))
+        found.append(light.clip(0, 255).astype(np.uint8))
+    return found
+
+
 @torch.no_grad()
-def differences(detector):
+def differences(detector, batches=None):
     """Largest difference of maps and of the three scores, over sizes and batches of two."""
-    graph, rng = ExportGraph(detector).eval(), np.random.default_rng(0)
+    graph = ExportGraph(detector).eval()
     largest = 0.0
-    for size in SIZES:
-        images = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    for images in noise() if batches is None else batches:
+        size = images.shape[1:3]
         maps, *scores = graph(torch.from_numpy(images))
         assert maps.shape == (2, *size)
         for index, one in enumerate(detector.predict_arrays(list(images))):
@@ -68,6 +83,30 @@ def test_every_exportable_method(method, keep_aspect):
 @pytest.mark.parametrize("keep_aspect", [False, True])
 def test_settings(settings, keep_aspect):
     assert differences(build(keep_aspect=keep_aspect, **settings)) < 2e-5
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+@pytest.mark.parametrize("settings", [{}, {"refiner": 5}, {"aggregation": "layers", "tap_fusion": "sum"}])
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_reference_images(settings, keep_aspect, count):
+    """Of several sizes; of the images that are judged, some are references themselves."""
+    detector = build(keep_aspect=keep_aspect, **settings)
+    shown = alike(SIZES[:4])
+    known = [pair[0] for pair in [*shown, *alike([(44, 60)] * 5, seed=1)]]
+    before = detector.predict_arrays([shown[0][1]])[0].score
+    detector.set_references(known[:count])
+    assert detector.predict_arrays([shown[0][1]])[0].score != pytest.approx(before, abs=1e-3)
+    assert differences(detector, shown) < 2e-4  # distances are roots of what is left of a difference
+
+
+def test_an_image_whose_references_are_all_copies_of_it():
+    detector, image = build(), np.random.default_rng(3).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    alone = detector.predict_arrays([image])[0]
+    detector.set_references([image, image])
+    with torch.no_grad():
+        maps, score, *_ = ExportGraph(detector)(torch.from_numpy(image[None]))
+    np.testing.assert_allclose(maps[0].numpy(), alone.anomaly_map, atol=1e-5)
+    assert float(score[0]) == pytest.approx(alone.score, abs=1e-5)
 
 
 def test_at_the_towers_own_size():

@@ -35,6 +35,7 @@ def export(
         str | None, typer.Option(metavar="NAME", help="What images will show, for methods that put it into words.")
     ] = None,
     setting: options.Settings = None,
+    reference: options.Reference = None,
     image_size: options.ImageSize = None,
     calibration: Annotated[
         Path | None,
@@ -58,7 +59,7 @@ def export(
     """Write a model as one graph and compare it with the original.
 
     8-bit images of any size in, anomaly map and scores out; resizing and normalisation are inside, the text tower is
-    not. FILE.json holds what the model is, its calibration and the outcome of the comparison. Beyond the tolerance,
+    not. The images of --reference travel in the graph, as what their patches look like. FILE.json holds what the model is, its calibration and the outcome of the comparison. Beyond the tolerance,
     nothing is written and the exit status is 1. Run the result with headclip predict --checkpoint FILE.
     """
     from headclip.export import export_model
@@ -70,7 +71,7 @@ def export(
         "method": method,
         "category": category,
         "settings": parse_settings(setting or []),
-        "reference": None,
+        "reference": None if reference is None else str(reference),
         "device": "cpu",
         "precision": "fp32",
         "image_size": image_size,

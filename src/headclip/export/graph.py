@@ -15,10 +15,11 @@ from headclip.clip.packed import unpack_tower
 from headclip.clip.preprocess import MOST_STRETCH, input_size, least_patches
 from headclip.clip.vision import Interpolation, VisionTokens, VisionTower
 from headclip.errors import InputError
-from headclip.export.operators import SizeLike, as_tensor, bilinear_operator, resample_levels, smoothed
+from headclip.export.comparing import ComparisonGraph
+from headclip.export.operators import SizeLike, as_tensor, bilinear_operator, resample_levels, smoothed, top_mean
 from headclip.inference.detector import Detector
 from headclip.methods.base import Method, list_methods, method_class
-from headclip.methods.scoring import joint_score, map_operator
+from headclip.methods.scoring import joint_score, map_operator, scaled_odds
 from headclip.methods.similarity import SimilarityMethod
 
 
@@ -61,8 +62,9 @@ class GraphTower(VisionTower):
 class ExportGraph(nn.Module):
     """What `Detector.predict_arrays` does to images of one size, with nothing left outside but decoding.
 
-    The text tower is gone: its two vectors are constants, and so are head weights and temperature. Thresholds are
-    not part of it. Built of a detector's method in float32 on the CPU; shares the vision tower's parameters.
+    The text tower is gone: its two vectors are constants, and so are head weights, temperature and the patches of
+    reference images or peers. Thresholds are not part of it. Built of a detector's method in float32 on the CPU; shares
+    the vision tower's parameters.
 
     Raises:
         InputError: a method that does not score the tokens of a single vision pass.
@@ -91,6 +93,8 @@ class ExportGraph(nn.Module):
         self.register_buffer("head_weights", None if weights is None else weights.detach().clone())
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(config.std)[:, None, None])
+        memory = method.memory
+        self.comparison = None if memory is None else ComparisonGraph(memory, fixed=not self.keep_aspect)
         values = self.side * self.method.finer
         fixed = map_operator(values, self.side * self.patch, self.method.config.sigma, None)
         self.register_buffer("operator", None if self.keep_aspect else fixed.clone())
@@ -156,35 +160,47 @@ class ExportGraph(nn.Module):
         method, config = self.method, self.method.config
         patches = method.patch_map(tokens, self.text)  # (B, rows, columns)
         drawn = method.drawn(tokens, patches)
+        global_score = self.global_score(tokens)
+        if self.comparison is not None:
+            patches, drawn, global_score = self.compared(tokens, patches, drawn, global_score)
         up = [self.to_tower(count) for count in (rows, columns)]
         at_tower = up[0][None] @ drawn @ up[1].T[None]  # equal ranks: OpenVINO asks for them
         out = [(bilinear_operator(n, u.shape[0]) @ u)[None] for n, u in zip((height, width), up, strict=True)]
         anomaly_map = (out[0] @ drawn @ out[1].mT / method.map_maximum).clamp(0, 1)
-        logits = method.image_logits(tokens, self.text)
-        if config.global_score == "probability":
-            global_score = logits.softmax(dim=-1)[:, 1]
-        else:
-            global_score = (logits[:, 1] - logits[:, 0]) * method.temperature / 4 + 0.5
         local_score = self.local_score(patches if config.top_level == "patches" else at_tower)
         joint = joint_score(global_score, local_score, config.alpha)
         return anomaly_map, joint.clamp(0, 1), global_score.clamp(0, 1), local_score.clamp(0, 1)
 
+    def global_score(self, tokens: VisionTokens) -> Tensor:
+        """(B,), from the class token."""
+        logits = self.method.image_logits(tokens, self.text)
+        if self.method.config.global_score == "probability":
+            return logits.softmax(dim=-1)[:, 1]
+        return (logits[:, 1] - logits[:, 0]) * self.method.temperature / 4 + 0.5
+
+    def compared(
+        self, tokens: VisionTokens, patches: Tensor, drawn: Tensor, global_score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Patch values, drawn ones and global scores beside the reference images."""
+        assert self.comparison is not None
+        of_patches, of_images = self.comparison(self.method.compared(tokens))
+        factor = of_patches.exp().unflatten(1, tokens.grid)
+        raised = self.method.with_odds(patches, factor)
+        finer = raised
+        if drawn is not patches:
+            rows, columns = (bilinear_operator(n * self.method.finer, n) for n in tokens.grid)
+            finer = self.method.with_odds(drawn, rows[None] @ factor @ columns.T[None])
+        return raised, finer, scaled_odds(global_score, of_images.exp())
+
     def local_score(self, values: Tensor) -> Tensor:
-        """As `SimilarityMethod.local_score`, with the number of pixels that count found in the graph."""
+        """As `SimilarityMethod.local_score`."""
         flat = values.flatten(1)
         if self.method.config.normalise_map == "image":
             low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
             flat = (flat - low) / (high - low).clamp(min=1e-12)
         else:
             flat = flat / self.method.map_maximum
-        share = self.method.config.top_share
-        if not self.keep_aspect:
-            return flat.topk(max(1, math.floor(flat.shape[1] * share)), dim=1).values.mean(dim=1)
-        exact = as_tensor(flat.shape[1]).double() * torch.tensor(share, dtype=torch.float64)
-        count = cast(int, torch.floor(exact).clamp(min=1).long().item())
-        torch._check(count >= 1)
-        torch._check(count <= flat.shape[1])
-        return flat.topk(count, dim=1).values.mean(dim=1)
+        return top_mean(flat, self.method.config.top_share, fixed=not self.keep_aspect)
 
     def to_tower(self, count: SizeLike) -> Tensor:
         """(pixels of the tower's input, values that the map is drawn from): upsampled and smoothed."""
@@ -212,8 +228,6 @@ def check_exportable(method: Method) -> SimilarityMethod:
             f"methods that can: {', '.join(exportable_methods())}"
         )
     assert isinstance(method, SimilarityMethod)
-    if method.memory is not None:
-        raise InputError("a graph judges each image by itself; export a detector without peers or references")
     if method.request.interpolation != "bilinear":
         raise InputError(
             f"position_interpolation={method.request.interpolation} cannot be exported; "
@@ -232,9 +246,9 @@ def exportable_methods() -> list[str]:
 
 
 def _without_text(method: SimilarityMethod, tower: GraphTower) -> SimilarityMethod:
-    """A shallow copy that reads the graph's tower and carries no prompts; its temperature is a number."""
+    """A shallow copy that reads the graph's tower, without prompts and references; its temperature is a number."""
     bare = copy.copy(method)
-    bare._modules = {name: part for name, part in method._modules.items() if name != "prompts"}
+    bare._modules = {name: part for name, part in method._modules.items() if name not in ("prompts", "memory")}
     bare._parameters = {} if method.needs_text else dict(method._parameters)  # else all is in text and head weights
     bare.config = replace(method.config, temperature=method.temperature)
     object.__setattr__(bare, "backbone", SimpleNamespace(vision=tower, config=method.backbone.config))

@@ -8,6 +8,9 @@ numbers for as long as possible, so that float32 suffices for images of any size
 
 from __future__ import annotations
 
+import math
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -79,6 +82,20 @@ def resample_levels(levels: Tensor, patches: SizeLike, patch: int) -> Tensor:
     blocks = levels[nearest].flatten(2).float()  # (patches, span, lines)
     sums = whole.float() @ blocks  # (patches, patch, lines)
     return torch.floor(sums / unit.float() + 0.5).clamp(0, 255).reshape(size, *levels.shape[1:])
+
+
+def top_mean(flat: Tensor, share: float, *, fixed: bool) -> Tensor:
+    """`headclip.methods.scoring.top_share_mean` of (B, n), with the number of values that count found in the graph.
+
+    fixed: n is always the same.
+    """
+    if fixed:
+        return flat.topk(max(1, math.floor(flat.shape[1] * share)), dim=1).values.mean(dim=1)
+    exact = as_tensor(flat.shape[1]).double() * torch.tensor(share, dtype=torch.float64)
+    count = cast(int, torch.floor(exact).clamp(min=1).long().item())
+    torch._check(count >= 1)
+    torch._check(count <= flat.shape[1])
+    return flat.topk(count, dim=1).values.mean(dim=1)
 
 
 def cubic(x: Tensor) -> Tensor:

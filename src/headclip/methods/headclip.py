@@ -256,7 +256,7 @@ class HeadClip(SimilarityMethod, TrainableMethod):
         if not self.config.neighbour_weight:
             return learnt
         assert tokens.neighbours is not None
-        return self._with_odds(learnt, odds_factor(tokens.neighbours, self.config.neighbour_weight))
+        return self.with_odds(learnt, odds_factor(tokens.neighbours, self.config.neighbour_weight))
 
     @property
     def finer(self) -> int:

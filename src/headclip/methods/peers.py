@@ -79,9 +79,16 @@ class PeerMemory(nn.Module):
         self.register_buffer("usual", torch.cat(usual), persistent=False)  # (M,)
         alike = self.weight * max(0.0, 1.0 - float(logs.mean().exp()))
         self.image_centre, self.image_power = _scale(logs, alike)
-        self.patch_centre, self.patch_power = _scale(torch.cat([self._beyond(one) for one in found] or [logs]), alike)
+        beyond = torch.cat([self._beyond(one) for one in found] or [logs])
+        self.patch_centre, self.patch_power = _scale(beyond, alike)
         tops = [self._top(self.image_power * (one.log - self.image_centre)) for one in found]
         self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
+
+    def parts(self) -> list[tuple[Tensor, Tensor]]:
+        """Of each image its unit vectors, (N, D), and what is usual for its patches, (N,)."""
+        buffers = (self.bank.get_buffer("vectors"), self.get_buffer("usual"))
+        vectors, usual = (buffer.split(self.bank.lengths) for buffer in buffers)
+        return [(vectors[place], usual[place]) for place in self._others]
 
     def without(self, places: Collection[int]) -> PeerMemory:
         """As if the images at these places had never been given; by what the bank knows already."""

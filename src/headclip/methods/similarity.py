@@ -143,13 +143,13 @@ class SimilarityMethod(Method):
             self.memory = None
             return
         with torch.no_grad():
-            self.memory = PeerMemory([self._compared(self.tokens(image))[0] for image in pixels], weight)
+            self.memory = PeerMemory([self.compared(self.tokens(image))[0] for image in pixels], weight)
 
     def set_references(self, pixels: Tensor | Sequence[Tensor] | None) -> None:
         """Normal images to compare with, at least two, in the way of `set_peers` and in place of its images."""
         self.set_peers(None if pixels is None else reference_batches(pixels, 1))
 
-    def _compared(self, tokens: VisionTokens) -> Tensor:
+    def compared(self, tokens: VisionTokens) -> Tensor:
         """(B, N, W): what patches are compared by, those of the local stream at its last tap."""
         return tokens.local[max(self.taps)][:, 1:]
 
@@ -157,15 +157,15 @@ class SimilarityMethod(Method):
         self, peers: PeerMemory, tokens: VisionTokens, patches: Tensor, drawn: Tensor, global_score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Patch values, drawn ones and global scores whose odds are multiplied by how unlike the peers they are."""
-        of_patches, of_images = peers.log_factors(self._compared(tokens))
+        of_patches, of_images = peers.log_factors(self.compared(tokens))
         factor = of_patches.exp().unflatten(1, tokens.grid)
-        raised = self._with_odds(patches, factor)
+        raised = self.with_odds(patches, factor)
         finer = raised
         if drawn is not patches:
-            finer = self._with_odds(drawn, grid_to_map(factor, (drawn.shape[-2], drawn.shape[-1])))
+            finer = self.with_odds(drawn, grid_to_map(factor, (drawn.shape[-2], drawn.shape[-1])))
         return raised, finer, scaled_odds(global_score, of_images.exp())
 
-    def _with_odds(self, values: Tensor, factor: Tensor) -> Tensor:
+    def with_odds(self, values: Tensor, factor: Tensor) -> Tensor:
         """Map values whose odds are multiplied by a factor greater than 0, of the same shape."""
         return scaled_odds(values / self.map_maximum, factor) * self.map_maximum
 
