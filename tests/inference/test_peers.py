@@ -14,7 +14,6 @@ from commands import run
 from headclip import Detector, TiledDetector
 from headclip.data.discover import discover
 from headclip.errors import InputError
-from headclip.export.graph import check_exportable
 from headclip.inference.peers import pick_peers
 from headclip.runs.files import RUN_JSON
 from headclip.runs.run import Run
@@ -108,12 +107,10 @@ def test_a_constructor_takes_them_too(detector, alike):
     detector.set_peers(None)
 
 
-def test_tiles_and_graphs_judge_each_image_by_itself(detector, alike):
+def test_tiles_judge_each_image_by_itself(detector, alike):
     detector.set_peers(sorted(alike.iterdir()))
     with pytest.raises(InputError, match="leave --tile or --peers out"):
         TiledDetector(detector)
-    with pytest.raises(InputError, match="without peers"):
-        check_exportable(detector.method)
     detector.set_peers(None)
 
 

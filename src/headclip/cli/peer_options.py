@@ -71,7 +71,7 @@ def compare_with_peers(
     from headclip.inference.peers import pick_peers
 
     if not isinstance(detector, Detector):
-        raise InputError("--peers: an exported model judges each image by itself; leave it out")
+        raise InputError("--peers: what an exported model compares with is fixed in it; leave it out")
     before = (earlier or {}).get("arguments") or {}
     known = before.get("peer_names") or [] if before.get("peers") == peers else []
     names: list[str] = []

@@ -41,6 +41,13 @@ conformal prediction under data contamination"), that is, its threshold is too h
 top, the clean threshold is the one of rank r(n - m) of all n. So the band starts there: `low` takes rank (1) of
 n - m, and what lies between the two extremes is for review. Scores between `low` and the threshold are not covered
 by the promise: of normal images, up to 1 - (r(n - m) - m) / (n - m + 1) may be under review.
+
+References that are calibrated on (leave one out). S_i is the score of reference i beside the n - 1 others, S that of a
+future image beside all n. Were each S_i computed beside the n - 1 others and the future image, all would be
+exchangeable, and (1) would hold; that image would bring a normal one more to be like, and lower most S_i. So their
+quantile is rather too high, and alarms are rather fewer; but nothing makes it so, and no bound is claimed (compare the
+jackknife of Barber, Candes, Ramdas and Tibshirani 2021, "Predictive inference with the jackknife+").
+`benchmarks/reference_thresholds.py` measures it.
 """
 
 from __future__ import annotations
