@@ -59,8 +59,9 @@ def export(
     """Write a model as one graph and compare it with the original.
 
     8-bit images of any size in, anomaly map and scores out; resizing and normalisation are inside, the text tower is
-    not. The images of --reference travel in the graph, as what their patches look like. FILE.json holds what the model is, its calibration and the outcome of the comparison. Beyond the tolerance,
-    nothing is written and the exit status is 1. Run the result with headclip predict --checkpoint FILE.
+    not. The images of --reference travel in the graph, as what their patches look like. FILE.json holds what the model
+    is, its calibration and the outcome of the comparison. Beyond the tolerance, nothing is written and the exit status
+    is 1. Run the result with headclip predict --checkpoint FILE.
     """
     from headclip.export import export_model
     from headclip.judgement.calibration import Calibration
