@@ -62,6 +62,9 @@ def test_a_protocol_trains_tests_and_names_what_is_missing(call, data, tmp_path)
     changed = {path for path, time in before.items() if path.exists() and path.stat().st_mtime_ns != time}
     assert tmp_path / "p/evaluation/tables.csv" in changed
     assert tmp_path / "p/checkpoint.safetensors" not in changed
+    status, _, err = call("--resume", "--image-size", "56")
+    assert status == 2
+    assert "was trained with another image_size" in " ".join(err.split())
     status, _, err = call("--resume", "--rate", "0.5", "--set", "temperature=0.2")
     assert status == 2
     assert "another method_config, training (method_config.temperature was 0.07, now 0.2, training.rate was 0.0" in err

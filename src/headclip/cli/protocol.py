@@ -156,7 +156,8 @@ def _check_same(trainer: Trainer, checkpoint: Path) -> None:
 
     info, ours = read_info(checkpoint), trainer.settings()
     made = {
-        "training": info.training,
+        "image_size": info.training.get("image_size", ours["image_size"]),  # checkpoints of before do not say it
+        "training": {name: value for name, value in info.training.items() if name != "image_size"},
         "method_config": info.config,
         "backbone_hash": info.backbone_hash,
         "data": info.data,

@@ -323,7 +323,8 @@ class Trainer:
                 save_torch(self.state(), state)
         if not writes:
             return None
-        info = save_checkpoint(out, self.method, training=self.config.facts(), data=self.described())
+        training = self.config.facts() | {"image_size": list(self.image_size)}
+        info = save_checkpoint(out, self.method, training=training, data=self.described())
         state.unlink(missing_ok=True)
         return info
 
