@@ -1,4 +1,4 @@
-"""What a few normal images bring on datasets of one category each, beside the same detector without any.
+"""What a few normal images bring, beside the same detector without any.
 
     python benchmarks/few_shot.py --data elpv=data-pypi/elpv_dataset --data sdd=data/SDD --limit 600 --out runs/few-shot
 
@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from headclip.cli.progress import Stages, guarded
 from headclip.clip.weights import load_backbone
 from headclip.data.datasets import Dataset, open_spec
-from headclip.errors import HeadclipError, InputError
+from headclip.errors import HeadclipError
 from headclip.evaluation.evaluate import Evaluation, Options, evaluate_together
-from headclip.evaluation.shots import ShotOptions, take_shots
 from headclip.files import write_atomically
 from headclip.inference.detector import Detector
 
@@ -30,20 +30,16 @@ PROTOCOL = "exact"
 ZERO = "zero-shot"
 
 
-def measure(dataset: Dataset, shots: list[int], seed: int, method: str, out: Path, options: Options) -> Evaluation:
+def measure(dataset: Dataset, shots: list[int], method: str, out: Path, options: Options) -> Evaluation:
     """All numbers of shots on the images that are left, in one pass."""
-    if len(dataset.categories) > 1:
-        raise InputError(f"{dataset.info.title} has several categories; evaluate --shots takes those")
-    rest, drawn = take_shots(dataset, ShotOptions(max(shots), seed))
-    (files,) = drawn.files.values()
     backbone = load_backbone("embedded")
-    detectors = {ZERO: Detector(backbone, method=method)}
-    for count in shots:
-        detectors[f"{count} normal"] = Detector(backbone, method=method, references=files[:count])
+    counts = {ZERO: 0} | {f"{count} normal": count for count in shots}
+    detectors = {label: Detector(backbone, method=method) for label in counts}
 
     def work(progress: Stages) -> Evaluation:
         command = shlex.join(["python", *sys.argv])
-        return evaluate_together(detectors, [rest], out, options, command=command, progress=progress)
+        chosen = replace(options, shots=counts)
+        return evaluate_together(detectors, [dataset], out, chosen, command=command, progress=progress)
 
     return guarded(work, quiet=False)
 
@@ -89,9 +85,8 @@ def main() -> None:
             dataset = open_spec(spec)
             for seed in range(chosen.seeds):
                 out = chosen.out / f"{dataset.name}-{seed}"
-                found.setdefault(dataset.info.title, []).append(
-                    measure(dataset, shots, seed, chosen.method, out, options)
-                )
+                seeded = replace(options, seed=seed)
+                found.setdefault(dataset.info.title, []).append(measure(dataset, shots, chosen.method, out, seeded))
     except HeadclipError as error:
         raise SystemExit(f"error: {error}") from error
     text = table(found, [ZERO, *(f"{count} normal" for count in shots)])

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from commands import run
 from evaluation.evaluate_files import write_kinds
 from headclip import Detector
 from headclip.data.datasets import open_dataset
@@ -124,6 +125,48 @@ def test_each_image_is_compared_with_the_shots_of_its_category(detector, root, t
     tables = (tmp_path / "e/tables.md").read_text()
     assert "another task than that of zero-shot figures: 3 normal images of each category, seed 0 (--shots)" in tables
     assert "; test images that are left out of all figures for it: 6 of set" in tables
+
+
+def test_several_numbers_judge_the_same_images(detector, root, tmp_path):
+    """Each as an evaluation would that takes so many of the shots alone; 0 is zero-shot."""
+    dataset = open_dataset("folder", root)
+    counts = {"none": 0, "two": 2, "three": 3}
+    detectors = {label: Detector(detector.backbone, device="cpu") for label in counts}
+    several = evaluate_together(detectors, [dataset], tmp_path / "e", replace(OPTIONS, shots=counts))
+    rest, shots = take_shots(dataset, ShotOptions(3))
+    scores = {result.method: {image.name: image.score for image in result.images} for result in several.results}
+    assert {len(found) for found in scores.values()} == {len(rest)}
+    for label, count in counts.items():
+        for category in ("bars", "noise"):
+            detector.set_references(shots.files[category][:count] or None)
+            for record in list(rest.of(category))[:3]:
+                expected = detector.predict(record.path)[0].score
+                assert scores[label][dataset.relative(record.path)] == pytest.approx(expected, abs=1e-5)
+            detector.set_references(None)
+    stored = json.loads((tmp_path / "e/results.json").read_text())
+    assert [one["detector"].get("shots", {}).get("images") for one in stored["results"]] == [None, 2, 3]
+    tables = (tmp_path / "e/tables.md").read_text()
+    assert "none: zero-shot; two: 2 normal images of each category, seed 0 (--shots); three: 3 normal" in tables
+
+
+@pytest.mark.parametrize("images", [0, -1, {}, {"a": 0}, {"a": 2, "b": -1}])
+def test_numbers_that_say_nothing_are_refused(images):
+    with pytest.raises(InputError, match="--shots needs 1 or more"):
+        ShotOptions(images)
+
+
+def test_the_command_takes_several(root, tmp_path, capsys):
+    given = ["--data", f"folder={root}", "--out", tmp_path / "e", "--bootstrap", "0", "--no-figures", "--worst", "0"]
+    assert run("evaluate", *given, "--method", "headclip,anovl", "--shots", "0,3", "--limit", "3") == 0
+    stored = json.loads((tmp_path / "e/results.json").read_text())
+    assert [one["method"] for one in stored["results"]] == ["headclip", "headclip (3-shot)", "anovl"]
+    assert [bool(one["detector"].get("shots")) for one in stored["results"]] == [False, True, False]
+    assert run("evaluate", *given, "--overwrite", "--shots", "1,3") == 2
+    assert "headclip (1-shot) needs at least 2" in " ".join(capsys.readouterr().err.split())
+    for wrong in ("some", "0", "-1,2", "", "1,,2"):
+        assert run("evaluate", *given, "--overwrite", f"--shots={wrong}") == 2
+        err = " ".join(capsys.readouterr().err.split())
+        assert "give a number of normal images" in err or "is empty" in err
 
 
 def test_a_ring_that_no_shot_has_counts_for_more(detector, root, tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headclip.cli import on_ray, options, peer_options
+from headclip.cli import on_ray, options, peer_options, shot_options
 from headclip.cli.common import Device, Precision, command_line, parse_settings
 from headclip.cli.evaluate_report import leave_if_unchanged, report, report_shard
 from headclip.cli.models import Choice, lift_pillow_limit, load_detector, load_detectors, plan_methods
@@ -39,12 +39,7 @@ def evaluate(
     reference: options.Reference = None,
     peers: peer_options.Peers = None,
     peer_weight: peer_options.PeerWeight = peer_options.WEIGHT,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="K", help="Few-shot: compare with K normal images of each category, which are not scored."
-        ),
-    ] = None,
+    shots: shot_options.Shots = None,
     protocol: Annotated[
         Protocol, typer.Option(help="exact: no threshold grid; ader: comparable with the published tables.")
     ] = Protocol.exact,
@@ -97,6 +92,11 @@ def evaluate(
     if runs and crew is not None:
         raise InputError("--engine ray: finished runs are scored here, without a model; leave it out")
 
+    counts = shot_options.parse_shots(shots)
+    choices = [] if runs else plan_methods(method, checkpoint or [], setting or [])
+    by_label: dict[str, int] = {}
+    if len(counts) > 1:
+        choices, by_label = shot_options.with_shots(choices, counts)
     chosen = Options(
         protocol=protocol.value,
         resolution=None if resolution is None else resolution.value,
@@ -113,7 +113,7 @@ def evaluate(
         shard=None if shard is None else Shard.parse(shard),
         peers=peers,
         peer_weight=peer_weight,
-        shots=shots,
+        shots=by_label or (counts[0] if counts else None),
     )
     check_out(out, chosen)  # before the model is loaded, which takes longer
     datasets = [open_spec(spec) for spec in data]
@@ -135,7 +135,6 @@ def evaluate(
             "compile": compile,
         }
         lift_pillow_limit(chosen.max_pixels)
-        choices = plan_methods(method, checkpoint or [], setting or [])
         if crew is not None:
             on_ray.starting(quiet or as_json)
             work = partial(on_ray.evaluate, choices, arguments, datasets, out, chosen, crew, command_line())

@@ -32,17 +32,17 @@ class Compared:
                 "--shots compares with normal images, and --peers with unlabelled ones; leave one of them out"
             )
 
-    def facts(self, detector: Detector) -> dict[str, Any]:
-        """What a detector's settings say of it, beside its own; nothing where it cannot compare."""
+    def facts(self, label: str, detector: Detector) -> dict[str, Any]:
+        """What a detector's settings say of it, beside its own; nothing where it does not compare."""
         if self.peers is not None and detector.method.takes_peers:
             return {"peers": {"images": self.peers.images, "weight": self.peers.weight}}
-        if self.shots is not None and detector.method.takes_references:
-            return {"shots": {"images": self.shots.images, "seed": self.shots.seed}, "references": []}
+        if self.shots is not None and self.shots.of(label) and detector.method.takes_references:
+            return {"shots": {"images": self.shots.of(label), "seed": self.shots.seed}, "references": []}
         return {}
 
     def all_facts(self, detectors: Mapping[str, Detector]) -> dict[str, dict[str, Any]]:
         """By label, what each detector says of itself, with what it compares with."""
-        return {label: detector.describe() | self.facts(detector) for label, detector in detectors.items()}
+        return {label: detector.describe() | self.facts(label, detector) for label, detector in detectors.items()}
 
     def split(
         self, datasets: Sequence[Dataset], max_pixels: int = DEFAULT_MAX_PIXELS
@@ -71,8 +71,8 @@ class Compared:
         if not takers:
             raise InputError(f"--shots: {', '.join(detectors)} cannot use normal images; leave it out")
         for label, method in takers.items():
-            if self.shots.images < method.least_references:
-                raise InputError(f"--shots {self.shots.images}: {label} needs at least {method.least_references}")
+            if 0 < (count := self.shots.of(label)) < method.least_references:
+                raise InputError(f"--shots {count}: {label} needs at least {method.least_references}")
 
     @contextmanager
     def left_alone(self, detectors: Mapping[str, Detector]) -> Iterator[None]:

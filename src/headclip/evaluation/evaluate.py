@@ -47,7 +47,8 @@ class Options:
     each kind in worst.html; remarks: lines for the head of the tables; shard: judge this part of the images alone, for
     `merge_evaluations`; peers: compare each image with so many of its category, unlabelled, None with none;
     peer_weight: how much that counts; shots: compare with so many normal images of its category, which are not scored
-    (`headclip.evaluation.shots`), chosen by `seed`.
+    (`headclip.evaluation.shots`), chosen by `seed`; by the labels of the methods where they are to have different
+    numbers, so that all judge the same images.
     """
 
     protocol: str = "exact"
@@ -66,7 +67,7 @@ class Options:
     shard: Shard | None = None
     peers: int | None = None
     peer_weight: float = 1.0
-    shots: int | None = None
+    shots: int | Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -77,8 +78,6 @@ class Options:
             raise InputError("--bootstrap needs 0 or more, --limit 2 or more")
         if (self.peers is not None and self.peers < 2) or not self.peer_weight >= 0:
             raise InputError("--peers needs 2 or more, --peer-weight 0 or more")
-        if self.shots is not None and self.shots < 1:
-            raise InputError("--shots needs 1 or more")
         if self.shots is not None and self.shard is not None:
             raise InputError("--shots and --shard do not go together; leave one of them out")
         _ = self.compared

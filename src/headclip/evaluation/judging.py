@@ -93,8 +93,8 @@ def judge_dataset(
     labelled = [file for file in names if by_name[file.name].label is not None]
     about = {"evaluation": {"dataset": dataset.name, "resolution": options.resolution}}
     beside: ByCategory | None = None
-    if shots is not None:
-        beside = CategoryShots(detectors, by_name, shots, options.max_pixels)
+    if shots is not None and options.compared.shots is not None:
+        beside = CategoryShots(detectors, by_name, shots, options.compared.shots, options.max_pixels)
     if options.compared.peers is not None:
         beside = CategoryPeers(detectors, every, by_name, options.compared.peers, options.max_pixels)
         about["evaluation"]["among"] = listing_hash([file.name for file in every])  # nothing goes on with others
@@ -104,7 +104,7 @@ def judge_dataset(
         for label, detector in detectors.items():
             folder = folders[label]
             resume = options.resume and (folder / RUN_JSON).is_file()
-            settings = detector.describe() | about | options.compared.facts(detector)
+            settings = detector.describe() | about | options.compared.facts(label, detector)
             writer = stack.enter_context(
                 RunWriter(folder, names, settings, arguments=arguments, resume=resume, listed_only=shard is not None)
             )

@@ -101,10 +101,13 @@ def heading_facts(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _each(lines: Mapping[str, str]) -> str:
-    """What all methods have in common, or what each of them has."""
-    if len(set(lines.values())) == 1:
-        return next(iter(lines.values()))
-    return "; ".join(f"{label}: {line}" for label, line in lines.items())
+    """What all methods have in common, or what each of them has; those that have the same stand together."""
+    labels: dict[str, list[str]] = {}
+    for label, line in lines.items():
+        labels.setdefault(line, []).append(label)
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "; ".join(f"{', '.join(names)}: {line}" for line, names in labels.items())
 
 
 def _checkpoint_line(facts: Mapping[str, Any]) -> str:

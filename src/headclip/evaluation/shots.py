@@ -21,10 +21,31 @@ from headclip.inference.peers import in_chance_order
 
 @dataclass(frozen=True)
 class ShotOptions:
-    """images: normal ones of each category, 1 or more; seed: which of them."""
+    """Which normal images of each category methods compare with.
 
-    images: int
+    images: how many, for all methods or by label; 0 in the latter is zero-shot. Who has fewer has the first of those
+    that others have. seed: which of them.
+
+    Raises:
+        InputError: a negative number, or none above 0.
+    """
+
+    images: int | Mapping[str, int]
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = [self.images] if isinstance(self.images, int) else list(self.images.values())
+        if max(counts, default=0) < 1 or min(counts) < 0:
+            raise InputError("--shots needs 1 or more; several numbers may have a 0 among them, for zero-shot")
+
+    @property
+    def most(self) -> int:
+        """Of any method."""
+        return self.images if isinstance(self.images, int) else max(self.images.values())
+
+    def of(self, label: str) -> int:
+        """Of the method with that label."""
+        return self.images if isinstance(self.images, int) else self.images.get(label, 0)
 
 
 @dataclass(frozen=True)
@@ -56,10 +77,10 @@ def take_shots(dataset: Dataset, options: ShotOptions, max_pixels: int = DEFAULT
             names, place = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}, f"in {folder}"
         drawn = dict(_draw(names, options, max_pixels))
         files[category], contents = list(drawn), contents | set(drawn.values())
-        if len(drawn) < options.images or (folder is None and len(normal) == len(drawn)):
+        if len(drawn) < options.most or (folder is None and len(normal) == len(drawn)):
             raise InputError(
                 f"{dataset.info.title}: {category} has {len(names):,} normal image(s) {place}, too few to take "
-                f"{options.images} as shots; take fewer, or leave the dataset out"
+                f"{options.most} as shots; take fewer, or leave the dataset out"
             )
     records, left_out = [], []
     for record in dataset.records:
@@ -74,7 +95,7 @@ def _draw(names: Mapping[str, Path], options: ShotOptions, max_pixels: int) -> I
     """The shots and what stands for their contents."""
     found: set[str] = set()
     for name in in_chance_order(names, options.seed):
-        if len(found) == options.images:
+        if len(found) == options.most:
             return
         content = content_hash(names[name])
         if content is None or content in found:
@@ -111,20 +132,25 @@ def shots_json(keys: Sequence[str], datasets: Sequence[Dataset], shots: Sequence
 
 
 class CategoryShots(ByCategory):
-    """Compares with the shots of the category; methods that take no normal images judge without."""
+    """Compares with the shots of the category; methods that take no normal images, or are to have none, do without."""
 
     def __init__(
         self,
         detectors: Mapping[str, Detector],
         records: Mapping[str, ImageRecord],
         shots: Shots,
+        options: ShotOptions,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
-        super().__init__([each for each in detectors.values() if each.method.takes_references], records)
+        takers = {
+            label: each for label, each in detectors.items() if options.of(label) and each.method.takes_references
+        }
+        super().__init__(list(takers.values()), records)
+        self._counts = {id(detector): options.of(label) for label, detector in takers.items()}
         self._shots, self._max_pixels = shots, max_pixels
 
     def give(self, detector: Detector, category: str) -> None:
-        detector.set_references(self._pixels(self._shots.files[category]))
+        detector.set_references(self._pixels(self._shots.files[category][: self._counts[id(detector)]]))
 
     def given(self, detector: Detector) -> Any:
         return list(detector.references)
