@@ -8,6 +8,7 @@ import pytest
 
 from headclip.cli.app import main
 from headclip.cli.serve import _address, _greeting
+from inference.test_peers import write_alike
 
 
 def fails(capsys, *arguments):
@@ -24,6 +25,7 @@ def test_nothing_to_serve(capsys):
 def test_options_that_belong_together(capsys, tmp_path):
     assert "belong together" in fails(capsys, "--watch", tmp_path)
     assert "add --live" in fails(capsys, "--keep", tmp_path, tmp_path)
+    assert "add it" in fails(capsys, "--live", "--false-alarms", "0.1")
     assert "at least 8" in fails(capsys, "--live", "--token", "short")
     assert "at least 8" in fails(capsys, "--live", "--token", "with a space in it")
 
@@ -58,6 +60,22 @@ def test_a_run_that_could_not_be_left_whole_shows_in_the_status(run, monkeypatch
     with pytest.raises(SystemExit) as end:
         main(["serve", str(run), "--port", "0"])
     assert end.value.code == 1
+
+
+def test_normal_images_draw_the_line_for_what_comes(tmp_path, monkeypatch, capsys):
+    good = write_alike(tmp_path / "good", 5, spot=())
+
+    def stop(app, listening, *, ready, **options):
+        listening.close()
+        app.state.left_open = False
+        ready()
+
+    monkeypatch.setattr("headclip.web.server.run_server", stop)
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "--live", "--reference", str(good), "--false-alarms", "0.2", "--port", "0"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "judged so: About 20 % of normal images raise an alarm, on average; calibrated on 5 reference images" in said
 
 
 def test_addresses_to_open():
