@@ -122,6 +122,10 @@ def test_a_few_normal_images():
     ]
     assert len(shown) > 16
     assert all(cells in whole for cells in shown)
+    lines = table_rows((ROOT / "docs/results/references/thresholds.md").read_text(encoding="utf-8"))
+    held = [cells for cells in table_rows((ROOT / "docs/references.md").read_text(encoding="utf-8")) if len(cells) == 8]
+    assert held == lines
+    assert len(lines) > 8
     card = " ".join((ROOT / "docs/embedded.md").read_text(encoding="utf-8").split())
     found = {(cells[0], cells[1]): [cell.split(" ")[0] for cell in cells[2:]] for cells in whole}
     cells_before, cells_after = found["ELPV solar cells", "zero-shot"][0], found["ELPV solar cells", "8"][0]
