@@ -114,6 +114,11 @@ def test_predict_finds_the_same_thresholds_by_itself(good, parts, tmp_path, caps
     capsys.readouterr()
 
 
+def test_normal_images_among_those_to_judge_are_pointed_out(good, tmp_path, capsys):
+    assert run("predict", good, "--reference", good, "--false-alarms", "0.2", "--out", tmp_path / "run") == 0
+    assert "6 of these images were used for the calibration" in " ".join(capsys.readouterr().err.split())
+
+
 def test_too_few_normal_images_say_what_they_can(good, parts, tmp_path, capsys):
     assert run("predict", parts, "--reference", good, "--false-alarms", "0.05", "--out", tmp_path / "run") == 0
     assert "6 normal images are too few for 5 % false alarms; they can say 14.3 %" in " ".join(

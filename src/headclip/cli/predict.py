@@ -192,6 +192,8 @@ def predict(
                 *(detector, reference, false_alarms, judging.rules, limit, quiet)
             )
             work["judging"] = replace(judging, calibration=found)
+            if not (quiet or isinstance(images, VolumeSet)):
+                judging_options.warn_of_overlap(found, (image.path for image in images))
         if category == FROM_FOLDER and not detector.method.uses_category:
             work["category_of"] = None
         judge = partial(predict_run, detector, images, out, **work)
