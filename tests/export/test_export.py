@@ -17,9 +17,8 @@ from PIL import Image
 from commands import run
 from headclip.errors import CheckpointError, ExportError, InputError, OutputError
 from headclip.export import export_model
-from headclip.export.graph import ExportGraph
 from headclip.export.parity import Parity, check_images, measure_parity
-from headclip.export.write import capture, write_graph
+from headclip.export.write import write_graph
 from headclip.inference.detector import Detector
 from headclip.inference.exported import ExportedDetector, ExportFacts, is_exported, side_file
 from headclip.inference.signal_stack import signal_stack
@@ -47,26 +46,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def folder(images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("images")
-    for index, image in enumerate(images):
-        Image.fromarray(image).save(path / f"{index}.png")
-    return path
-
-
-@pytest.fixture(scope="module")
 def detector():
     with pytest.warns(UserWarning, match="no checkpoint"):
         return build()
-
-
-@pytest.fixture(scope="module")
-def captured(detector):
-    """The tiny model's program, which every export below would take seconds to capture again."""
-    program = capture(ExportGraph(detector))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headclip.export.exporting.capture", lambda graph: program)
-        yield program
 
 
 @pytest.fixture(scope="module")

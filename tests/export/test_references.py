@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from commands import run
 from export.test_export import assert_agrees, build, needs_onnx
 from export.test_graph import alike
 from headclip.errors import InputError
 from headclip.export import export_model
-from headclip.export.graph import ExportGraph
-from headclip.export.write import capture
 from headclip.inference.exported import ExportedDetector
 from headclip.inference.tiles import TiledDetector
 from headclip.judgement import Calibration, Promise
@@ -33,25 +30,8 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def folder(images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("images")
-    for index, image in enumerate(images):
-        Image.fromarray(image).save(path / f"{index}.png")
-    return path
-
-
-@pytest.fixture(scope="module")
 def detector(images):
     return build(references=images[1:4])
-
-
-@pytest.fixture(scope="module")
-def captured(detector):
-    """The program, which takes seconds to capture."""
-    program = capture(ExportGraph(detector))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headclip.export.exporting.capture", lambda graph: program)
-        yield program
 
 
 @pytest.fixture(scope="module")

@@ -59,23 +59,12 @@ def _root(
     """Zero-shot image anomaly detection with CLIP."""
 
 
-app.command("predict", cls=SectionedCommand)(predict)
-app.command("merge", cls=SectionedCommand)(merge)
-app.command("calibrate", cls=SectionedCommand)(calibrate)
-app.command("rejudge", cls=SectionedCommand)(rejudge)
-app.command("regions", cls=SectionedCommand)(regions)
-app.command("serve", cls=SectionedCommand)(serve)
-app.command("evaluate", cls=SectionedCommand)(evaluate)
-app.command("protocol", cls=SectionedCommand)(protocol)
-app.command("ablate", cls=SectionedCommand)(ablate)
-app.command("train", cls=SectionedCommand)(train)
-app.command("pretrain", cls=SectionedCommand)(pretrain)
-app.command("export", cls=SectionedCommand)(export)
-app.command("methods", cls=SectionedCommand)(methods)
-app.command("compare", cls=SectionedCommand)(compare)
-app.command("inspect", cls=SectionedCommand)(inspect)
+for _command in (
+    *(predict, merge, calibrate, rejudge, regions, serve, evaluate, protocol, ablate, train, pretrain, export),
+    *(methods, compare, inspect, doctor),
+):
+    app.command(cls=SectionedCommand)(_command)
 app.add_typer(data_app, name="data")
-app.command("doctor", cls=SectionedCommand)(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

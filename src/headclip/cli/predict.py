@@ -6,7 +6,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,8 +94,7 @@ def predict(
     RUN will hold report.html, results.csv, results.parquet, maps/ (16-bit PNG), overlays/, previews/ and
     run.json. An image that cannot be read becomes a row with the reason; the others go on. Verdicts and regions
     come from --calibration, --threshold or, with --reference, --false-alarms, else from what ships with the
-    checkpoint. With --shard, RUN/shards/ will
-    hold a part of that, and headclip merge makes the whole.
+    checkpoint. With --shard, RUN/shards/ will hold a part of that, and headclip merge makes the whole.
     """
     from headclip.data.decode import DEFAULT_MAX_PIXELS
     from headclip.data.volumes.model import VolumeSet
@@ -187,13 +185,9 @@ def predict(
             work["arguments"] = kept | peer_options.compare_with_peers(
                 *(detector, images, peers, peer_weight, earlier, limit, quiet)
             )
-        if false_alarms is not None and reference is not None:
-            found = reference_options.calibrated_on_references(
-                *(detector, reference, false_alarms, judging.rules, limit, quiet)
-            )
-            work["judging"] = replace(judging, calibration=found)
-            if not (quiet or isinstance(images, VolumeSet)):
-                judging_options.warn_of_overlap(found, (image.path for image in images))
+        work["judging"] = reference_options.judging_beside(judging, detector, reference, false_alarms, limit, quiet)
+        if false_alarms is not None and not (quiet or isinstance(images, VolumeSet)):
+            judging_options.warn_of_overlap(work["judging"].calibration, (image.path for image in images))
         if category == FROM_FOLDER and not detector.method.uses_category:
             work["category_of"] = None
         judge = partial(predict_run, detector, images, out, **work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,7 @@ from headclip.cli.volume_options import images_alone
 
 if TYPE_CHECKING:
     from headclip.inference.detector import Detector
-    from headclip.judgement.calibration import Calibration
-    from headclip.judgement.regions import RegionRules
+    from headclip.judgement.choosing import Judging
 
 FalseAlarms = Annotated[
     float | None,
@@ -51,10 +51,12 @@ def check_false_alarms(
     Promise(share)
 
 
-def calibrated_on_references(
-    detector: Detector, folder: Path, share: float, rules: RegionRules, max_pixels: int, quiet: bool
-) -> Calibration:
-    """`calibrate_on_references` with a bar; a share that so few images cannot keep is said on stderr.
+def judging_beside(
+    judging: Judging, detector: Detector, folder: Path | None, share: float | None, max_pixels: int, quiet: bool
+) -> Judging:
+    """What was asked for, by thresholds that about that share of normal images exceeds, where one was given.
+
+    A share that so few images cannot keep is said on stderr.
 
     Raises:
         InputError: fewer than two images can be judged.
@@ -62,10 +64,12 @@ def calibrated_on_references(
     from headclip.inference.leaving_out import calibrate_on_references
     from headclip.judgement.conformal import share_text
 
+    if share is None or folder is None:
+        return judging
     files = images_alone([str(folder)]).files
     with stage_bars(quiet) as show:
         found = calibrate_on_references(
-            *(detector, files, share, rules),
+            *(detector, files, share, judging.rules),
             max_pixels=max_pixels,
             progress=lambda done, total, failed: show("judging normal images", done, total, failed),
         )
@@ -76,4 +80,4 @@ def calibrated_on_references(
             f"{share_text(least)}",
             stacklevel=2,
         )
-    return found
+    return replace(judging, calibration=found)

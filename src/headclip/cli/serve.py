@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -92,11 +91,7 @@ def serve(
             backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
         )
         detector = load_detector(arguments, quiet=False)
-        if false_alarms is not None and reference is not None:
-            found = reference_options.calibrated_on_references(
-                *(detector, reference, false_alarms, rule.rules, max_pixels), quiet=False
-            )
-            rule = replace(rule, calibration=found)
+        rule = reference_options.judging_beside(rule, detector, reference, false_alarms, max_pixels, quiet=False)
     app = create_app(
         AppOptions(
             detector=detector,

@@ -160,7 +160,7 @@ class ExportGraph(nn.Module):
         method, config = self.method, self.method.config
         patches = method.patch_map(tokens, self.text)  # (B, rows, columns)
         drawn = method.drawn(tokens, patches)
-        global_score = self.global_score(tokens)
+        global_score = method.global_score(tokens, self.text)
         if self.comparison is not None:
             patches, drawn, global_score = self.compared(tokens, patches, drawn, global_score)
         up = [self.to_tower(count) for count in (rows, columns)]
@@ -170,13 +170,6 @@ class ExportGraph(nn.Module):
         local_score = self.local_score(patches if config.top_level == "patches" else at_tower)
         joint = joint_score(global_score, local_score, config.alpha)
         return anomaly_map, joint.clamp(0, 1), global_score.clamp(0, 1), local_score.clamp(0, 1)
-
-    def global_score(self, tokens: VisionTokens) -> Tensor:
-        """(B,), from the class token."""
-        logits = self.method.image_logits(tokens, self.text)
-        if self.method.config.global_score == "probability":
-            return logits.softmax(dim=-1)[:, 1]
-        return (logits[:, 1] - logits[:, 0]) * self.method.temperature / 4 + 0.5
 
     def compared(
         self, tokens: VisionTokens, patches: Tensor, drawn: Tensor, global_score: Tensor

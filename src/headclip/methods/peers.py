@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from headclip.errors import InputError
 from headclip.methods.patch_bank import Likes, PatchBank
+from headclip.methods.scoring import top_share_mean
 
 NEAREST_SHARE = 0.3
 """Of the other images, those in which a patch finds its like best: some of them may show the same fault (MuSc)."""
@@ -81,7 +82,7 @@ class PeerMemory(nn.Module):
         self.image_centre, self.image_power = _scale(logs, alike)
         beyond = torch.cat([self._beyond(one) for one in found] or [logs])
         self.patch_centre, self.patch_power = _scale(beyond, alike)
-        tops = [self._top(self.image_power * (one.log - self.image_centre)) for one in found]
+        tops = [self._unlike(one) for one in found]
         self.top_centre = float(torch.stack(tops).mean()) if tops else 0.0
 
     def parts(self) -> list[tuple[Tensor, Tensor]]:
@@ -110,12 +111,16 @@ class PeerMemory(nn.Module):
         for index, unit in enumerate(F.normalize(features.float(), dim=-1)):
             if (found := self._found(self.bank.likes(unit))) is not None:
                 patches[index] = self.patch_power * (self._beyond(found) - self.patch_centre)
-                images[index] = self._top(self.image_power * (found.log - self.image_centre)) - self.top_centre
+                images[index] = self._unlike(found) - self.top_centre
         return MOST_OF_PATCH * (patches / MOST_OF_PATCH).tanh(), images.clamp(-MOST, MOST)
 
     def _beyond(self, found: _Found) -> Tensor:
         """(N,): by how much a patch's logarithm exceeds those that are usual for its likes."""
         return found.log - self.get_buffer("usual")[found.likes].mean(dim=1)
+
+    def _unlike(self, found: _Found) -> Tensor:
+        """(): how unlike the others an image is, by its patches that are most so."""
+        return top_share_mean(self.image_power * (found.log - self.image_centre)[None], TOP_SHARE)[0]
 
     def _found(self, likes: Likes) -> _Found | None:
         """What the others have of an image's patches; None where no peer is another image."""
@@ -127,11 +132,6 @@ class PeerMemory(nn.Module):
         count = max(1, int(NEAREST_SHARE * distance.shape[1]))
         nearest = distance.topk(count, dim=1, largest=False)
         return _Found(nearest.values.mean(dim=1).clamp(min=SAME).log(), place.gather(1, nearest.indices))
-
-    @staticmethod
-    def _top(values: Tensor) -> Tensor:
-        """The mean of the highest TOP_SHARE of an image's (N,) values."""
-        return values.topk(max(1, int(TOP_SHARE * len(values)))).values.mean()
 
 
 def _scale(values: Tensor, alike: float) -> tuple[float, float]:

@@ -99,6 +99,13 @@ class SimilarityMethod(Method):
         cls = self.backbone.vision.project(tokens.cls, norm=self.config.cls_norm)
         return cosines(cls, text) / self.temperature
 
+    def global_score(self, tokens: VisionTokens, text: Tensor) -> Tensor:
+        """(B,) in [0, 1], from the image logits."""
+        logits = self.image_logits(tokens, text)
+        if self.config.global_score == "probability":
+            return logits.softmax(dim=-1)[:, 1]
+        return (logits[:, 1] - logits[:, 0]) * self.temperature / 4 + 0.5  # difference of cosines, from [-2, 2]
+
     def pixel_maps(self, tokens: VisionTokens, text: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """For each tap, (B, 2, *size) probabilities of normal and abnormal, upsampled and not smoothed."""
         return [at_pixels(p, size) for p in self.patch_probabilities(tokens, text)]
@@ -125,11 +132,7 @@ class SimilarityMethod(Method):
         self, tokens: VisionTokens, text: Tensor, size: tuple[int, int], output: tuple[int, int] | None = None
     ) -> Scores:
         patches = self.patch_map(tokens, text)
-        logits = self.image_logits(tokens, text)
-        if self.config.global_score == "probability":
-            global_score = logits.softmax(dim=-1)[:, 1]
-        else:  # difference of cosines, from [-2, 2] to [0, 1]
-            global_score = (logits[:, 1] - logits[:, 0]) * self.temperature / 4 + 0.5
+        global_score = self.global_score(tokens, text)
         drawn = self.drawn(tokens, patches)
         if self.memory is not None:
             patches, drawn, global_score = self._beside_peers(self.memory, tokens, patches, drawn, global_score)
