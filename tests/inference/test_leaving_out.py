@@ -129,6 +129,13 @@ def test_too_few_normal_images_say_what_they_can(good, parts, tmp_path, capsys):
     assert "6 images are too few to promise" in capsys.readouterr().err
 
 
+def test_two_normal_images_have_no_others_to_be_judged_beside(good, parts, tmp_path, capsys):
+    for path in sorted(good.glob("*.png"))[2:]:
+        path.unlink()
+    assert run("predict", parts, "--reference", good, "--false-alarms", "0.4", "--out", tmp_path / "run") == 2
+    assert "2 reference images are too few to judge each beside the others; give 3" in capsys.readouterr().err
+
+
 def test_broken_normal_images_are_left_out(good, parts, tmp_path, capsys):
     (good / "broken.png").write_bytes(b"no image")
     line = tmp_path / "line.json"

@@ -14,6 +14,7 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.hashing import pixel_hash
 from headclip.data.volumes.lone import LoneImage
+from headclip.errors import InputError
 from headclip.files import expanded
 from headclip.inference.detector import Detector
 from headclip.judgement.calibrate import calibrate
@@ -107,9 +108,12 @@ def calibrate_on_references(
         false_alarms: the share; where the images are too few for it, `Calibration.terms` says what they can keep.
 
     Raises:
-        InputError: fewer than two images can be judged, or the share is not between 0 and 1.
+        InputError: too few images, or the share is not between 0 and 1.
     """
     promise = Promise(false_alarms)
     images = [one if isinstance(one, ImageFile) else LoneImage(expanded(one), str(one)) for one in files]
+    given, least = len(detector.references), detector.method.least_references + 1
+    if len(images) <= given < least:
+        raise InputError(f"{given} reference images are too few to judge each beside the others; give {least} or more")
     scored = score_beside_others(detector, images, rules or RegionRules(), max_pixels=max_pixels, progress=progress)
     return calibrate(scored, detector.describe(), promise, tightest=True)
