@@ -1,7 +1,7 @@
 """Scores and maps in your own code: paths, Pillow images and arrays in, one `Prediction` each out.
 
 python examples/02_python_api.py
-python examples/02_python_api.py part.png --save part-map.png
+python examples/02_python_api.py part.png --save part-overlay.png
 """
 
 import argparse
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headclip import Detector, HeadclipError
+from headclip import Detector, HeadclipError, overlay
 from headclip.data.synthetic import render
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Judge images from Python.")
     parser.add_argument("image", type=Path, nargs="?", help="an image file; without it one is rendered")
-    parser.add_argument("--save", type=Path, help="write the map of the first image as a grey PNG")
+    parser.add_argument("--save", type=Path, help="write the first image with its map and regions over it")
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--checkpoint", type=Path)
     arguments = parser.parse_args()
@@ -40,9 +40,13 @@ def main() -> None:
         )
 
     if arguments.save:
-        # Values are probabilities on one fixed scale: never stretch each map on its own, or good parts glow.
-        Image.fromarray((predictions[0].anomaly_map * 255).round().astype(np.uint8)).save(arguments.save)
-        print(f"map saved as {arguments.save}")
+        # Colours have one fixed scale: never stretch each map on its own, or good parts glow.
+        overlay(predictions[0], arguments.image or picture).save(arguments.save)
+        print(f"overlay saved as {arguments.save}")
+
+    # For folders of any size, and for cameras: one prediction after another, never all at once.
+    for prediction in detector.stream(array for _ in range(2)):
+        print(f"streamed: {prediction.score:.3f}")
 
     try:
         detector.predict("no-such-file.png")

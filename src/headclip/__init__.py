@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # type checkers see the names of `_WHERE` where they come fro
     from headclip.data.datasets import datasets, open_dataset
     from headclip.errors import HeadclipError
     from headclip.inference.detector import Detector
+    from headclip.inference.drawing import overlay
     from headclip.inference.exported import ExportedDetector
     from headclip.inference.leaving_out import calibrate_on_references
     from headclip.inference.predict import predict_run
@@ -37,6 +38,7 @@ _WHERE = {
     "open_dataset": "headclip.data.datasets",
     "list_methods": "headclip.methods",
     "calibrate_on_references": "headclip.inference.leaving_out",
+    "overlay": "headclip.inference.drawing",
     "predict_run": "headclip.inference.predict",
 }
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "list_methods",
     "load_backbone",
     "open_dataset",
+    "overlay",
     "predict_run",
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +19,9 @@ from headclip.clip.weights import EMBEDDED, load_backbone
 from headclip.data.hashing import pixel_hash
 from headclip.errors import InputError
 from headclip.files import expanded
+from headclip.inference.base import BaseDetector
 from headclip.inference.compiling import compile_tower
-from headclip.inference.deciding import Thresholds, criteria_of, decided
+from headclip.inference.deciding import Thresholds, criteria_of
 from headclip.inference.device import Precision, choose_device, set_precision
 from headclip.inference.given import (
     ImageLike,
@@ -29,7 +29,6 @@ from headclip.inference.given import (
     check_arrays,
     check_batch_size,
     given_images,
-    name_of,
     read,
 )
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
@@ -51,7 +50,7 @@ EITHER = "images are compared with references, which are normal, or with peers, 
 EXPORT_SUFFIXES = (".onnx", ".xml", ".pt2")  # see headclip.inference.exported
 
 
-class Detector:
+class Detector(BaseDetector):
     """Scores images with one method on one backbone.
 
     Args:
@@ -249,20 +248,6 @@ class Detector:
         if not self.patch <= image_size <= MOST_SIZE:
             raise InputError(f"image size {image_size}: choose {self.patch} (one patch) to {MOST_SIZE} px")
         return image_size
-
-    def predict(
-        self, images: Sequence[ImageLike] | ImageLike, categories: Sequence[str] | None = None
-    ) -> list[Prediction]:
-        """Paths, PIL images or (H, W), (H, W, 3), (H, W, 4) arrays -> one prediction each, in order.
-
-        categories: what each image shows, where that is not the detector's category.
-
-        Raises:
-            ImageError: an image cannot be read; `headclip predict` goes on with the others instead.
-        """
-        given = list(given_images(images))
-        found = decided(self.predict_arrays([read(image) for image in given], categories), self.criteria)
-        return [replace(one, path=name_of(image)) for one, image in zip(found, given, strict=True)]
 
     def predict_volume(self, path: str | Path, options: VolumeOptions | None = None) -> VolumePrediction:
         """A many-page TIFF, a NIfTI file, a DICOM file or the folder of a series -> its score and anomaly volume.

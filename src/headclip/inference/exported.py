@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +18,14 @@ import torch
 from headclip.clip.preprocess import input_size
 from headclip.errors import CheckpointError, ExportError, InputError
 from headclip.files import file_hash, load_json, write_atomically
-from headclip.inference.deciding import Thresholds, criteria_of, decided
+from headclip.inference.base import BaseDetector
+from headclip.inference.deciding import Thresholds, criteria_of
 from headclip.inference.detector import EXPORT_SUFFIXES
 from headclip.inference.device import Precision, parse_device
 from headclip.inference.given import (
-    ImageLike,
     batches_of_one_size,
     check_arrays,
     check_batch_size,
-    given_images,
-    name_of,
-    read,
 )
 from headclip.inference.signal_stack import kept_signal_stack
 from headclip.methods.base import Method, method_class
@@ -100,7 +97,7 @@ def is_exported(path: str | Path | None) -> bool:
     return path is not None and Path(path).suffix in EXPORT_SUFFIXES
 
 
-class ExportedDetector:
+class ExportedDetector(BaseDetector):
     """Scores images with an exported model; the interface is that of `Detector`.
 
     Args:
@@ -166,19 +163,6 @@ class ExportedDetector:
             keep_aspect=self.keep_aspect,
             least_side=self.least_side,
         )
-
-    def predict(
-        self, images: Sequence[ImageLike] | ImageLike, categories: Sequence[str] | None = None
-    ) -> list[Prediction]:
-        """Paths, PIL images or (H, W), (H, W, 3), (H, W, 4) arrays -> one prediction each, in order.
-
-        Raises:
-            ImageError: an image cannot be read.
-            InputError, ExportError: as `predict_arrays`.
-        """
-        given = list(given_images(images))
-        found = decided(self.predict_arrays([read(image) for image in given], categories), self.criteria)
-        return [replace(one, path=name_of(image)) for one, image in zip(found, given, strict=True)]
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
         """Decoded images, (H, W, 3) uint8 -> one prediction each, in order; equal sizes share a batch.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headclip.data.decode import as_rgb
 from headclip.errors import ImageError, InputError
+from headclip.files import expanded
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
@@ -42,10 +43,12 @@ def read(image: ImageLike) -> np.ndarray:
     Raises:
         ImageError: it cannot be read; names the file.
     """
+    source = expanded(image) if isinstance(image, str | Path) else image
     try:
-        return as_rgb(image)
+        return as_rgb(source)
     except ImageError as error:
-        raise ImageError(f"{name_of(image) or 'an image'}: {error}") from error
+        advice = ", or the folder to the detector's stream" if isinstance(source, Path) and source.is_dir() else ""
+        raise ImageError(f"{name_of(image) or 'an image'}: {error}{advice}") from error
 
 
 def check_arrays(images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from headclip.clip.preprocess import resize
 from headclip.errors import InputError
+from headclip.inference.base import BaseDetector
 from headclip.inference.deciding import Thresholds, criteria_of, decided
 from headclip.inference.given import ImageLike, check_arrays, check_count, given_images, name_of, read
 from headclip.prediction import Prediction
@@ -47,7 +48,7 @@ class Axis:
     weights: np.ndarray
 
 
-class TiledDetector:
+class TiledDetector(BaseDetector):
     """A detector that sees images larger than the tower's input in tiles, at their own resolution.
 
     The map is that of the tiles, blended by a window that falls smoothly to their edges. The score keeps the context
@@ -121,7 +122,7 @@ class TiledDetector:
         return {**self.detector.describe(), "tiles": {"size": self.tile, "overlap": self.overlap}}
 
     def predict(
-        self, images: Sequence[ImageLike] | ImageLike, categories: Sequence[str] | None = None
+        self, images: Iterable[ImageLike] | ImageLike, categories: Sequence[str] | None = None
     ) -> list[Prediction]:
         """As `Detector.predict`; images are read one after another, since they may be large."""
         given = list(given_images(images))
