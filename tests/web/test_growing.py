@@ -29,18 +29,11 @@ from headclip.web.runs import image_id
 from headclip.web.trouble import Trouble
 from headclip.web.watch import Watch
 from inference.fake_detector import FakeDetector
-from web.conftest import encoded
+from web.conftest import encoded, until
 
 
 def watch_of(folder, out):
     return Watch(folder, out, max_pixels=10**6, interval=0.02)
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ def test_nothing_to_serve(capsys):
 
 def test_options_that_belong_together(capsys, tmp_path):
     assert "belong together" in fails(capsys, "--watch", tmp_path)
+    assert "add --watch" in fails(capsys, "--live", "--on-alarm", "true")
+    assert "--on-alarm is empty" in fails(capsys, "--watch", tmp_path, "--out", tmp_path, "--on-alarm", " ")
     assert "add --live" in fails(capsys, "--keep", tmp_path, tmp_path)
     assert "add it" in fails(capsys, "--live", "--false-alarms", "0.1")
     assert "at least 8" in fails(capsys, "--live", "--token", "short")

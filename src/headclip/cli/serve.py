@@ -29,6 +29,13 @@ def serve(
         Path | None, typer.Option(metavar="FOLDER", help="Judge images as they appear there, into --out.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Where --watch writes.")] = None,
+    on_alarm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="With --watch: run this for each image that is not ok; it finds the image in HEADCLIP_IMAGE.",
+        ),
+    ] = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep dropped images and their results there.")
     ] = None,
@@ -71,7 +78,7 @@ def serve(
     that takes dropped images; with --watch a folder that is judged as it fills. Ctrl-C finishes what is in flight.
     """
     _check_extra()
-    _check_usage(runs or [], live, watch, out, keep, token)
+    _check_usage(runs or [], live, watch, out, on_alarm, keep, token)
     reference_options.check_false_alarms(false_alarms, reference, calibration, threshold, elsewhere=False)
     from headclip.judgement.choosing import choose
     from headclip.web.app import AppOptions, create_app
@@ -92,13 +99,16 @@ def serve(
         )
         detector = load_detector(arguments, quiet=False)
         rule = reference_options.judging_beside(rule, detector, reference, false_alarms, max_pixels, quiet=False)
+    watched = None
+    if watch is not None and out is not None:
+        watched = Watch(watch, out, max_pixels=max_pixels, on_alarm=on_alarm)
     app = create_app(
         AppOptions(
             detector=detector,
             runs=tuple(runs or ()),
             judging=rule,
             live=LiveRun(keep, max_pixels=max_pixels, patience=timeout) if live else None,
-            watch=Watch(watch, out, max_pixels=max_pixels) if watch is not None and out is not None else None,
+            watch=watched,
             limits=limits,
             token=token,
             hosts=allowed_hosts(host, allow_host or []),
@@ -131,7 +141,13 @@ def _check_extra() -> None:
 
 
 def _check_usage(
-    runs: list[Path], live: bool, watch: Path | None, out: Path | None, keep: Path | None, token: str | None
+    runs: list[Path],
+    live: bool,
+    watch: Path | None,
+    out: Path | None,
+    on_alarm: str | None,
+    keep: Path | None,
+    token: str | None,
 ) -> None:
     from headclip.errors import InputError
 
@@ -139,6 +155,10 @@ def _check_usage(
         raise InputError("nothing to serve; name a RUN of headclip predict, or add --live or --watch FOLDER --out RUN")
     if (watch is None) != (out is None):
         raise InputError("--watch FOLDER and --out RUN belong together")
+    if on_alarm is not None and watch is None:
+        raise InputError("--on-alarm is about images that appear in a folder; add --watch FOLDER --out RUN")
+    if on_alarm is not None and not on_alarm.strip():
+        raise InputError("--on-alarm is empty; give a command")
     if keep is not None and not live:
         raise InputError("--keep is about images dropped on the page; add --live")
     if token is not None and not (

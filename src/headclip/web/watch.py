@@ -18,6 +18,7 @@ from headclip.prediction import Judge
 from headclip.runs.output import check_output
 from headclip.runs.run import Entry, is_run_folder
 from headclip.runs.writer import RunWriter
+from headclip.web.alarms import Alarms, is_alarm
 from headclip.web.growing import add_images, bring_up_to_date, fail_damaged, open_run
 from headclip.web.retries import Retries, may_pass
 from headclip.web.trouble import Trouble
@@ -45,8 +46,12 @@ class Watch:
     at each start and after growing pauses, one that failed for a reason outside its content.
     """
 
-    def __init__(self, folder: Path, out: Path, *, max_pixels: int, interval: float = INTERVAL) -> None:
+    def __init__(
+        self, folder: Path, out: Path, *, max_pixels: int, interval: float = INTERVAL, on_alarm: str | None = None
+    ) -> None:
         """Check both folders, so that mistakes show at the start.
+
+        on_alarm: a command for each image that is judged now and is not "ok" (`headclip.web.alarms`).
 
         Raises:
             InputError: `folder` is none, or a run.
@@ -72,6 +77,8 @@ class Watch:
         self._succeeded = time.monotonic()
         self._ended: HeadclipError | OSError | None = None  # why the run folder could not be left as it should
         self._chosen = Chosen()
+        self._on_alarm = on_alarm
+        self._alarms: Alarms | None = None
         self._state = WatchState(0, 0, None)
 
     @property
@@ -87,6 +94,11 @@ class Watch:
     def open(self, detector: Judge, judging: Judging | None = None) -> RunWriter:
         """Create the run, or take it up again; `judging` and errors as in `start`."""
         writer, self._chosen = open_run(self.out, self.folder, detector, judging or Judging())
+        if self._on_alarm is not None:
+            if self._chosen.criteria is None:
+                with writer:
+                    raise InputError("--on-alarm needs a threshold; add --calibration, --threshold or --false-alarms")
+            self._alarms = Alarms(self._on_alarm, self.out)
         for name, entry in writer.entries.items():
             if not may_pass(entry):
                 self._done[name] = (entry.size, entry.mtime_ns)
@@ -102,6 +114,7 @@ class Watch:
 
         Raises:
             CalibrationError: the calibration belongs to another model.
+            InputError: there is a command for alarms, and no threshold to raise one.
             RunFolderError: the run was made with another model or folder, or another process writes it.
         """
         writer = self.open(detector, judging)
@@ -129,6 +142,9 @@ class Watch:
                     bring_up_to_date(writer, self._chosen)
         except (HeadclipError, OSError) as error:  # the thread has nobody to tell; `stop` has
             self._ended = error
+        finally:
+            if self._alarms is not None:
+                self._alarms.close()
 
     def _turn(self, detector: Judge, writer: RunWriter) -> float:
         """One look and what it brings; the seconds to rest after it."""
@@ -161,7 +177,7 @@ class Watch:
             batch = files[start : start + size]
             add_images(detector, writer, batch, self._chosen, max_pixels=self._max_pixels)
             for file in batch:
-                self._note(file.name, writer.entries.get(file.name))
+                self._note(file, writer.entries.get(file.name))
             self._count(writer, self._state.error)
         return len(files)
 
@@ -174,16 +190,18 @@ class Watch:
                 self._done.pop(name, None)
             del self._unchecked[-_CHECKED:]
 
-    def _note(self, name: str, entry: Entry | None) -> None:
-        """A file that was tried: done, or to be tried again."""
+    def _note(self, file: ImageFile, entry: Entry | None) -> None:
+        """A file that was tried: done, perhaps with an alarm, or to be tried again."""
         if entry is None:
             return
         state = (entry.size, entry.mtime_ns)
         if may_pass(entry):
-            self._retries.failed(name, self._seen.get(name, state))
-        else:
-            self._retries.forget(name)
-            self._done[name] = state
+            self._retries.failed(file.name, self._seen.get(file.name, state))
+            return
+        self._retries.forget(file.name)
+        self._done[file.name] = state
+        if self._alarms is not None and is_alarm(entry.row):
+            self._alarms.raised(file.path, entry.row)
 
     def _complete(self) -> list[ImageFile]:
         """Files that are not on record as they are, and did not change since the last look."""

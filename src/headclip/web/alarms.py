@@ -1,0 +1,100 @@
+"""A command of the operator's that runs for every alarm: a message, a lamp, a move to another folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from headclip.judgement.verdicts import Verdict
+from headclip.runs.run import Row
+
+TIMEOUT = 60.0  # seconds for one command
+MOST_WAITING = 1000
+_log = logging.getLogger(__name__)
+
+
+def is_alarm(row: Row) -> bool:
+    """Whether thresholds are known and the image is not "ok"."""
+    return row.verdict is not None and row.verdict != Verdict.ok.value
+
+
+class Alarms:
+    """Runs a command for each image that is handed in, one at a time, in a thread of its own.
+
+    The command goes to the system's shell. Of the image it knows by variables of its environment (HEADCLIP_IMAGE,
+    _NAME, _RUN, _SCORE, _VERDICT, _REGIONS) and by one line of JSON on its input; nothing of a file's name becomes
+    part of the command. What it does is its own business: a status other than 0, or longer than `timeout` seconds,
+    is a line in the log.
+    """
+
+    def __init__(self, command: str, run: Path, *, timeout: float = TIMEOUT) -> None:
+        self.command = command
+        self._run_folder = run.absolute()
+        self._timeout = timeout
+        self._waiting: queue.Queue[dict[str, object] | None] = queue.Queue(MOST_WAITING)
+        self._thread = threading.Thread(target=self._work, name="headclip-alarms", daemon=True)
+        self._thread.start()
+
+    def raised(self, image: Path, row: Row) -> None:
+        """Run the command for an image before long; with too many waiting, this one is left out."""
+        map_file = None if row.map is None else str(self._run_folder / row.map)
+        facts: dict[str, object] = {"image": str(image), "name": row.path, "run": str(self._run_folder)}
+        facts |= {"score": row.score, "verdict": row.verdict, "regions": row.regions, "map": map_file}
+        try:
+            self._waiting.put_nowait(facts)
+        except queue.Full:
+            _log.error("--on-alarm: %d alarms wait for the command already; left out: %s", MOST_WAITING, row.path)
+
+    def close(self, grace: float = TIMEOUT) -> None:
+        """End when every alarm has been told of; after `grace` seconds, those that still wait are left out."""
+        end = time.monotonic() + grace
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=grace)
+        self._thread.join(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            _log.error("--on-alarm: the server stops, and %d alarms were not told of", self._waiting.qsize())
+
+    def _work(self) -> None:
+        while (facts := self._waiting.get()) is not None:
+            try:
+                said = self._tell(facts)
+            except (OSError, ValueError) as error:  # a shell that cannot be started, a name with a null in it
+                said = str(error)
+            if said:
+                _log.warning("--on-alarm: the command for %s %s", facts["name"], said)
+
+    def _tell(self, facts: dict[str, object]) -> str:
+        """Run the command for one image; what was the matter with it, or ""."""
+        names = ("image", "name", "run", "score", "verdict", "regions")
+        said = {f"HEADCLIP_{name.upper()}": "" if facts[name] is None else str(facts[name]) for name in names}
+        line = json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        process = subprocess.Popen(
+            self.command,
+            shell=True,
+            stdin=subprocess.PIPE,
+            env=os.environ | said,
+            start_new_session=True,  # Ctrl-C stops the server, not a message on its way
+        )
+        try:
+            process.communicate(line, timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return f"took longer than {self._timeout:g} s and was ended"
+        return f"ended with status {process.returncode}" if process.returncode else ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command with all that it has started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
