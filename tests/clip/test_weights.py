@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -57,6 +59,12 @@ def test_save_and_load(tmp_path: Path) -> None:
         "tokenizer_config.json",
         "special_tokens_map.json",
     }
+
+
+def test_loading_does_not_load_the_compiler() -> None:
+    """Drawing first values on the device "meta" does, for two seconds in which nothing is drawn."""
+    code = "import sys; from headclip import Detector; Detector(); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_vision_only_round_trip(tmp_path: Path) -> None:

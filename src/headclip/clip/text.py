@@ -17,7 +17,8 @@ class TextTower(nn.Module):
     def __init__(self, config: TextConfig, embed_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        words = torch.zeros(config.vocab_size, config.width)  # drawing them on "meta" would load torch's compiler
+        self.token_embedding = nn.Embedding.from_pretrained(words, freeze=False)
         self.position_embedding = nn.Parameter(torch.zeros(config.context_length, config.width))
         self.blocks = Blocks(config)
         self.ln_final = nn.LayerNorm(config.width)

@@ -310,7 +310,7 @@ class Detector(BaseDetector):
 
     def as_predictions(self, scores: Scores) -> list[Prediction]:
         """What the method says of a batch, brought to [0, 1] and to the CPU."""
-        maps = (scores.anomaly_map / self.method.map_maximum).clamp(0, 1).float().cpu().numpy()
+        maps = (scores.anomaly_map / self.method.map_maximum).clamp_(0, 1).float().cpu().numpy()
         parts = torch.stack([scores.score, scores.global_score, scores.local_score]).clamp(0, 1).float().cpu().tolist()
         return [Prediction(j, g, loc, maps[i]) for i, (j, g, loc) in enumerate(zip(*parts, strict=True))]
 

@@ -106,14 +106,17 @@ def find_regions(
     """
     rules = rules or RegionRules()
     levels = as_levels(anomaly_map)
-    labels, count = ndimage.label(_above(levels, threshold, rules), structure=_EIGHT)
-    if not count:
+    mask = _above(levels, threshold, rules)
+    part = _extent(mask)
+    if part is None:
         return ()
+    labels, count = ndimage.label(mask[part], structure=_EIGHT)
     areas = np.bincount(labels.ravel(), minlength=count + 1)  # (count + 1,), background first
     found = []
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
         if areas[index] >= rules.min_area:
-            found.append(_measure(levels[box], labels[box] == index, box, tolerance))
+            place = (_moved(box[0], part[0].start), _moved(box[1], part[1].start))
+            found.append(_measure(levels[place], labels[box] == index, place, tolerance))
     found.sort(key=lambda region: (-region.peak, -region.area, region.box))
     return tuple(_finished(number, region, pixel_mm) for number, region in enumerate(found, start=1))
 
@@ -182,12 +185,27 @@ def level_above(threshold: float) -> int:
 
 
 def _above(levels: NDArray[np.uint16], threshold: float, rules: RegionRules) -> NDArray[np.bool_]:
-    mask = levels.astype(np.int32) > level_above(threshold)
+    level = level_above(threshold)
+    mask = levels > np.uint16(level) if level >= 0 else np.ones(levels.shape, bool)
     if rules.ignore_border:
         inner = np.zeros_like(mask)
         _inner(inner, rules)[...] = _inner(mask, rules)
         mask = inner
     return mask
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """The rows and columns from the first to the last that hold anything: of a large map often a small part."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    across = slice(int(rows[0]), int(rows[-1]) + 1)
+    columns = np.flatnonzero(mask[across].any(axis=0))
+    return across, slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def _inner(values: NDArray[Any], rules: RegionRules) -> NDArray[Any]:

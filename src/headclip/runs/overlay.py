@@ -19,6 +19,7 @@ LOW_QUANTILE, HIGH_QUANTILE = 0.5, 0.999
 MIN_SPAN = 0.05  # so that a run of equal maps does not blow its noise up to full colour
 MAX_OPACITY = 0.62  # what is judged must stay visible underneath
 _LEVELS = 65536
+_BLOCK = 1 << 20
 _COLOURS = 256
 
 
@@ -43,7 +44,10 @@ class LevelHistogram:
 
     def update(self, levels: NDArray[np.uint16]) -> None:
         """Count one (H, W) map."""
-        weights = np.bincount(levels.ravel(), minlength=_LEVELS) / levels.size
+        flat, counts = levels.ravel(), np.zeros(_LEVELS, np.int64)
+        for start in range(0, flat.size, _BLOCK):  # numpy makes them 64 bits wide to count them
+            counts += np.bincount(flat[start : start + _BLOCK], minlength=_LEVELS)
+        weights = counts / levels.size
         with self._lock:
             self._weights += weights
 
