@@ -14,10 +14,12 @@ from skimage import measure
 from headclip.errors import InputError
 from headclip.judgement.outlines import outline, signed_area, simplify
 from headclip.judgement.regions import (
+    EXTENT,
     MAXIMUM,
     Region,
     RegionRules,
     as_levels,
+    extent_level,
     find_regions,
     level_above,
     region_level,
@@ -180,3 +182,28 @@ def test_a_map_smaller_than_the_border():
     assert find_regions(np.ones((4, 9)), 0.5, RegionRules(ignore_border=2)) == ()
     assert region_level(np.ones((4, 9)), RegionRules(ignore_border=2)) == 0.0
     assert region_level(np.ones((4, 9)), RegionRules(min_area=37)) == 0.0
+
+
+@given(maps, rule_sets)
+def test_an_extent_level_is_the_least_that_shows_so_little(values, rules):
+    inner = values[
+        rules.ignore_border : -rules.ignore_border or None, rules.ignore_border : -rules.ignore_border or None
+    ]
+    found = extent_level(values, rules)
+    if not inner.size:
+        assert found == 0.0
+        return
+    most = EXTENT * inner.size
+    assert (inner > level_above(found)).sum() <= most
+    assert found == 0.0 or (inner > level_above(found) - 1).sum() > most
+
+
+def test_regions_of_a_far_corner_have_their_place():
+    values = np.zeros((300, 400))
+    values[290:297, 380:391], values[293, 388] = 0.6, 0.9
+    (region,) = find_regions(values, 0.5)
+    assert region.box == (380, 290, 11, 7)
+    assert region.peak_at == (388.5, 293.5)
+    assert region.polygon[0] in {(380.0, 290.0), (391.0, 290.0), (391.0, 297.0), (380.0, 297.0)}
+    assert find_regions(np.ones((3, 4)), 1.0) == ()
+    assert find_regions(np.zeros((3, 4)), -1e-3)[0].area == 12

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headclip.data.levels import quantise
 from headclip.errors import InputError
 from headclip.judgement import Calibration, CalibrationError, Criteria, Promise, RegionRules, Verdict, judge
 from headclip.judgement.calibrate import calibrate, calibrate_labelled
 from headclip.judgement.choosing import Judging, choose
 from headclip.judgement.conformal import TooFewImagesError
 from headclip.judgement.optimal import Costs, optimal_threshold
+from headclip.judgement.regions import level_above
 from headclip.judgement.scored import Scored
+from headclip.prediction import Prediction
 from headclip.web.runs import guess
 from judgement.stored import stored
 
@@ -131,6 +134,47 @@ def test_a_newer_format_says_so(tmp_path):
         Calibration.load(tmp_path / "c.json")
 
 
+def test_regions_of_images_that_are_not_ok_are_drawn_more_generously():
+    values = np.zeros((8, 8), np.float32)
+    values[1:3, 1:3], values[2, 2], values[5:7, 5:8] = 0.6, 0.8, 0.6
+    strict = Criteria(0.5, 0.4, 0.6, pixel=0.7)
+    generous = Criteria(0.5, 0.4, 0.6, pixel=0.7, alarm_pixel=0.55)
+    areas = {
+        score: [[region.area for region in judge([score], [values], rule)[0].regions] for rule in (strict, generous)]
+        for score in (0.4, 0.45, 0.9)
+    }
+    assert areas == {0.4: [[1], [1]], 0.45: [[1], [4, 6]], 0.9: [[1], [4, 6]]}
+    assert Criteria(0.5, 0.4, 0.6, pixel=0.7, alarm_pixel=0.9).pixel_for(0.9) == 0.7  # never fewer than elsewhere
+    assert Criteria(0.5, 0.4, 0.6, alarm_pixel=0.5).pixel_for(0.9) is None
+    with pytest.raises(InputError):
+        Criteria(0.5, 0.4, 0.6, pixel=0.7, alarm_pixel=float("nan"))
+
+
+def test_the_lower_threshold_keeps_its_promise_of_small_areas():
+    """Of 99 images at most 5 % may show more than 2 % of their pixels; it is the fifth highest of these levels."""
+    rng = np.random.default_rng(1)
+    found = Scored(rules=RegionRules(ignore_border=1))
+    maps = rng.random((99, 12, 12)).astype(np.float32) ** rng.uniform(0.3, 5, (99, 1, 1))
+    for number, values in enumerate(maps):
+        found.add(str(number), Prediction(number / 100, 0, 0, values))
+    calibration = calibrate(found, SETTINGS, Promise(0.05))
+    inner = quantise(maps[:, 1:-1, 1:-1]).reshape(99, -1)
+    level = level_above(calibration.alarm_pixel.threshold)
+    assert sum((values > level).mean() > 0.02 for values in inner) == 4  # the fifth highest of 99 leaves four above
+    assert sum((values > level - 1).mean() > 0.02 for values in inner) == 5
+    assert calibration.criteria().alarm_pixel == calibration.alarm_pixel.threshold < calibration.pixel.threshold
+    assert Calibration.from_values(json.loads(calibration.to_json())) == calibration
+
+
+def test_calibrations_and_runs_of_before_have_one_pixel_threshold():
+    values = json.loads(calibrate(scored(), SETTINGS, Promise(0.05)).to_json())
+    assert values.pop("alarm_pixel") is None
+    assert Calibration.from_values(values).criteria().alarm_pixel is None
+    rule = Criteria.manual(0.5, 0.4).to_json()
+    del rule["alarm_pixel"]
+    assert Criteria.from_json(rule) == Criteria.manual(0.5, 0.4)
+
+
 def test_tightest_takes_what_the_images_can_keep():
     with pytest.raises(TooFewImagesError):
         calibrate(scored(30), SETTINGS, Promise(0.01))
@@ -160,6 +204,12 @@ class TestChoosing:
         assert choose(Judging(), settings_, facts).criteria == Criteria.manual(0.3, 0.2)
         changed = choose(Judging(threshold=0.4, pixel_mm=0.1), settings_, facts).criteria
         assert (changed.threshold, changed.pixel, changed.pixel_mm) == (0.4, 0.2, 0.1)
+
+    def test_a_pixel_threshold_by_hand_holds_in_all_images(self):
+        facts = {"criteria": Criteria(0.3, 0.3, 0.3, 0.6, alarm_pixel=0.4).to_json(), "calibration": None}
+        assert choose(Judging(threshold=0.4), SETTINGS, facts).criteria.alarm_pixel == 0.4
+        by_hand = choose(Judging(threshold=0.4, pixel_threshold=0.5), SETTINGS, facts).criteria
+        assert (by_hand.pixel, by_hand.alarm_pixel) == (0.5, None)
 
     def test_a_file_that_does_not_fit_is_refused(self):
         with pytest.raises(CalibrationError):

@@ -130,8 +130,11 @@ def site(tmp_path_factory):
     criteria = Criteria.manual(0.25, 0.5, low=0.2, high=0.3)
     labels = {f"part {index:02}.png": int(index >= 8) for index in range(12)}
     rejudge(judged, criteria, labels=labels)
+    generous = place / "generous"
+    shutil.copytree(bright, generous)
+    rejudge(generous, Criteria(0.2, 0.2, 0.2, pixel=0.99, alarm_pixel=0.5))
     live = LiveRun(None, max_pixels=10**6, patience=20.0)
-    runs = (bright, dark, judged, write_many(place / "many"))
+    runs = (bright, dark, judged, write_many(place / "many"), generous)
     with serving(create_app(AppOptions(detector=FakeDetector(), runs=runs, live=live))) as address:
         yield address
 
@@ -304,6 +307,19 @@ def test_layers_and_regions(open_page):
     until(page, "document.querySelectorAll('.stage canvas')[0].hidden")
     page.keyboard.press("2")
     until(page, "!document.querySelectorAll('.stage canvas')[1].hidden")
+
+
+def test_regions_of_images_that_are_not_ok_begin_lower(open_page):
+    page = open_page("/runs/generous")
+    page.locator("#sort").select_option("name")
+    page.locator(".gallery .card", has_text="part 11").click()
+    page.keyboard.press("3")
+    page.wait_for_selector("#regions-list button")
+    assert page.locator("#pixel-value").inner_text() == "0.500"
+    page.keyboard.press("Escape")
+    page.locator(".gallery .card", has_text="part 03").click()
+    assert page.locator("#pixel-value").inner_text() == "0.990"
+    until(page, "document.querySelector('#regions-title').textContent.startsWith('No region')")
 
 
 def test_a_mark_is_there_after_a_reload(open_page):

@@ -124,7 +124,7 @@ def test_regions_are_the_judgements(site, run):
     opened = Run.open(run)
     row = max(opened.ok, key=lambda row: row.score)
     answer = site.get(f"/runs/first-run/regions/{id_of(row.path)}?pixel=0.5").json()
-    found = Criteria.manual(0.5, 0.5).regions(opened.load_map(row))
+    found = Criteria.manual(0.5, 0.5).regions(0.0, opened.load_map(row))
     assert answer["count"] == len(found) > 0
     assert answer["regions"][0]["area"] == found[0].area
     assert site.get(f"/runs/first-run/regions/{id_of(row.path)}?pixel=2").status_code == 422

@@ -36,6 +36,9 @@ def print_calibration(
         console.print(f"Verdicts: ok up to {image.low:.6f}, above it defect", soft_wrap=True)
     if pixel is not None:
         console.print(f"Pixel threshold {pixel.threshold:.6f}: a region is where the map is above it", soft_wrap=True)
+        lower = found.criteria().alarm_pixel
+        if lower is not None and lower < pixel.threshold:
+            console.print(f"  {lower:.6f} in images that are not ok, to show more of their defects", soft_wrap=True)
     masked = found.data.get("pixels")
     if masked is not None:
         console.print(

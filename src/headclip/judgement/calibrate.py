@@ -74,8 +74,10 @@ def calibrate(
     """Image and pixel thresholds that keep a promise on normal images; see `headclip.judgement.conformal`.
 
     Exact copies count once, and a method's own reference images not at all (`count_once`). The pixel threshold keeps
-    the same promise about another alarm: at most its share of normal images shows any region. A line that stops at
-    either alarm stops for at most twice that share (union bound).
+    the same promise about another alarm: at most its share of normal images shows any region without being one of the
+    score's. A line that stops at either alarm stops for at most twice that share (union bound). Within images that are
+    not ok regions may be drawn more generously: by the level at which at most that share of normal images would show
+    more than 2 % of its pixels.
 
     Args:
         scored: images believed normal.
@@ -97,7 +99,7 @@ def calibrate(
     if tightest:
         promise = _attainable(len(scored.scores), promise)
     image = _threshold(scored.scores, promise)
-    pixel = None if scored.levels is None else _threshold(scored.levels, promise)
+    pixel, alarm_pixel = _of_maps(scored, promise)
     return Calibration(
         kind=kind,
         terms=Terms(
@@ -105,6 +107,7 @@ def calibrate(
         ),
         image=image,
         pixel=pixel,
+        alarm_pixel=alarm_pixel,
         min_area=rules.min_area,
         ignore_border=rules.ignore_border,
         model=model_facts(settings),
@@ -139,6 +142,7 @@ def calibrate_labelled(
     best = optimal_threshold(scores, anomalous, costs)
     masked = None if pixels is None else optimal_pixels(pixels)
     pixel: Threshold | None
+    alarm_pixel: Threshold | None = None
     found: dict[str, Any]  # of Terms
     if masked is not None:
         level = masked.threshold
@@ -147,7 +151,7 @@ def calibrate_labelled(
     else:
         normal = scored.select(lambda name: labels.get(name) == 0)
         kept = replace(_attainable(len(normal.scores), promise), contaminated=0.0)
-        pixel = None if normal.levels is None else _threshold(normal.levels, kept)
+        pixel, alarm_pixel = _of_maps(normal, kept)
         found = {"false_alarms": kept.false_alarms, "confidence": kept.confidence}
     terms = (
         {"objective": "f1"}
@@ -164,6 +168,7 @@ def calibrate_labelled(
         terms=Terms(contaminated=0.0, **found, **terms),
         image=Threshold(threshold=best.threshold, low=best.low, high=best.high, images=len(scores)),
         pixel=pixel,
+        alarm_pixel=alarm_pixel,
         min_area=rules.min_area,
         ignore_border=rules.ignore_border,
         model=model_facts(settings),
@@ -181,6 +186,12 @@ def calibrate_labelled(
 def _counted(scored: Scored, settings: Mapping[str, Any], labels: Mapping[str, int] | None = None) -> Scored:
     """`count_once`, unless that has been done."""
     return scored if "copies" in scored.source else count_once(scored, settings, labels)[0]
+
+
+def _of_maps(scored: Scored, promise: Promise) -> tuple[Threshold | None, Threshold | None]:
+    """The pixel threshold of any image, and that of images that are not ok."""
+    pixel = _threshold(scored.levels, promise) if scored.levels else None
+    return pixel, _threshold(scored.extents, promise) if scored.extents else None
 
 
 def _threshold(values: Sequence[float], promise: Promise) -> Threshold:

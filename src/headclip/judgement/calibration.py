@@ -99,6 +99,11 @@ class Calibration(_Frozen):
         description="On map values, in [0, 1]: the promise is that no more than its share of normal images shows any "
         "region; with terms.pixel_objective there is none. null: no maps were at hand.",
     )
+    alarm_pixel: Threshold | None = Field(
+        default=None,
+        description="The same for images that are not ok: the promise is that no more than its share of normal images "
+        "would show more than 2 % of its pixels. null: as in any image.",
+    )
     min_area: int = Field(default=1, ge=1, description="Smallest region in pixels that the pixel threshold assumes.")
     ignore_border: int = Field(default=0, ge=0, description="Frame in pixels that is not looked at.")
     model: dict[str, Any] = Field(description="What the detector says of itself; see `Detector.describe`.")
@@ -126,9 +131,12 @@ class Calibration(_Frozen):
 
     def criteria(self, *, pixel_mm: float | None = None) -> Criteria:
         """The thresholds to judge by."""
-        pixel = None if self.pixel is None else self.pixel.threshold
-        image = self.image
-        return Criteria(image.threshold, image.low, image.high, pixel, self.rules, pixel_mm, self.kind)
+        image, pixel, alarm_pixel = (
+            None if one is None else one.threshold for one in (self.image, self.pixel, self.alarm_pixel)
+        )
+        assert image is not None
+        band = self.image.low, self.image.high
+        return Criteria(image, *band, pixel, self.rules, pixel_mm, self.kind, alarm_pixel)
 
     def mismatch(self, settings: Mapping[str, Any]) -> list[str]:
         """In what a detector (`Detector.describe()`) differs from the one calibrated, a phrase each; [] if it fits."""

@@ -84,7 +84,9 @@ def choose(judging: Judging, settings: Mapping[str, Any], judgement: Mapping[str
     if judging.threshold is not None:
         manual = Criteria.manual(judging.threshold)
         kept = base.criteria or manual
-        manual = replace(manual, pixel=kept.pixel, rules=kept.rules, pixel_mm=kept.pixel_mm)
+        manual = replace(
+            manual, pixel=kept.pixel, alarm_pixel=kept.alarm_pixel, rules=kept.rules, pixel_mm=kept.pixel_mm
+        )
         pixel = "" if kept.pixel is None or judging.pixel_threshold is not None else "; regions as before"
         base = Chosen(manual, None, f"Threshold set by hand, no promise{pixel}.")
     return _with_details(base, judging)
@@ -125,7 +127,7 @@ def _with_details(base: Chosen, judging: Judging) -> Chosen:
         return base
     note = base.note or ""
     if judging.pixel_threshold is not None:
-        criteria = replace(criteria, pixel=judging.pixel_threshold)
+        criteria = replace(criteria, pixel=judging.pixel_threshold, alarm_pixel=None)
         note += " Pixel threshold set by hand."
     before = criteria.rules
     criteria = criteria.with_rules(

@@ -14,6 +14,7 @@ from headclip.errors import InputError
 from headclip.judgement.outlines import Ring, outline, simplify
 
 MAXIMUM = MAP_MAXIMUM
+EXTENT = 0.02  # share of an image that a normal one may show where regions are drawn generously
 TOLERANCE = 0.75  # pixels; a staircase along a diagonal deviates by 0.71 from a straight line
 _EIGHT = np.ones((3, 3), dtype=np.int8)
 
@@ -158,6 +159,20 @@ def region_level(anomaly_map: NDArray[Any], rules: RegionRules | None = None) ->
         else:
             most = middle
     return least / MAXIMUM
+
+
+def extent_level(anomaly_map: NDArray[Any], rules: RegionRules | None = None) -> float:
+    """The least threshold that no more than a share `EXTENT` of a map's pixels exceeds, in [0, 1].
+
+    >>> values = np.zeros((10, 10)); values[1, 2:5] = [0.8, 0.6, 0.4]  # the third of a hundred is out
+    >>> round(extent_level(values), 4)
+    0.4
+    """
+    levels = _inner(as_levels(anomaly_map), rules or RegionRules())
+    if not levels.size:
+        return 0.0
+    place = levels.size - 1 - int(EXTENT * levels.size)
+    return int(np.partition(levels.ravel(), place)[place]) / MAXIMUM
 
 
 def as_levels(anomaly_map: NDArray[Any]) -> NDArray[np.uint16]:

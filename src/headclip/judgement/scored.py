@@ -19,7 +19,7 @@ from headclip.data.hashing import pixel_hash
 from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.errors import InputError
 from headclip.judgement.copies import file_mark, thumbnail
-from headclip.judgement.regions import RegionRules, region_level
+from headclip.judgement.regions import RegionRules, extent_level, region_level
 from headclip.prediction import Judge, Judgement
 
 RENDER_SIZE = 320  # pixels; about what the embedded model is fed
@@ -29,16 +29,17 @@ RENDER_SIZE = 320  # pixels; about what the embedded model is fed
 class Scored:
     """Scores of images; all lists in one order.
 
-    names: of the images; scores: in [0, 1]; levels: `regions.region_level` of each map by `rules`, None where maps are
-    not at hand; failed: images without a score, with the reason; source: facts for the calibration's `data`.
-    contents: name -> hash of what the image holds, files: name -> `copies.file_mark`, of the images for which they are
-    known; thumbnails: name -> `copies.thumbnail`. left_out: hashes of the detector's own reference images that were
-    judged beside the other ones.
+    names: of the images; scores: in [0, 1]; levels, extents: `regions.region_level` and `regions.extent_level` of each
+    map by `rules`, None where maps are not at hand; failed: images without a score, with the reason; source: facts for
+    the calibration's `data`. contents: name -> hash of what the image holds, files: name -> `copies.file_mark`, of the
+    images for which they are known; thumbnails: name -> `copies.thumbnail`. left_out: hashes of the detector's own
+    reference images that were judged beside the other ones.
     """
 
     names: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     levels: list[float] | None = field(default_factory=list)
+    extents: list[float] | None = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     rules: RegionRules = field(default_factory=RegionRules)
@@ -53,6 +54,8 @@ class Scored:
         self.scores.append(float(judgement.score))
         if self.levels is not None:
             self.levels.append(region_level(judgement.anomaly_map, self.rules))
+        if self.extents is not None:
+            self.extents.append(extent_level(judgement.anomaly_map, self.rules))
 
     def select(self, wanted: Callable[[str], bool]) -> Scored:
         """The images whose names are wanted."""
@@ -61,7 +64,8 @@ class Scored:
             self,
             names=[self.names[index] for index in kept],
             scores=[self.scores[index] for index in kept],
-            levels=None if self.levels is None else [self.levels[index] for index in kept],
+            levels=[self.levels[index] for index in kept] if self.levels else None,
+            extents=[self.extents[index] for index in kept] if self.extents else None,
         )
 
     def highest(self, count: int) -> list[tuple[str, float]]:

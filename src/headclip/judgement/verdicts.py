@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from headclip.judgement.calibration import Calibration
 
 
+_NUMBERS = frozenset({"threshold", "low", "high", "pixel", "alarm_pixel", "pixel_mm"})
+
+
 class Verdict(StrEnum):
     """What is said of an image. `review`: the calibration is too small, or too impure, to tell; a person looks."""
 
@@ -42,6 +45,8 @@ class Criteria:
         rules: which regions count.
         pixel_mm: side of a pixel in millimetres; None where it is not known.
         source: "manual", "conformal", "labelled" or "synthetic".
+        alarm_pixel: the same as `pixel` for images that are not ok, where their regions are drawn more generously;
+            the lower of both holds for them. None: as in any image.
     """
 
     threshold: float
@@ -51,6 +56,7 @@ class Criteria:
     rules: RegionRules = field(default_factory=RegionRules)
     pixel_mm: float | None = None
     source: str = "manual"
+    alarm_pixel: float | None = None
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.threshold):
@@ -60,8 +66,9 @@ class Criteria:
             raise InputError(
                 f"review band {self.low} to {self.high}: the threshold {self.threshold} must lie within it"
             )
-        if self.pixel is not None and not np.isfinite(self.pixel):
-            raise InputError(f"pixel threshold {self.pixel}: a number is needed")
+        for pixel in (self.pixel, self.alarm_pixel):
+            if pixel is not None and not np.isfinite(pixel):
+                raise InputError(f"pixel threshold {pixel}: a number is needed")
         if self.pixel_mm is not None and not (np.isfinite(self.pixel_mm) and self.pixel_mm > 0):
             raise InputError(f"pixel pitch {self.pixel_mm} mm: a positive number is needed")
 
@@ -99,11 +106,16 @@ class Criteria:
         """Whether the score lies above the threshold: the two-way label."""
         return score > self.threshold
 
-    def regions(self, anomaly_map: NDArray[Any]) -> tuple[Region, ...]:
+    def pixel_for(self, score: float) -> float | None:
+        """The map value above which a pixel of an image with that score belongs to a region."""
+        if self.pixel is None or self.alarm_pixel is None or self.verdict(score) is Verdict.ok:
+            return self.pixel
+        return min(self.pixel, self.alarm_pixel)
+
+    def regions(self, score: float, anomaly_map: NDArray[Any]) -> tuple[Region, ...]:
         """The regions of one map, (H, W) float in [0, 1] or uint16 levels; none without a pixel threshold."""
-        if self.pixel is None:
-            return ()
-        return find_regions(anomaly_map, self.pixel, self.rules, pixel_mm=self.pixel_mm)
+        pixel = self.pixel_for(score)
+        return () if pixel is None else find_regions(anomaly_map, pixel, self.rules, pixel_mm=self.pixel_mm)
 
     def with_rules(
         self, *, min_area: int | None = None, ignore_border: int | None = None, pixel_mm: float | None = None
@@ -129,7 +141,7 @@ class Criteria:
         try:
             for name, value in values.items():
                 number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-                if name in ("threshold", "low", "high", "pixel", "pixel_mm") and not (number or value is None):
+                if name in _NUMBERS and not (number or value is None):
                     raise ValueError(f"{name} is {value!r}"[:80])
             return cls(**{**values, "rules": RegionRules(**values["rules"])})
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
@@ -192,6 +204,6 @@ def judge(
     if not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
         raise InputError("a score is not a number; leave failed images out")
     return [
-        ImageJudgement(rule.verdict(score), rule.alarm(score), () if values is None else rule.regions(values))
+        ImageJudgement(rule.verdict(score), rule.alarm(score), () if values is None else rule.regions(score, values))
         for score, values in zip(scores, given, strict=True)
     ]

@@ -65,14 +65,15 @@ def _judge_row(folder: Path, criteria: Criteria, target: Path | None, row: Row) 
     if row.status != "ok" or row.score is None:
         return replace(row, verdict=None, regions=None), ()
     verdict = criteria.verdict(row.score).value
-    if criteria.pixel is None or row.map is None:
+    pixel = criteria.pixel_for(row.score)
+    if pixel is None or row.map is None:
         return replace(row, verdict=verdict, regions=None), ()
-    if row.peak is not None and row.peak <= criteria.pixel:
+    if row.peak is not None and row.peak <= pixel:
         return replace(row, verdict=verdict, regions=0), ()
     levels = read_levels(folder / row.map)
-    regions = find_regions(levels, criteria.pixel, criteria.rules, pixel_mm=criteria.pixel_mm)
+    regions = find_regions(levels, pixel, criteria.rules, pixel_mm=criteria.pixel_mm)
     if regions and target is not None:
-        mask = region_mask(levels, criteria.pixel, criteria.rules)
+        mask = region_mask(levels, pixel, criteria.rules)
         write_atomic(target, mask_file(row.path), encode_mask(mask))
     peak = int(levels.max()) / MAXIMUM if row.peak is None else row.peak
     return replace(row, verdict=verdict, regions=len(regions), peak=peak), regions

@@ -6,7 +6,7 @@ import numpy as np
 
 from headclip.data.levels import MAP_MAXIMUM
 from headclip.judgement.copies import path_mark
-from headclip.judgement.regions import RegionRules, region_level
+from headclip.judgement.regions import RegionRules, extent_level, region_level
 from headclip.judgement.scored import Progress, Scored, Watch, silent
 from headclip.runs.pictures import read_levels
 from headclip.runs.run import Run
@@ -15,15 +15,15 @@ from headclip.runs.run import Run
 def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watch: Watch | None = None) -> Scored:
     """The scores of a run, and the levels of its maps; no model. Its images are looked up to tell copies apart.
 
-    watch: as for `score_images`; it makes every map be read.
+    watch: as for `score_images`.
 
     Raises:
         RunFolderError: a map is missing or damaged.
     """
     found = Scored(source={"kind": "run", "images": len(run.rows)}, rules=rules)
     found.failed = {row.path: row.reason or "unknown reason" for row in run.failed}
-    simple = rules == RegionRules()
     levels: list[float] = []
+    extents: list[float] = []
     seen: set[str | None] = set()
     judged = run.ok
     for number, row in enumerate(judged, start=1):
@@ -32,13 +32,16 @@ def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watc
         mark = path_mark(run.image_path(row))
         if mark is not None:
             found.contents[row.path] = found.files[row.path] = mark
-        if watch is not None and row.map is not None and (mark is None or mark not in seen):
-            watch(row.path, (read_levels(run.folder / row.map) / np.float32(MAP_MAXIMUM)).astype(np.float32))
-        seen.add(mark)
-        if simple and row.peak is not None:
+        if row.map is not None:
+            values = read_levels(run.folder / row.map)
+            levels.append(region_level(values, rules))
+            extents.append(extent_level(values, rules))
+            if watch is not None and (mark is None or mark not in seen):
+                watch(row.path, (values / np.float32(MAP_MAXIMUM)).astype(np.float32))
+        elif rules == RegionRules() and row.peak is not None:
             levels.append(row.peak)
-        elif row.map is not None:
-            levels.append(region_level(read_levels(run.folder / row.map), rules))
+        seen.add(mark)
         progress(number, len(judged), len(found.failed))
     found.levels = levels if len(levels) == len(found.names) else None
+    found.extents = extents if len(extents) == len(found.names) else None
     return found

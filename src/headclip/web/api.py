@@ -89,6 +89,7 @@ async def predict(
         results=results,
         threshold=None if service.criteria is None else service.criteria.threshold,
         pixel_threshold=None if service.criteria is None else service.criteria.pixel,
+        alarm_pixel_threshold=None if service.criteria is None else service.criteria.alarm_pixel,
         seconds=round(time.perf_counter() - started, 6),
     )
 

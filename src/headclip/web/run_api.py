@@ -78,6 +78,7 @@ def images(request: Request, key: Key) -> Response:
             "low": criteria.low,
             "high": criteria.high,
             "pixel": criteria.pixel,
+            "alarmPixel": criteria.alarm_pixel,
             "origin": rule.origin,
             "source": criteria.source,
             "words": rule.words,

@@ -61,6 +61,9 @@ class PredictAnswer(BaseModel):
     results: list[ImageResult]
     threshold: float | None = Field(default=None, description="Scores above it raise an alarm.")
     pixel_threshold: float | None = Field(default=None, description="Map values above it belong to regions.")
+    alarm_pixel_threshold: float | None = Field(
+        default=None, description="The same in images that are not ok, where it is lower; absent: as in any image."
+    )
     seconds: float = Field(description="From the complete request to the answer.")
 
 

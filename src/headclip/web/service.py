@@ -172,7 +172,7 @@ def _judged(outcome: Judgement | BaseException) -> Judgement | Refused:
 
 
 def _regions(judgement: Judgement, criteria: Criteria) -> list[RegionData]:
-    return [RegionData(**region.to_json()) for region in criteria.regions(judgement.anomaly_map)]
+    return [RegionData(**region.to_json()) for region in criteria.regions(judgement.score, judgement.anomaly_map)]
 
 
 def _encode_map(anomaly_map: NDArray[np.float32], kind: MapKind) -> MapData:

@@ -5,7 +5,7 @@ import { Scale } from "./colours.js";
 import { RunData } from "./data.js";
 import { Gallery, picture } from "./gallery.js";
 import { Histogram } from "./histogram.js";
-import { manual, originOf, pixelFor, verdictOf, WORDS } from "./verdicts.js";
+import { manual, originOf, pixelFor, regionLevel, verdictOf, WORDS } from "./verdicts.js";
 import { Viewer } from "./viewer.js";
 
 const root = byId("compare-page");
@@ -94,6 +94,7 @@ gallery.size = 320;
 const viewer = new Viewer({
   panes: (pair) => pair.items.map((item, index) => ({
     run: runs[index], item, rule: sides[index].rule, pixel: sides[index].pixel,
+    level: sides[index].own ? sides[index].pixel : regionLevel(item.score, runs[index].rule, sides[index].pixel),
     pixelWords: "each run its own", label: `${"AB"[index]} · ${names[index]}`,
   })),
   closed: (pair, position) => gallery.focus(position),

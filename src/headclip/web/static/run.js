@@ -7,7 +7,7 @@ import { Drop } from "./drop.js";
 import { Explain } from "./explain.js";
 import { Gallery, picture } from "./gallery.js";
 import { Histogram } from "./histogram.js";
-import { manual, originOf, pixelFor, tally, verdictOf, WORDS } from "./verdicts.js";
+import { manual, originOf, pixelFor, regionLevel, tally, verdictOf, WORDS } from "./verdicts.js";
 import { Viewer } from "./viewer.js";
 
 const root = byId("run");
@@ -94,7 +94,10 @@ const gallery = new Gallery(byId("gallery"), {
 });
 
 const viewer = new Viewer({
-  panes: (item) => [{ run, item, rule: page.rule, pixel: page.pixel, pixelWords: pixelWords() }],
+  panes: (item) => {
+    const level = page.own ? page.pixel : regionLevel(item.score, run.rule, page.pixel);
+    return [{ run, item, rule: page.rule, pixel: page.pixel, level, pixelWords: pixelWords() }];
+  },
   mark: keepMark,
   shown: (item) => { history.replaceState(null, "", `#${item.id}`); explain?.shown(item, viewer.stages[0]); },
   closed: (item, position) => {

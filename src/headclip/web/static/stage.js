@@ -67,8 +67,13 @@ export class Stage {
     this.label.textContent = words;
   }
 
-  /* scale: colours of the map; opacity in [0, 1]. */
-  setColours(scale, opacity) { this.scale = scale; this.opacity = opacity; this.repaint(); }
+  /* scale: colours of the map; opacity in [0, 1]; level: map value at which the mask begins. */
+  setColours(scale, opacity, level = scale.pixel) {
+    this.scale = scale;
+    this.opacity = opacity;
+    this.level = level;
+    this.repaint();
+  }
 
   setLayers(layers) { this.layers = { ...layers }; this.repaint(); }
 
@@ -108,7 +113,7 @@ export class Stage {
     if (!levels || !scale) return;
     this.heat.style.opacity = String(this.opacity);
     if (this.layers.map) paint(this.heat, levels.values, levels.width, levels.height, scale.fullTable());
-    if (this.layers.mask) paint(this.mask, levels.values, levels.width, levels.height, maskTable(scale.pixel));
+    if (this.layers.mask) paint(this.mask, levels.values, levels.width, levels.height, maskTable(this.level));
   }
 
   get fit() {

@@ -20,6 +20,12 @@ export function verdictOf(score, rule) {
   return rule.high === null || score <= rule.high ? "review" : "defect";
 }
 
+/* The map value above which regions lie in an image: in one that is not ok they are drawn more generously. */
+export function regionLevel(score, rule, pixel) {
+  const lower = rule.alarmPixel ?? null;
+  return lower === null || verdictOf(score, rule) === "ok" ? pixel : Math.min(pixel, lower);
+}
+
 /* How many of the ascending scores are above a value. */
 function above(ascending, value) {
   let low = 0;

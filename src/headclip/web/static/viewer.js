@@ -6,7 +6,8 @@ import { Stage } from "./stage.js";
 import { verdictOf, WORDS } from "./verdicts.js";
 
 export class Viewer {
-  /* panes(entry): for each stage { run, item, rule, pixel, label }; an entry is what the gallery holds.
+  /* panes(entry): for each stage { run, item, rule, pixel, level, label }; an entry is what the gallery holds.
+     pixel: what the run's colours turn on; level: where this image's mask and regions begin.
      mark(entry, kind): keep a mark; closed(entry): the dialog has closed. */
   constructor({ panes, mark = null, shown = () => {}, closed = () => {} }) {
     this.dialog = byId("viewer");
@@ -162,24 +163,28 @@ export class Viewer {
   }
 
   get pixelRange() {
-    const { run, pixel } = this.now[0];
+    const { run, pixel, level } = this.now[0];
     const [low, high] = run.scale;
-    return { low: Math.min(low, pixel), high: Math.max(high, pixel + 0.05) };
+    return { low: Math.min(low, level), high: Math.max(high, pixel + 0.05) };
   }
 
   pixelOf(pane) { return this.ownPixel ?? pane.pixel; }
 
+  levelOf(pane) { return this.ownPixel ?? pane.level; }
+
   colours() {
     const opacity = Number(byId("opacity").value) / 100;
-    this.now.forEach((pane, index) => this.stages[index].setColours(new Scale(pane.run.scale, this.pixelOf(pane)), opacity));
-    const pixel = this.pixelOf(this.now[0]);
+    this.now.forEach((pane, index) => {
+      this.stages[index].setColours(new Scale(pane.run.scale, this.pixelOf(pane)), opacity, this.levelOf(pane));
+    });
+    const pixel = this.levelOf(this.now[0]);
     const { low, high } = this.pixelRange;
     byId("pixel").value = String(Math.round(1000 * (pixel - low) / (high - low)));
     byId("pixel").setAttribute("aria-valuetext", pixel.toFixed(3));
     byId("pixel-value").textContent = pixel.toFixed(3);
     byId("pixel-auto").hidden = this.ownPixel === null;
     byId("pixel-hint").textContent = this.ownPixel === null ? this.now[0].pixelWords : "";
-    drawLegend(byId("viewer-legend"), byId("viewer-legend-values"), new Scale(this.now[0].run.scale, pixel));
+    drawLegend(byId("viewer-legend"), byId("viewer-legend-values"), new Scale(this.now[0].run.scale, this.pixelOf(this.now[0])));
     if (this.layers.regions) this.fetchRegions();
   }
 
@@ -188,7 +193,7 @@ export class Viewer {
     if (!this.layers.regions || !this.isOpen) return;
     const abort = new AbortController();
     this.abort = abort;
-    const found = await Promise.all(this.now.map((pane) => pane.run.regions(pane.item, this.pixelOf(pane), abort.signal).catch(() => null)));
+    const found = await Promise.all(this.now.map((pane) => pane.run.regions(pane.item, this.levelOf(pane), abort.signal).catch(() => null)));
     if (abort.signal.aborted) return;
     this.found = found.map((answer) => answer?.regions ?? []);
     this.found.forEach((regions, index) => this.stages[index].setRegions(regions, this.chosen));
