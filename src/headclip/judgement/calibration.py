@@ -96,8 +96,8 @@ class Calibration(_Frozen):
     image: Threshold = Field(description="On image scores, in [0, 1].")
     pixel: Threshold | None = Field(
         default=None,
-        description="On map values, in [0, 1]: the promise is that no more than its share of normal images shows any "
-        "region; with terms.pixel_objective there is none. null: no maps were at hand.",
+        description="On map values, in [0, 1]: the promise is that no more than its share of normal images is ok "
+        "by its score and shows a region; with terms.pixel_objective there is none. null: no maps were at hand.",
     )
     alarm_pixel: Threshold | None = Field(
         default=None,
