@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -23,6 +25,9 @@ from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.inference.volumes_inputs import open_inputs
 from headclip.inference.volumes_predict import predict_volume
+from headclip.judgement import Calibration, Promise
+from headclip.judgement.calibrate import calibrate
+from headclip.judgement.scored import Scored
 from headclip.runs.files import RunFolderError, write_atomic
 from headclip.runs.pictures import encode_map
 from headclip.runs.rejudge import rejudge
@@ -270,6 +275,78 @@ def test_the_report_shows_volumes_and_still_does_when_judged_again(tmp_path):
         assert "4 dimensions" in page
         if attempt == 0:
             rejudge(tmp_path / "run", None)
+
+
+def write_flat(folder, names, seed=0):
+    """Volumes of 12 slices, nearly of one brightness, 0.1 to 0.3; in those named "bad" two slices are bright."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        voxels = rng.integers(100, 300) + rng.integers(0, 30, (9, 10, 12))
+        if name.startswith("bad"):
+            voxels[..., 4:6] += 500
+        write_nifti(folder / f"{name}.nii.gz", voxels.astype(np.int16))
+
+
+CALIBRATE = ("--false-alarms", "0.05", "--out", "c.json")
+PREDICT = ("--window", "500,1000", "--keep-names", "--volume-share", "0.1")
+
+
+def test_volumes_have_verdicts_of_their_own(tmp_path, monkeypatch, fake_command, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_flat(tmp_path / "normal", [f"n{number}" for number in range(24)])
+    write_flat(tmp_path / "today", ["good", "bad"], seed=1)
+    assert run("predict", "normal", "--out", "n", *PREDICT) == 0
+    assert run("calibrate", "n", *CALIBRATE) == 0
+    text = capsys.readouterr().out
+    normal = [row.score for row in read_volumes(tmp_path / "n").volumes]
+    assert f"Volume threshold {max(normal):.6f}, above it review: the same promise about volumes, from 24" in text
+    found = Calibration.load("c.json")
+    assert found.volume.threshold == max(normal)
+    assert found.volume_share == 0.1
+    assert run("predict", "today", "--out", "t", *PREDICT, "--calibration", "c.json") == 0
+    assert "Of volumes: 0 defect, 1 to review, 1 ok" in capsys.readouterr().out
+    verdicts = {row.volume: row.verdict for row in read_volumes(tmp_path / "t").volumes}
+    assert verdicts == {"good.nii.gz": "ok", "bad.nii.gz": "review"}
+    with (tmp_path / "t/volumes.csv").open() as handle:
+        assert {row["volume"]: row["verdict"] for row in csv.DictReader(handle)} == verdicts
+    assert '<span class="chip review">review</span>' in (tmp_path / "t/report.html").read_text()
+
+
+def test_judging_again_changes_verdicts_of_volumes(tmp_path, monkeypatch, fake_command, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_flat(tmp_path / "today", ["good", "bad"], seed=1)
+    assert run("predict", "today", "--out", "t", *PREDICT) == 0
+    settings = Run.open("t").settings
+    slices = [row.score for row in Run.open("t").ok] * 10
+    scored = Scored([str(n) for n in range(240)], slices, None, volumes=(0.3,) * 90, volume_share=0.1)
+    calibrate(scored, settings, Promise(0.05)).save("c.json")
+
+    def verdicts():
+        return {row.volume: row.verdict for row in read_volumes(tmp_path / "t").volumes}
+
+    assert set(verdicts().values()) == {None}
+    assert run("rejudge", "t", "--calibration", "c.json") == 0
+    assert "Of volumes: 1 defect, 0 to review, 1 ok" in capsys.readouterr().out
+    assert verdicts() == {"good.nii.gz": "ok", "bad.nii.gz": "defect"}
+    assert '<span class="chip defect">defect</span>' in (tmp_path / "t/report.html").read_text()
+    assert run("rejudge", "t", "--threshold", "0.5") == 0  # of images; nothing is known of volumes then
+    assert set(verdicts().values()) == {None}
+    calibrate(replace(scored, volume_share=0.5), settings, Promise(0.05)).save("c.json")
+    assert run("rejudge", "t", "--calibration", "c.json") == 0
+    assert "No verdicts of volumes: the calibration is about scores of 50 % of the slices" in capsys.readouterr().out
+    assert set(verdicts().values()) == {None}
+
+
+def test_few_volumes_have_no_threshold(tmp_path, monkeypatch, fake_command, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_flat(tmp_path / "normal", [f"n{number}" for number in range(4)])
+    shutil.copy(tmp_path / "normal/n1.nii.gz", tmp_path / "normal/n9.nii.gz")
+    assert run("predict", "normal", "--out", "n", *PREDICT) == 0
+    assert run("calibrate", "n", *CALIBRATE) == 0
+    assert "No threshold of volumes: 4 cannot keep the promise, 19 could" in capsys.readouterr().out
+    assert Calibration.load("c.json").volume is None
+    assert run("calibrate", "n", *CALIBRATE, "--tightest") == 0
+    assert Calibration.load("c.json").volume.threshold == max(row.score for row in read_volumes(tmp_path / "n").volumes)
 
 
 def test_volumes_are_not_divided(tmp_path):

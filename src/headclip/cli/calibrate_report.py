@@ -39,6 +39,7 @@ def print_calibration(
         lower = found.criteria().alarm_pixel
         if lower is not None and lower < pixel.threshold:
             console.print(f"  {lower:.6f} in images that are not ok, to show more of their defects", soft_wrap=True)
+    _print_volumes(found, scored, promise)
     masked = found.data.get("pixels")
     if masked is not None:
         console.print(
@@ -58,6 +59,24 @@ def print_calibration(
     for path in (out, checkpoint):
         if path is not None:
             console.print(f"Calibration: {path}", soft_wrap=True)
+
+
+def _print_volumes(found: Calibration, scored: Scored, promise: Promise) -> None:
+    """The threshold of volumes, or how many it would take."""
+    from headclip.judgement.conformal import images_needed
+
+    volume, count = found.volume, len(scored.volumes)
+    if volume is not None:
+        upper = "above it review" if volume.high is None else f"above {volume.high:.6f} defect"
+        text = (
+            f"Volume threshold {volume.threshold:.6f}, {upper}: the same promise about volumes, from {count:,} of them"
+        )
+        output().print(text, soft_wrap=True)
+    elif count and found.kind == "conformal":
+        output().print(
+            f"No threshold of volumes: {count:,} cannot keep the promise, {images_needed(promise):,} could",
+            soft_wrap=True,
+        )
 
 
 def print_repeated(repeated: Repeated) -> None:
@@ -129,7 +148,7 @@ def warn_of_slices(run: Run) -> None:
     slices, volumes = len(run.ok), len(read_volumes(run.folder).volumes)
     if volumes:
         logging.getLogger(__name__).warning(
-            "%d slices of %d volume(s): slices of one volume are alike, so that a promise from them holds for slices "
+            "%d slices of %d volume(s): slices of one volume are alike, so that the promise on images holds for slices "
             "of these volumes and not for other volumes or patients",
             *(slices, volumes),
         )

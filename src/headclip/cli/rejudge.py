@@ -12,6 +12,7 @@ from headclip.cli import judging_options as options
 from headclip.cli.common import counted, output, print_ok_with_regions
 from headclip.cli.options import Quiet
 from headclip.cli.progress import count_bar
+from headclip.cli.volume_options import print_volume_verdicts
 
 if TYPE_CHECKING:
     from headclip.runs.run import Run
@@ -101,6 +102,7 @@ def _print(run: Run, changed: int) -> None:
         soft_wrap=True,
     )
     print_ok_with_regions(run.judgement)
+    print_volume_verdicts(run.folder)
     if known:
         shares = {
             name: "not defined" if known[key] is None else f"{known[key]:.1%}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -125,11 +126,32 @@ def print_volumes(folder: Path, top: int) -> None:
         table = Table(title="Most anomalous volumes", title_justify="left", title_style="bold", box=None)
         for name in ("score", "slices", "worst"):
             table.add_column(name, justify="right")
+        if any(row.verdict for row in rows):
+            table.add_column("verdict")
         table.add_column("volume", overflow="fold")
         for row in best:
-            table.add_row(f"{row.score:.4f}", f"{row.slices}", f"{row.worst_slice}", row.volume)
+            verdict = [row.verdict] if row.verdict else []
+            table.add_row(f"{row.score:.4f}", f"{row.slices}", f"{row.worst_slice}", *verdict, row.volume)
         console.print(table)
         console.print()
     failed = sum(row.status == "failed" for row in rows)
     judged = counted(len(rows) - failed, "volume")
     console.print(f"{judged} judged, {failed:,} failed: volumes.csv, volumes/", soft_wrap=True)
+    print_volume_verdicts(folder)
+
+
+def print_volume_verdicts(folder: Path) -> None:
+    """How many volumes of a run are defects, to review and ok; nothing where no threshold of volumes was applied."""
+    from headclip.judgement.verdicts import Verdict
+    from headclip.runs.run import Run
+    from headclip.runs.volumes import read_volumes
+
+    run, rows = Run.open(folder), read_volumes(folder).volumes
+    rule = None if run.criteria is None else run.criteria.volume
+    counts = Counter(row.verdict for row in rows if row.verdict)
+    if rule is not None and rows and not counts:
+        words = f"the calibration is about scores of {100 * rule.share:g} % of the slices"
+        output().print(f"No verdicts of volumes: {words} (--volume-share {rule.share:g})", soft_wrap=True)
+    if counts:
+        defect, review, ok = (counts[verdict.value] for verdict in (Verdict.defect, Verdict.review, Verdict.ok))
+        output().print(f"Of volumes: {defect:,} defect, {review:,} to review, {ok:,} ok", soft_wrap=True)

@@ -77,7 +77,8 @@ def calibrate(
     the same promise about another alarm: at most its share of normal images shows any region without being one of the
     score's. A line that stops at either alarm stops for at most twice that share (union bound). Within images that are
     not ok regions may be drawn more generously: by the level at which at most that share of normal images would show
-    more than 2 % of its pixels.
+    more than 2 % of its pixels. Where the images are slices of volumes (`Scored.volumes`), there is a threshold of
+    volumes too, if they are enough: slices of one volume are alike, and volumes are what is exchangeable.
 
     Args:
         scored: images believed normal.
@@ -108,6 +109,8 @@ def calibrate(
         image=image,
         pixel=pixel,
         alarm_pixel=alarm_pixel,
+        volume=_of_volumes(scored, promise, tightest),
+        volume_share=scored.volume_share,
         min_area=rules.min_area,
         ignore_border=rules.ignore_border,
         model=model_facts(settings),
@@ -192,6 +195,17 @@ def _of_maps(scored: Scored, promise: Promise) -> tuple[Threshold | None, Thresh
     """The pixel threshold of any image, and that of images that are not ok."""
     pixel = _threshold(scored.levels, promise) if scored.levels else None
     return pixel, _threshold(scored.extents, promise) if scored.extents else None
+
+
+def _of_volumes(scored: Scored, promise: Promise, tightest: bool) -> Threshold | None:
+    """The threshold of volumes; None where there are too few for the promise."""
+    if not scored.volumes:
+        return None
+    try:
+        kept = _attainable(len(scored.volumes), promise) if tightest else promise
+        return _threshold(scored.volumes, kept)
+    except TooFewImagesError:
+        return None
 
 
 def _threshold(values: Sequence[float], promise: Promise) -> Threshold:

@@ -20,7 +20,7 @@ from headclip.errors import InputError
 from headclip.files import load_json, write_atomically
 from headclip.judgement.conformal import share_text
 from headclip.judgement.regions import RegionRules
-from headclip.judgement.verdicts import Criteria
+from headclip.judgement.verdicts import Criteria, VolumeRule
 from headclip.same_settings import differing, valued
 from headclip.version import __version__
 
@@ -104,6 +104,12 @@ class Calibration(_Frozen):
         description="The same for images that are not ok: the promise is that no more than its share of normal images "
         "would show more than 2 % of its pixels. null: as in any image.",
     )
+    volume: Threshold | None = Field(
+        default=None,
+        description="On scores of volumes, each the mean of the highest of its slices (volume_share of them): the "
+        "promise of image, about volumes. null: no volumes were at hand, or too few for the promise.",
+    )
+    volume_share: float | None = Field(default=None, gt=0, le=1, description="See volume.")
     min_area: int = Field(default=1, ge=1, description="Smallest region in pixels that the pixel threshold assumes.")
     ignore_border: int = Field(default=0, ge=0, description="Frame in pixels that is not looked at.")
     model: dict[str, Any] = Field(description="What the detector says of itself; see `Detector.describe`.")
@@ -135,8 +141,10 @@ class Calibration(_Frozen):
             None if one is None else one.threshold for one in (self.image, self.pixel, self.alarm_pixel)
         )
         assert image is not None
-        band = self.image.low, self.image.high
-        return Criteria(image, *band, pixel, self.rules, pixel_mm, self.kind, alarm_pixel)
+        band, volume = (self.image.low, self.image.high), None
+        if self.volume is not None and self.volume_share is not None:
+            volume = VolumeRule(self.volume.threshold, self.volume.low, self.volume.high, self.volume_share)
+        return Criteria(image, *band, pixel, self.rules, pixel_mm, self.kind, alarm_pixel, volume)
 
     def mismatch(self, settings: Mapping[str, Any]) -> list[str]:
         """In what a detector (`Detector.describe()`) differs from the one calibrated, a phrase each; [] if it fits."""

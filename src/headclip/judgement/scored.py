@@ -33,7 +33,8 @@ class Scored:
     map by `rules`, None where maps are not at hand; failed: images without a score, with the reason; source: facts for
     the calibration's `data`. contents: name -> hash of what the image holds, files: name -> `copies.file_mark`, of the
     images for which they are known; thumbnails: name -> `copies.thumbnail`. left_out: hashes of the detector's own
-    reference images that were judged beside the other ones.
+    reference images that were judged beside the other ones. volumes: scores of the volumes that the images are slices
+    of, each the mean of the highest scores of a share `volume_share` of its slices.
     """
 
     names: list[str] = field(default_factory=list)
@@ -47,6 +48,8 @@ class Scored:
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
+    volumes: tuple[float, ...] = ()
+    volume_share: float | None = None
 
     def add(self, name: str, judgement: Judgement) -> None:
         """Put one image on the list."""

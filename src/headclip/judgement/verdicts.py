@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headclip.judgement.calibration import Calibration
 
 
-_NUMBERS = frozenset({"threshold", "low", "high", "pixel", "alarm_pixel", "pixel_mm"})
+_NUMBERS = frozenset({"threshold", "low", "high", "pixel", "alarm_pixel", "pixel_mm", "share"})
 
 
 class Verdict(StrEnum):
@@ -30,6 +30,29 @@ class Verdict(StrEnum):
     ok = "ok"
     review = "review"
     defect = "defect"
+
+
+def _verdict(score: float, low: float, high: float | None) -> Verdict:
+    if score <= low:
+        return Verdict.ok
+    return Verdict.review if high is None or score <= high else Verdict.defect
+
+
+@dataclass(frozen=True)
+class VolumeRule:
+    """The thresholds of volumes, by their scores: the mean of the highest `share` of their slices' scores.
+
+    threshold, low, high: as those of images in `Criteria`.
+    """
+
+    threshold: float
+    low: float
+    high: float | None
+    share: float
+
+    def verdict(self, score: float) -> Verdict:
+        """The verdict on the score of one volume."""
+        return _verdict(score, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,7 @@ class Criteria:
         source: "manual", "conformal", "labelled" or "synthetic".
         alarm_pixel: the same as `pixel` for images that are not ok, where their regions are drawn more generously;
             the lower of both holds for them. None: as in any image.
+        volume: the thresholds of volumes, where there are some.
     """
 
     threshold: float
@@ -57,6 +81,7 @@ class Criteria:
     pixel_mm: float | None = None
     source: str = "manual"
     alarm_pixel: float | None = None
+    volume: VolumeRule | None = None
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.threshold):
@@ -98,9 +123,7 @@ class Criteria:
 
     def verdict(self, score: float) -> Verdict:
         """The verdict on one image score."""
-        if score <= self.low:
-            return Verdict.ok
-        return Verdict.review if self.high is None or score <= self.high else Verdict.defect
+        return _verdict(score, self.low, self.high)
 
     def alarm(self, score: float) -> bool:
         """Whether the score lies above the threshold: the two-way label."""
@@ -139,11 +162,13 @@ class Criteria:
             InputError: it is damaged.
         """
         try:
-            for name, value in values.items():
+            volume = values.get("volume")
+            for name, value in (*values.items(), *(volume or {}).items()):
                 number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
                 if name in _NUMBERS and not (number or value is None):
                     raise ValueError(f"{name} is {value!r}"[:80])
-            return cls(**{**values, "rules": RegionRules(**values["rules"])})
+            rule = None if volume is None else VolumeRule(**volume)
+            return cls(**{**values, "rules": RegionRules(**values["rules"]), "volume": rule})
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"the thresholds of the run are damaged ({error}); `headclip rejudge` sets new ones"

@@ -81,7 +81,9 @@ def report_pieces(
         _images(ok, thumbnails, shown, regions, labels if judgement else {}),
         ({"n": row.path, "r": row.reason} for row in failed),
     )
-    volumes, volume_count = report_volumes(folder, rows)
+    top_share = facts.get("volumes", {}).get("top_share")
+    criteria = Criteria.from_json(judgement["criteria"]) if judgement else None
+    volumes, volume_count = report_volumes(folder, rows, criteria, top_share)
     hidden = facts.get("volumes", {}).get("names") == "neutral"
     data = {
         "volumes": [{"n": volume["volume"], "w": volume["worst"], "p": volume["paths"]} for volume in volumes],
@@ -98,7 +100,7 @@ def report_pieces(
         volumes=volumes,
         volume_count=volume_count,
         profiles=[_profile(volume["profile"], low, high) for volume in volumes],
-        top_share=facts.get("volumes", {}).get("top_share"),
+        top_share=top_share,
         hidden=hidden,
         judgement=judgement,
         marks=_marks(judgement, low, high),

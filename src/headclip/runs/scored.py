@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from headclip.data.levels import MAP_MAXIMUM
+from headclip.data.volumes.model import DEFAULT_TOP_SHARE
 from headclip.judgement.copies import path_mark
 from headclip.judgement.regions import RegionRules, extent_level, region_level
 from headclip.judgement.scored import Progress, Scored, Watch, silent
 from headclip.runs.pictures import read_levels
 from headclip.runs.run import Run
+from headclip.runs.volumes import read_volumes
 
 
 def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watch: Watch | None = None) -> Scored:
@@ -42,6 +44,10 @@ def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watc
             levels.append(row.peak)
         seen.add(mark)
         progress(number, len(judged), len(found.failed))
+    tables = {(row.score, row.slices): row for row in read_volumes(run.folder).volumes if row.score is not None}
+    if tables:  # a volume that is there twice counts once
+        found.volumes = tuple(row.score or 0.0 for row in tables.values())
+        found.volume_share = float(run.facts.get("volumes", {}).get("top_share") or DEFAULT_TOP_SHARE)
     found.levels = levels if len(levels) == len(found.names) else None
     found.extents = extents if len(extents) == len(found.names) else None
     return found

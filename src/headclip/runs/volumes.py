@@ -16,7 +16,7 @@ import io
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +29,7 @@ from PIL import Image, TiffImagePlugin
 
 from headclip.csv_text import CsvText
 from headclip.data.volumes.model import Volume, VolumeSet
+from headclip.judgement.verdicts import Criteria, Verdict
 from headclip.runs.files import SLICES, VOLUMES, place_file, volume_file, write_atomic
 from headclip.runs.parquet import read_table
 from headclip.runs.pictures import read_levels
@@ -43,7 +44,7 @@ class VolumeRow:
 
     score: mean of the `top` highest scores of its slices; worst_slice: the number, from 1, of the one with the highest;
     slices, failed: their numbers; file: the anomaly volume relative to the run folder, None without one; notes: what
-    to know about it.
+    to know about it; verdict: "ok", "review" or "defect", None where no threshold of volumes has been applied.
     """
 
     volume: str
@@ -58,6 +59,7 @@ class VolumeRow:
     worst_score: float | None = None
     file: str | None = None
     notes: str | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,37 @@ def write_volumes(folder: Path, images: VolumeSet, rows: Sequence[Row]) -> Volum
         if volume.reason is None:
             slices += _slice_rows(volume, judged)
     tables = VolumeTables(tuple(volumes), tuple(slices))
-    for name, kind, lines in ((VOLUMES, VolumeRow, tables.volumes), (SLICES, SliceRow, tables.slices)):
-        write_atomic(folder, f"{name}.parquet", _parquet(kind, lines), force=True)
-        write_atomic(folder, f"{name}.csv", _csv(kind, lines), force=True)
+    _write_table(folder, VOLUMES, VolumeRow, tables.volumes)
+    _write_table(folder, SLICES, SliceRow, tables.slices)
     return tables
+
+
+def judge_volumes(folder: Path, target: Path, criteria: Criteria | None, share: float | None) -> None:
+    """Write the table of a run's volumes with verdicts; nothing where it has none. share: that their scores are of.
+
+    Raises:
+        RunFolderError: the table cannot be written.
+    """
+    volumes = read_volumes(folder).volumes
+    if volumes:
+        _write_table(target, VOLUMES, VolumeRow, with_verdicts(volumes, criteria, share))
+
+
+def with_verdicts(
+    volumes: Sequence[VolumeRow], criteria: Criteria | None, share: float | None
+) -> tuple[VolumeRow, ...]:
+    """Volumes with their verdicts; None where no threshold of volumes holds for scores of such a share of slices."""
+    rule = None if criteria is None or criteria.volume is None or criteria.volume.share != share else criteria.volume
+
+    def verdict(row: VolumeRow) -> str | None:
+        return None if rule is None or row.score is None else rule.verdict(row.score).value
+
+    return tuple(replace(row, verdict=verdict(row)) for row in volumes)
+
+
+def _write_table(folder: Path, name: str, kind: type[Any], lines: Sequence[Any]) -> None:
+    write_atomic(folder, f"{name}.parquet", _parquet(kind, lines), force=True)
+    write_atomic(folder, f"{name}.csv", _csv(kind, lines), force=True)
 
 
 def read_volumes(folder: Path) -> VolumeTables:
@@ -135,11 +164,14 @@ def remove_volumes(folder: Path) -> None:
     shutil.rmtree(folder / VOLUMES, ignore_errors=True)
 
 
-def report_volumes(folder: Path, rows: Sequence[Row]) -> tuple[list[dict[str, Any]], int]:
+def report_volumes(
+    folder: Path, rows: Sequence[Row], criteria: Criteria | None = None, share: float | None = None
+) -> tuple[list[dict[str, Any]], int]:
     """What the page shows of the MAX_SHOWN highest volumes, with the scores of their slices; and how many there are."""
     tables = read_volumes(folder)
     known = {row.path: row for row in rows}
-    ordered = sorted(tables.volumes, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
+    volumes = with_verdicts(tables.volumes, criteria, share)
+    ordered = sorted(volumes, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
     slices_of: dict[str, list[SliceRow]] = {}
     for one in tables.slices:
         slices_of.setdefault(one.volume, []).append(one)
@@ -156,7 +188,7 @@ def report_volumes(folder: Path, rows: Sequence[Row]) -> tuple[list[dict[str, An
                 "worst": [row.path for row in worst],
                 "paths": [row.path for row in slices],
                 "profile": [None if row.score is None else round(row.score, 4) for row in slices],
-                "defects": verdicts.count("defect") if any(verdicts) else None,
+                "not_ok": sum(verdict != Verdict.ok.value for verdict in verdicts) if any(verdicts) else None,
             }
         )
     return shown, len(ordered)
