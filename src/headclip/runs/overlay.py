@@ -32,7 +32,9 @@ class Scale:
 
     def normalise(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         """(H, W) map values to [0, 1] on this scale; clipped."""
-        return np.clip((anomaly_map - np.float32(self.low)) / np.float32(self.high - self.low), 0.0, 1.0)
+        values: NDArray[np.float32] = anomaly_map - np.float32(self.low)
+        values /= np.float32(self.high - self.low)
+        return np.clip(values, 0.0, 1.0, out=values)
 
 
 class LevelHistogram:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headclip.data.levels import MAP_MAXIMUM
 from headclip.runs.files import RunFolderError, overlay_file, preview_file, write_atomic
 from headclip.runs.overlay import LevelHistogram, Scale, resize_map, tint
 from headclip.runs.pictures import read_levels
@@ -120,7 +121,7 @@ def _open(folder: Path, scale: Scale, row: Row) -> tuple[Image.Image, NDArray[np
     if row.map is None:
         raise RunFolderError(f"{row.path} has no map: {row.reason}")
     levels = read_levels(folder / row.map)
-    normalised = scale.normalise((levels / np.float32(65535.0)).astype(np.float32))
+    normalised = scale.normalise(levels / np.float32(MAP_MAXIMUM))
     return _read_preview(folder / preview_file(row.path)), normalised
 
 
