@@ -121,7 +121,7 @@ def _open(folder: Path, scale: Scale, row: Row) -> tuple[Image.Image, NDArray[np
     if row.map is None:
         raise RunFolderError(f"{row.path} has no map: {row.reason}")
     levels = read_levels(folder / row.map)
-    normalised = scale.normalise(levels / np.float32(MAP_MAXIMUM))
+    normalised = scale.normalise(np.divide(levels, MAP_MAXIMUM, dtype=np.float32))
     return _read_preview(folder / preview_file(row.path)), normalised
 
 
