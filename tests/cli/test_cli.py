@@ -22,6 +22,7 @@ from commands import run
 from headclip.cli.app import main
 from headclip.cli.common import forgiving_output
 from headclip.cli.progress import stage_bars
+from headclip.data.formats import EXTENSIONS, HEIC_ENDINGS
 from headclip.errors import BackboneError
 from headclip.runs.run import Run
 from headclip.version import __version__
@@ -96,13 +97,15 @@ def test_rows_of_images_that_are_gone_are_counted_and_pointed_out(folder, capsys
     assert "Of these on record, not among the inputs any more: 1;" in out
 
 
-def test_pictures_that_nothing_reads_are_pointed_out(folder, capsys):
+def test_pictures_that_nothing_reads_are_pointed_out(folder, capsys, monkeypatch):
+    monkeypatch.setattr("headclip.data.discover.EXTENSIONS", EXTENSIONS - set(HEIC_ENDINGS))
     for name in ("1.HEIC", "2.heic", "film.mov", "brain.nii.txt"):
         (folder / "in" / name).touch()
     assert run("predict", "in", "-o", "run") == 0
     captured = capsys.readouterr()
     assert "12 images judged, 0 failed" in captured.out
-    assert "note: passed over, as no image that can be read: 2 .heic, 1 .mov;" in captured.err
+    assert "note: passed over, as no image that can be read: 2 .heic, 1 .mov; save them as PNG or JPEG" in captured.err
+    assert "or read HEIC with pip install headclip[heic]" in captured.err
     assert run("predict", "in", "-o", "other", "-q") == 0
     assert capsys.readouterr().err == ""
 

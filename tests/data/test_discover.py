@@ -11,6 +11,7 @@ from PIL import Image
 
 from headclip.data.datasets import open_dataset, open_spec
 from headclip.data.discover import discover, find_images, natural_key
+from headclip.data.formats import EXTENSIONS, HEIC_ENDINGS
 from headclip.errors import InputError
 from headclip.inference.predict import predict_run
 from headclip.runs.files import RunFolderError
@@ -115,7 +116,8 @@ def test_nothing_is_not_the_current_folder(tree, monkeypatch):
         check_output("")
 
 
-def test_a_folder_without_images_says_what_it_holds(tree):
+def test_a_folder_without_images_says_what_it_holds(tree, monkeypatch):
+    monkeypatch.setattr("headclip.data.discover.EXTENSIONS", EXTENSIONS - set(HEIC_ENDINGS))
     (tree / "phone/deep").mkdir(parents=True)
     for name in ("1.HEIC", "deep/2.heic", "film.mov", "x.mueller"):
         (tree / "phone" / name).touch()

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headclip.data.formats import KINDS
+
 # name: a part of the reason that has to be given
 BAD_FILES = {
     "bad/truncated.jpg": "the JPEG data is damaged",
     "bad/empty.png": "the file is empty",
-    "bad/text.png": "not a PNG, JPEG, BMP, TIFF or WebP image",
+    "bad/text.png": f"not a {KINDS} image",
     "bad/one.png": "at least 8",
     "bad/huge.png": "raise it with --max-pixels",
 }

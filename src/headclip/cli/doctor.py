@@ -20,6 +20,7 @@ EXTRAS = {
     "openvino": ("openvino", "exports to OpenVINO, and runs them"),
     "dicom": ("pydicom", "reads DICOM"),
     "nifti": ("nibabel", "reads NIfTI"),
+    "heic": ("pillow_heif", "reads HEIC photographs"),
     "ray": ("ray", "headclip predict --engine ray"),
 }
 

@@ -97,6 +97,7 @@ def predict(
     checkpoint. With --shard, RUN/shards/ will hold a part of that, and headclip merge makes the whole.
     """
     from headclip.data.decode import DEFAULT_MAX_PIXELS
+    from headclip.data.formats import others_advice
     from headclip.data.volumes.model import VolumeSet
     from headclip.data.volumes.names import write_key
     from headclip.inference.predict import predict_run
@@ -125,8 +126,7 @@ def predict(
     elif images is not None and not quiet:
         judging_options.warn_of_overlap(judging.calibration, (image.path for image in images))
     if images is not None and images.passed_over and not quiet:
-        others = f"{images.passed_over}; save them as PNG or JPEG"
-        warnings.warn(f"passed over, as no image that can be read: {others}", stacklevel=2)
+        warnings.warn(f"passed over, as no image that can be read: {others_advice(images.passed_over)}", stacklevel=2)
     lift_pillow_limit(limit)
     arguments = {
         "inputs": inputs,

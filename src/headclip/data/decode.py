@@ -1,4 +1,4 @@
-"""Files to pixels: PNG, JPEG, BMP, TIFF and WebP become uint8 RGB, and a bad file one clear sentence.
+"""Files to pixels: all formats (`headclip.data.formats`) become uint8 RGB, and a bad file one clear sentence.
 
 Choices that a reader may want to know:
 
@@ -19,20 +19,20 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image
 
+from headclip.data.formats import OPENERS, format_of, why_unreadable
 from headclip.errors import ImageError
 
 DEFAULT_MAX_PIXELS = 100_000_000
 MIN_SIDE = 8  # pixels; less than one patch of any tower says nothing about an image
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 
 _DEPTHS = (8, 10, 12, 14, 16)
 _LEAST_RANGE = 1e-300  # of values to be stretched: 255 by less is more than a number holds
@@ -40,30 +40,6 @@ INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION_TAG = 0x0112
 _PHOTOMETRIC_TAG, _SAMPLE_BITS_TAG, _MAX_VALUE_TAG = 262, 258, 281
 
-# Pillow's Image.open refuses by its own fixed limit before the size is known. The plugins themselves do not,
-# so they are opened directly and the caller's limit decides.
-_Opener = Callable[[IO[bytes]], Image.Image]
-_OPENERS: dict[str, _Opener] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.jpeg_factory,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
-}
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"GIF8", "GIF"),
-    (b"%PDF", "PDF"),
-    (b"PK\x03\x04", "ZIP"),
-)
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}  # of files that begin with `ftyp`
-_ADVICE = {"PDF": "save its pages as images", "ZIP": "unpack it first", "a film": "save its frames as images"}
 warnings_lock = threading.Lock()
 
 
@@ -87,7 +63,7 @@ def decode(
     with _open(source) as stream:
         name = _format_of(stream)
         with _decoder_errors(name):
-            image = _OPENERS[name](stream)
+            image = OPENERS[name](stream)
         check_size(image.size, max_pixels)
         with _decoder_errors(name), _quiet_if_large(image.size):
             image.load()
@@ -177,15 +153,10 @@ def _format_of(stream: IO[bytes]) -> str:
         stream.seek(0)
     except OSError as error:
         raise ImageError(f"the file cannot be read: {_reason(error)}") from None
-    name = next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        name = "WebP"
-    if head[4:8] == b"ftyp":
-        name = _BRANDS.get(head[8:12], "a film")
-    if name in _OPENERS:
-        return name
-    found = f"; its content is {name}: {_ADVICE.get(name, 'save it as JPEG or PNG')}" if name else ""
-    raise ImageError(f"not a PNG, JPEG, BMP, TIFF or WebP image{found}")
+    name = format_of(head)
+    if name not in OPENERS:
+        raise ImageError(why_unreadable(name))
+    return name
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:

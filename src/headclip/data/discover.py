@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headclip.data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, decode
+from headclip.data.decode import DEFAULT_MAX_PIXELS, decode
+from headclip.data.formats import AVIF_ENDINGS, EXTENSIONS, HEIC_ENDINGS, KINDS
 from headclip.data.run_folder import is_run_folder, refuse_run
 from headclip.errors import InputError
 from headclip.files import cannot_use, content_hash, expanded
 
-_KINDS = "PNG, JPEG, BMP, TIFF or WebP"
 _OTHER = frozenset(
-    {".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".raw", ".dng", ".cr2", ".nef", ".arw"}
-    | {".mp4", ".mov", ".avi", ".mkv", ".zip", ".npy", ".mat", ".h5", ".nii", ".gz", ".dcm"}
+    {*HEIC_ENDINGS, *AVIF_ENDINGS, ".gif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".raw", ".dng", ".cr2", ".nef"}
+    | {".arw", ".mp4", ".mov", ".avi", ".mkv", ".zip", ".npy", ".mat", ".h5", ".nii", ".gz", ".dcm"}
 )
 Unlisted = dict[Path, str]
 """Subfolders that could not be looked into, and why."""
@@ -252,7 +252,7 @@ def _expand(
         if not paths:
             instead = f"; it holds {_listed(others)}" if others else ""
             instead += f"; could not look into {told(unlisted)}" if unlisted else ""
-            raise InputError(f"the folder {entry} holds no image; looked for {_KINDS}, subfolders included{instead}")
+            raise InputError(f"the folder {entry} holds no image; looked for {KINDS}, subfolders included{instead}")
         return path, paths, others
     if os.path.lexists(path):
         return path.parent, [path], others
@@ -294,7 +294,7 @@ def _expand_glob(
         except InputError as error:  # of a folder that the pattern happens to match
             _pass_over(match, error, unlisted)
     if not paths:
-        raise InputError(f"{entry} matches {len(matches)} name(s), but no image; looked for {_KINDS}")
+        raise InputError(f"{entry} matches {len(matches)} name(s), but no image; looked for {KINDS}")
     return base, sorted(paths, key=natural_key)
 
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile, ImageSet, natural_key, printable
+from headclip.data.formats import EXTENSIONS, KINDS
 from headclip.data.run_folder import FORMAT, RUN_JSON, is_no_input
 from headclip.engine.azure import open_azure
 from headclip.errors import InputError
@@ -233,7 +233,7 @@ def _expand(place: Place, skip: Sequence[str]) -> tuple[Place, dict[str, tuple[i
         and (pattern is None or pattern.fullmatch(name))
     ]
     if not chosen:
-        raise InputError(f"{place.shown} holds no image; looked for PNG, JPEG, BMP, TIFF or WebP below it")
+        raise InputError(f"{place.shown} holds no image; looked for {KINDS} below it")
     return base, {name: files[name] for name in sorted(chosen, key=natural_key)}
 
 

@@ -74,7 +74,7 @@ async def predict(
     request: Request,
     map: Annotated[MapKind, Query(description="Whether, and how, to send the anomaly maps.")] = "none",
 ) -> PredictAnswer:
-    """Judge one or several images; PNG, JPEG, BMP, TIFF or WebP, told by their content.
+    """Judge one or several images; the formats that this server reads are told by their content.
 
     Of several images some may fail: their results say why, and the others are judged. The status is an error only
     when no image of the request could be judged.

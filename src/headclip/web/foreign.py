@@ -15,6 +15,7 @@ import re
 import struct
 from collections.abc import Sequence
 
+from headclip.data.formats import format_of
 from headclip.errors import ImageError
 from headclip.web.bodies import Upload
 
@@ -86,9 +87,28 @@ def _end_of(content: bytes) -> tuple[str, int | None]:
         return "WebP", 8 + size + size % 2
     if content.startswith(b"BM"):
         return "BMP", _bmp_end(content)
+    if content[4:8] == b"ftyp" and (kind := format_of(content[:16])) in ("HEIC", "AVIF"):
+        return kind, _boxes_end(content)
     if content[:2] in (b"II", b"MM") and content[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):
         return "TIFF", len(content)
     return "", None
+
+
+def _boxes_end(content: bytes) -> int | None:
+    """Behind the last whole box of a file that is a row of boxes (ISO/IEC 14496-12)."""
+    at = 0
+    while at + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        if not kind.isalnum():
+            break  # no box: what follows is something else
+        if length == 1 and at + 16 <= len(content):
+            (length,) = struct.unpack_from(">Q", content, at + 8)
+        if length == 0:  # to the end of the file
+            return len(content)
+        if length < 8 or at + length > len(content):
+            return None
+        at += length
+    return at
 
 
 def _png_end(content: bytes) -> int | None:

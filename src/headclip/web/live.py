@@ -9,8 +9,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from headclip.data.decode import EXTENSIONS
 from headclip.data.discover import ImageFile
+from headclip.data.formats import EXTENSIONS
 from headclip.data.volumes.lone import LoneImage
 from headclip.errors import HeadclipError
 from headclip.judgement.choosing import Chosen, Judging

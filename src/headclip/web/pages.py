@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from headclip.data.formats import KINDS
 from headclip.runs.overlay import colour_table
 from headclip.templates import page_template
 from headclip.version import __version__
@@ -43,6 +44,7 @@ def run(request: Request, key: Key) -> Response:
         facts=_facts(view),
         others=[other for other in site.runs.values() if other.key != key],
         watched=site.watched if key == site.watch_key else None,
+        kinds=KINDS,
     )
 
 
