@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from headclip.errors import ImageError
 from headclip.judgement.choosing import Judging
 from headclip.web.limits import Limits
 from inference.fake_detector import FakeDetector
@@ -227,6 +228,21 @@ def test_a_failing_model_is_500_for_that_image_alone(client):
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert model.get("/v1/ready").status_code == 200
+
+
+def test_an_image_that_the_detector_cannot_take_is_422(client):
+    class Choosy(FakeDetector):
+        def predict_arrays(self, images, /):
+            if min(image.shape[0] for image in images) < 30:
+                raise ImageError("the region of interest reaches beyond it")
+            return super().predict_arrays(images)
+
+    model = client(detector=Choosy())
+    answer = model.post("/v1/predict", content=encoded(20, 20))
+    assert (answer.status_code, answer.json()["detail"]) == (422, "the region of interest reaches beyond it")
+    files = [("images", ("small.png", encoded(20, 20))), ("images", ("large.png", encoded(40, 40)))]
+    results = {item["name"]: item["status"] for item in model.post("/v1/predict", files=files).json()["results"]}
+    assert results == {"small.png": "failed", "large.png": "ok"}
 
 
 def test_state(client, model):

@@ -91,6 +91,7 @@ def calibrate(
     image_size: options.ImageSize = None,
     batch_size: options.BatchSize = None,
     max_pixels: options.MaxPixels = None,
+    roi: options.RegionOfInterest = None,
     tile: options.Tile = False,
     tile_overlap: options.TileOverlap = None,
     quiet: options.Quiet = False,
@@ -115,7 +116,7 @@ def calibrate(
     arguments = options.model_arguments(
         backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
     )
-    arguments |= {"max_pixels": max_pixels, "tile": options.overlap_of(tile, tile_overlap)}
+    arguments |= {"max_pixels": max_pixels, "roi": roi, "tile": options.overlap_of(tile, tile_overlap)}
     try:
         labels = (labelled, masks)
         asked = None if tightest or labelled else promise

@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Model": ("backbone", "checkpoint", "method", "setting", "category", "image_size", "tile", "tile_overlap"),
+    "Model": ("backbone", "checkpoint", "method", "setting", "category", "image_size", "roi", "tile", "tile_overlap"),
     "Comparing with other images": ("reference", "peers", "peer_weight", "shots"),
     "Decisions": (
         *("calibration", "threshold", "false_alarms", "confidence", "contaminated", "tightest", "pixel_threshold"),

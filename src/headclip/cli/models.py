@@ -160,7 +160,7 @@ def load_detector(arguments: Mapping[str, Any], quiet: bool) -> Any:
         if is_exported(arguments["checkpoint"]):
             detector = _load_exported(arguments)
         else:
-            chosen = {name: arguments[name] for name in ("method", "category", "settings")}
+            chosen: dict[str, Any] = {name: arguments.get(name) for name in ("method", "category", "settings", "roi")}
             chosen = {name: value for name, value in chosen.items() if value not in (None, {})}
             if arguments["reference"] is not None:
                 chosen["references"] = reference_images(arguments["reference"])
@@ -190,6 +190,7 @@ def _load_exported(arguments: Mapping[str, Any]) -> Any:
         device=arguments["device"],
         precision=arguments["precision"],
         batch_size=arguments["batch_size"],
+        roi=arguments.get("roi"),
     )
 
 

@@ -93,6 +93,13 @@ Category = Annotated[
     typer.Option(metavar="NAME", help="What the images show, for methods that ask.  [default: object]"),
 ]
 Tile = Annotated[bool, typer.Option("--tile", help="Judge images larger than the model's input in overlapping tiles.")]
+RegionOfInterest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y,W,H",
+        help="Judge this part of each image alone: left, top, width, height, in pixels or percent (10%,0,80%,100%).",
+    ),
+]
 TileOverlap = Annotated[
     float | None,
     typer.Option(min=0.0, max=0.75, metavar="X", help="Share of a tile that its neighbour sees too.  [default: 0.25]"),

@@ -64,6 +64,7 @@ def predict(
     batch_size: options.BatchSize = None,
     compile: options.Compile = False,
     max_pixels: options.MaxPixels = None,
+    roi: options.RegionOfInterest = None,
     tile: options.Tile = False,
     tile_overlap: options.TileOverlap = None,
     calibration: judging_options.CalibrationFile = None,
@@ -137,6 +138,7 @@ def predict(
         "categories": FROM_FOLDER if category == FROM_FOLDER else None,
         "compile": compile,
         "max_pixels": limit,
+        "roi": roi,
         "tile": options.overlap_of(tile, tile_overlap),
     }
     again = resume_line(
@@ -153,6 +155,7 @@ def predict(
             "batch_size": batch_size,
             "compile": compile,
             "max_pixels": max_pixels,
+            **({"roi": roi} if roi is not None else {}),
             **({"tile": True, "tile_overlap": arguments["tile"]} if tile else {}),
             **({"peers": peers, "peer_weight": peer_weight} if peers is not None else {}),
             **{"calibration": calibration, "threshold": threshold, "pixel_threshold": pixel_threshold},

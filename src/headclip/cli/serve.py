@@ -67,6 +67,7 @@ def serve(
     category: options.Category = None,
     setting: options.Settings = None,
     reference: options.Reference = None,
+    roi: options.RegionOfInterest = None,
     device: options.OnDevice = Device.auto,
     precision: options.InPrecision = Precision.auto,
     image_size: options.ImageSize = None,
@@ -97,7 +98,7 @@ def serve(
         arguments = options.model_arguments(
             backbone, checkpoint, method, category, setting, reference, device, precision, image_size, batch_size
         )
-        detector = load_detector(arguments, quiet=False)
+        detector = load_detector(arguments | {"roi": roi}, quiet=False)
         rule = reference_options.judging_beside(rule, detector, reference, false_alarms, max_pixels, quiet=False)
     watched = None
     if watch is not None and out is not None:

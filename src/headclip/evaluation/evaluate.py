@@ -35,6 +35,7 @@ from headclip.evaluation.shards import PartWriter
 from headclip.evaluation.shots import ShotOptions, shots_json
 from headclip.evaluation.tables import TableRow, table_rows
 from headclip.inference.detector import Detector
+from headclip.inference.roi import refuse_roi
 from headclip.metrics import PROTOCOLS
 from headclip.runs.shards import Shard
 
@@ -221,6 +222,8 @@ def _evaluate(
 ) -> Evaluation:
     started = time.perf_counter()
     options = evaluation.options
+    for detector in detectors.values():
+        refuse_roi(detector, "datasets are scored as whole images; leave it out, or cut the images")
     check_out(evaluation.out, options)
     out = evaluation.out = options.place(evaluation.out)
     keys = unique_names(datasets)

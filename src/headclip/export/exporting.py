@@ -17,6 +17,7 @@ from headclip.export.write import capture, write_graph
 from headclip.files import cannot_write, file_hash, sole_writer
 from headclip.inference.detector import Detector
 from headclip.inference.exported import SUFFIXES, Engine, ExportedDetector, ExportFacts, side_file
+from headclip.inference.roi import refuse_roi
 from headclip.version import software_versions
 
 _PACKAGES: dict[Engine, tuple[str, ...]] = {
@@ -68,6 +69,7 @@ def export_model(
         raise InputError(f"--out {target}: a model for {engine} ends in {SUFFIXES[engine]}")
     if detector.precision != "fp32" or detector.device.type != "cpu":
         raise InputError("a model is exported from fp32 on the CPU; load it with precision fp32 and device cpu")
+    refuse_roi(detector, "export one without, and give the region to ExportedDetector or --roi")
     check_exportable(detector.method)
     images, source = check_images(None if check is None else Path(check), check_count)
     with _folder_beside(target) as folder:

@@ -32,6 +32,7 @@ from headclip.inference.given import (
     read,
 )
 from headclip.inference.passes import choose_batch_size, choose_passes, divided_threads
+from headclip.inference.roi import Roi, judged_within
 from headclip.inference.sharing import remember_user, shared_precision
 from headclip.memory import in_halves
 from headclip.methods import Scores, TrainableMethod, create_method
@@ -77,6 +78,9 @@ class Detector(BaseDetector):
         calibration: thresholds by which `predict` adds verdict, alarm and regions to its predictions: the file of
             `headclip calibrate` or what `headclip.judgement` makes of it, or "default" for those that ship with the
             checkpoint; None adds none.
+        roi: the part of each image that is judged, LEFT,TOP,WIDTH,HEIGHT, each in pixels or in percent of the image
+            ("10%,0,80%,100%"), for cameras that see more than what is to be inspected; of references and peers too.
+            Maps keep the image's size and are 0 outside.
         compile: run the vision tower through `torch.compile`; for many images in fp32, since the first pass of each
             size takes a minute (docs/speed.md). Needs a C++ compiler on a CPU.
 
@@ -107,8 +111,10 @@ class Detector(BaseDetector):
         peers: Iterable[ImageLike] | ImageLike | None = None,
         peer_weight: float = 1.0,
         calibration: Thresholds | None = None,
+        roi: str | None = None,
         compile: bool = False,
     ) -> None:
+        self.roi = None if roi is None else Roi.parse(roi)
         if checkpoint is not None and Path(checkpoint).suffix in EXPORT_SUFFIXES:
             raise InputError(f"{checkpoint} is an exported model; open it with headclip.ExportedDetector")
         self.device = choose_device(device)
@@ -231,6 +237,7 @@ class Detector(BaseDetector):
 
     def _entering(self, array: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> what enters the tower of this image alone, (1, 3, h, w)."""
+        array = array if self.roi is None else self.roi.crop(array)
         return self.pixels([array], self.input_size(array.shape[0], array.shape[1]))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
@@ -268,8 +275,15 @@ class Detector(BaseDetector):
 
         Raises:
             InputError: another kind of array, or not one category for each image.
+            ImageError: an image does not hold the region of interest.
         """
         check_arrays(images, categories)
+        return judged_within(self.roi, images, lambda parts: self.predict_whole(parts, categories, resized=resized))
+
+    def predict_whole(
+        self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None, *, resized: bool = False
+    ) -> list[Prediction]:
+        """As `predict_arrays`, without a region of interest: whoever calls it has cut it out."""
         results: list[Prediction | None] = [None] * len(images)
 
         def judge(chosen: Sequence[int]) -> list[Prediction]:
@@ -327,7 +341,7 @@ class Detector(BaseDetector):
         return normalise(stacked, config.mean, config.std, self.backbone.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """Facts that tell one run from another, for `run.json`; least short side and peers only where there are any."""
+        """Facts that tell one run from another, for `run.json`; least short side, peers and roi where there are any."""
         return {
             "method": self.method.name,
             "config": self.method.config_dict(),
@@ -344,6 +358,7 @@ class Detector(BaseDetector):
             "patch": self.patch,
             **({"least_side": self.least_side} if self.least_side else {}),
             **({"peers": self.peers} if self.peers else {}),
+            **({"roi": str(self.roi)} if self.roi else {}),
             "precision": self.precision,
         }
 

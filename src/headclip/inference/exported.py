@@ -27,6 +27,7 @@ from headclip.inference.given import (
     check_arrays,
     check_batch_size,
 )
+from headclip.inference.roi import Roi, judged_within
 from headclip.inference.signal_stack import kept_signal_stack
 from headclip.methods.base import Method, method_class
 from headclip.prediction import Prediction
@@ -108,7 +109,7 @@ class ExportedDetector(BaseDetector):
             it, faster and less exact.
         batch_size: images a pass; None chooses by the number of patches.
         threads: of the engine; None leaves it to the engine.
-        calibration: as of `Detector`.
+        calibration, roi: as of `Detector`.
 
     Raises:
         CheckpointError: the file or its side file is missing, damaged or of another export.
@@ -130,8 +131,10 @@ class ExportedDetector(BaseDetector):
         batch_size: int | None = None,
         threads: int | None = None,
         calibration: Thresholds | None = None,
+        roi: str | None = None,
     ) -> None:
         self.path = Path(path)
+        self.roi = None if roi is None else Roi.parse(roi)
         self.facts = ExportFacts.load(self.path)
         self.engine: Engine = engine or self.facts.engine
         if self.engine != self.facts.engine and (self.facts.engine, self.engine) != ("onnx", "openvino"):
@@ -169,9 +172,14 @@ class ExportedDetector(BaseDetector):
 
         Raises:
             InputError: another kind of array; a category, for a model that holds the words of another.
+            ImageError: an image does not hold the region of interest.
             ExportError: the engine failed.
         """
         check_arrays(images, categories)
+        return judged_within(self.roi, images, lambda parts: self.predict_whole(parts, categories))
+
+    def predict_whole(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
+        """As `predict_arrays`, without a region of interest: whoever calls it has cut it out."""
         if categories is not None and self.method.uses_category and set(categories) - {self.category or "object"}:
             raise InputError(
                 f"{self.path} holds the words for '{self.category or 'object'}' and knows no other category; "
@@ -201,6 +209,7 @@ class ExportedDetector(BaseDetector):
         """What the exported detector said of itself, and what runs it now."""
         return {
             **self.facts.model,
+            **({"roi": str(self.roi)} if self.roi else {}),
             "precision": self.precision,
             "engine": self.engine,
             "export": {"file": str(self.path), "hash": self.facts.files.get(self.path.name)},

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headclip.data.discover import ImageFile, printable
 from headclip.data.levels import MAP_MAXIMUM, quantise
 from headclip.data.prefetch import Decoded, readable_batches
+from headclip.errors import HeadclipError
 from headclip.memory import is_memory_error
 from headclip.prediction import Judge, Judgement
 from headclip.runs.files import RunFileNameError, RunFolderError, map_file, preview_file, write_atomic
@@ -237,6 +238,8 @@ def _one_line(reason: str) -> str:
 def _model_reason(error: Exception) -> str:
     if is_memory_error(error):
         return "not enough memory for this image; try a smaller --image-size or another --device"
+    if isinstance(error, HeadclipError):
+        return str(error)
     return f"the model failed: {type(error).__name__}: {error}"
 
 

@@ -24,6 +24,7 @@ from headclip.prediction import Prediction
 
 MOST_AHEAD = 4  # images read before they are needed; they may be large
 OnError = Callable[[ImageLike, ImageError], None]
+Batch = list[tuple[ImageLike, np.ndarray]]
 _Read = tuple[ImageLike, np.ndarray | ImageError]
 
 
@@ -50,16 +51,25 @@ def stream(
 
 def _predictions(detector: Predictor, images: Iterable[ImageLike], on_error: OnError) -> Iterator[Prediction]:
     for batch in _batches(detector, images, on_error):
-        found = decided(detector.predict_arrays([pixels for _, pixels in batch]), detector.criteria)
-        for (image, _), prediction in zip(batch, found, strict=True):
+        for image, prediction in _judged(detector, batch, on_error):
             yield replace(prediction, path=name_of(image))
 
 
-def _batches(
-    detector: Predictor, images: Iterable[ImageLike], on_error: OnError
-) -> Iterator[list[tuple[ImageLike, np.ndarray]]]:
+def _judged(detector: Predictor, batch: Batch, on_error: OnError) -> list[tuple[ImageLike, Prediction]]:
+    """The images of a batch with what the detector says of them, but for those that it cannot take."""
+    try:
+        found = decided(detector.predict_arrays([pixels for _, pixels in batch]), detector.criteria)
+    except ImageError as error:
+        if len(batch) == 1:
+            on_error(batch[0][0], error)
+            return []
+        return [pair for one in batch for pair in _judged(detector, [one], on_error)]
+    return [(image, prediction) for (image, _), prediction in zip(batch, found, strict=True)]
+
+
+def _batches(detector: Predictor, images: Iterable[ImageLike], on_error: OnError) -> Iterator[Batch]:
     """Images that could be read, up to the batch size, which may change on the way, or BATCH_PIXELS."""
-    batch: list[tuple[ImageLike, np.ndarray]] = []
+    batch: Batch = []
     count = 0
     for image, pixels in _read_ahead(images, min(MOST_AHEAD, detector.batch_size - 1)):
         if isinstance(pixels, ImageError):
@@ -111,4 +121,6 @@ def _found(image: str | Path) -> list[ImageLike]:
 
 
 def _warn(image: ImageLike, error: ImageError) -> None:
-    warnings.warn(f"passed over: {error}", stacklevel=4)
+    name = name_of(image) or "an image"
+    said = str(error) if str(error).startswith(name) else f"{name}: {error}"
+    warnings.warn(f"passed over: {said}", stacklevel=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from headclip.errors import InputError
 from headclip.inference.base import BaseDetector
 from headclip.inference.deciding import Thresholds, criteria_of, decided
 from headclip.inference.given import ImageLike, check_arrays, check_count, given_images, name_of, read
+from headclip.inference.roi import Roi, judged_within
 from headclip.prediction import Prediction
 
 OVERLAP = 0.25
@@ -104,6 +105,8 @@ class TiledDetector(BaseDetector):
         self.detector, self.overlap, self.tile = detector, overlap, tile or detector.image_size
         if getattr(detector, "criteria", None) is not None:
             raise InputError("the detector's thresholds are those of whole images; give TiledDetector a calibration")
+        self.roi: Roi | None = getattr(detector, "roi", None)
+        self._whole: Callable[..., list[Prediction]] = getattr(detector, "predict_whole", detector.predict_arrays)
         self.alpha, self.top_share = float(config["alpha"]), float(config["top_share"])
         self.criteria = None if calibration is None else criteria_of(calibration, self.describe())
 
@@ -134,11 +137,19 @@ class TiledDetector(BaseDetector):
         ]
 
     def predict_arrays(self, images: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> list[Prediction]:
-        """Decoded images, (H, W, 3) uint8 -> one prediction each, in order."""
+        """Decoded images, (H, W, 3) uint8 -> one prediction each, in order.
+
+        Raises:
+            InputError: another kind of array, or not one category for each image.
+            ImageError: an image does not hold the region of interest of the detector inside.
+        """
         check_arrays(images, categories)
+        return judged_within(self.roi, images, lambda parts: self._predict_parts(parts, categories))
+
+    def _predict_parts(self, images: Sequence[np.ndarray], categories: Sequence[str] | None) -> list[Prediction]:
         small = [i for i, image in enumerate(images) if max(image.shape[:2]) <= self.tile]
         names = [] if categories is None else [[categories[i] for i in small]]
-        whole = self.detector.predict_arrays([images[i] for i in small], *names) if small else []
+        whole = self._whole([images[i] for i in small], *names) if small else []
         found = dict(zip(small, whole, strict=True))
         for index, image in enumerate(images):
             if index not in found:
@@ -176,8 +187,8 @@ class TiledDetector(BaseDetector):
 
     def _judge(self, images: list[np.ndarray], category: str | None) -> list[Prediction]:
         if category is None:
-            return self.detector.predict_arrays(images)
-        return self.detector.predict_arrays(images, [category] * len(images))
+            return self._whole(images)
+        return self._whole(images, [category] * len(images))
 
 
 def tile_axis(length: int, tile: int, overlap: float) -> Axis:

@@ -93,7 +93,7 @@ def inspect_model(detector: Detector, *, count: int = 5, measure: Measure = "euc
 def inspect_image(
     detector: Detector, image: ImageLike, *, name: str | None = None, category: str | None = None
 ) -> ImageInspection:
-    """Judge one image and say how the judgement came about.
+    """Judge one image, or the detector's region of interest in it, and say how the judgement came about.
 
     Args:
         name: for display; None takes the file's name.
@@ -102,7 +102,7 @@ def inspect_image(
     Raises:
         ImageError: the image cannot be read.
     """
-    array = read(image)
+    array = read(image) if detector.roi is None else detector.roi.crop(read(image))
     size = detector.input_size(array.shape[0], array.shape[1])
     method, text = detector.method, detector.text_of(category)
     pixels = detector.pixels([array], size)

@@ -164,15 +164,18 @@ def region_level(anomaly_map: NDArray[Any], rules: RegionRules | None = None) ->
 def extent_level(anomaly_map: NDArray[Any], rules: RegionRules | None = None) -> float:
     """The least threshold that no more than a share `EXTENT` of a map's pixels exceeds, in [0, 1].
 
-    >>> values = np.zeros((10, 10)); values[1, 2:5] = [0.8, 0.6, 0.4]  # the third of a hundred is out
+    Pixels of value 0 do not count: outside a region of interest nothing was looked at.
+
+    >>> values = np.full((10, 10), 0.1); values[1, 2:5] = [0.8, 0.6, 0.4]  # the third of a hundred is out
     >>> round(extent_level(values), 4)
     0.4
     """
     levels = _inner(as_levels(anomaly_map), rules or RegionRules())
+    levels = levels[levels > 0]  # (n,)
     if not levels.size:
         return 0.0
     place = levels.size - 1 - int(EXTENT * levels.size)
-    return int(np.partition(levels.ravel(), place)[place]) / MAXIMUM
+    return int(np.partition(levels, place)[place]) / MAXIMUM
 
 
 def as_levels(anomaly_map: NDArray[Any]) -> NDArray[np.uint16]:

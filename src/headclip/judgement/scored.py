@@ -17,7 +17,7 @@ from headclip.data.decode import DEFAULT_MAX_PIXELS
 from headclip.data.discover import ImageFile
 from headclip.data.hashing import pixel_hash
 from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
-from headclip.errors import InputError
+from headclip.errors import ImageError, InputError
 from headclip.judgement.copies import file_mark, thumbnail
 from headclip.judgement.regions import RegionRules, extent_level, region_level
 from headclip.prediction import Judge, Judgement
@@ -109,8 +109,7 @@ def score_images(
     ahead = max(4, 2 * detector.batch_size)
     with closing(decode_ahead(files, max_pixels=max_pixels, max_images=ahead)) as decoded:
         for batch in readable_batches(decoded, lambda: detector.batch_size, refuse):
-            judged = detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
-            for item, judgement in zip(batch, judged, strict=True):
+            for item, judgement in _judged(detector, batch, refuse):
                 name, pixels = item.file.name, item.pixels
                 assert pixels is not None
                 found.add(name, judgement)
@@ -123,6 +122,20 @@ def score_images(
                     found.files[name] = file_mark(item.size, item.sha256)
             progress(len(found.names) + len(found.failed), len(files), len(found.failed))
     return found
+
+
+def _judged(
+    detector: Judge, batch: Sequence[Decoded], refuse: Callable[[Decoded], None]
+) -> list[tuple[Decoded, Judgement]]:
+    """Images with what the detector says of them; those that it cannot take go to `refuse`."""
+    try:
+        judged = detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
+    except ImageError as error:
+        if len(batch) == 1:
+            refuse(replace(batch[0], reason=str(error)))
+            return []
+        return [pair for item in batch for pair in _judged(detector, [item], refuse)]
+    return list(zip(batch, judged, strict=True))
 
 
 def score_rendered(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headclip.data.prefetch import BATCH_PIXELS
-from headclip.errors import HeadclipError
+from headclip.errors import HeadclipError, ImageError
 from headclip.memory import is_memory_error
 from headclip.prediction import Judge, Judgement
 
@@ -37,7 +37,11 @@ class StoppingError(HeadclipError):
 
 
 class ModelError(HeadclipError):
-    """The model could not judge one image."""
+    """The model could not judge one image. status: of the answer; 422 where the image is to blame."""
+
+    def __init__(self, reason: str, status: int = 500) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -256,7 +260,7 @@ class Batcher:
             _log.debug("judging %d image(s) failed", len(images), exc_info=True)
             if len(images) > 1:
                 return [result for image in images for result in self._results([image])]
-            return [ModelError(_reason(error))]
+            return [ModelError(str(error), 422) if isinstance(error, ImageError) else ModelError(_reason(error))]
 
 
 def _checked(judgement: Judgement, image: NDArray[Any]) -> Judgement | ModelError:

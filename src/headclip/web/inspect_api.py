@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 router = APIRouter(include_in_schema=False)
 _SAME = (
     *("method", "config", "category", "references", "backbone_hash", "checkpoint_hash"),
-    *("image_size", "keep_aspect", "least_side"),
+    *("image_size", "keep_aspect", "least_side", "roi"),
 )
 # Not shown, and large.
 _LEFT_OUT = frozenset({"image", "anomaly_map", "logits", "constant", "without", "tap_maps", "patch_map", "hot"})
@@ -53,6 +53,8 @@ async def inspect(
     view = view_of(request, key)
     if service is None or not hasattr(service.detector, "method"):
         raise HTTPException(503, "this needs the model; start the server with --live")
+    if getattr(service.detector, "roi", None) is not None:
+        raise HTTPException(409, "the server judges a region of interest alone (--roi), which this does not explain")
     other = different(view.state.run.settings, service.detector.describe())
     if other:
         raise HTTPException(409, f"the server holds another model than this run's (other {', '.join(other)})")

@@ -165,7 +165,7 @@ class Service:
 
 def _judged(outcome: Judgement | BaseException) -> Judgement | Refused:
     if isinstance(outcome, ModelError):
-        return Refused(500, str(outcome))
+        return Refused(outcome.status, str(outcome))
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
