@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -115,9 +116,23 @@ def test_a_run_needs_no_model_and_says_the_same(folder, capsys, monkeypatch):
     monkeypatch.setattr("headclip.cli.models.load_detector", None)
     assert run("calibrate", "run", "--out", "b.json", "--false-alarms", "0.1", "-q") == 0
     a, b = Calibration.load("a.json"), Calibration.load("b.json")
-    assert (a.image, a.pixel, a.model) == (b.image, b.pixel, b.model)
+    assert (a.image, a.pixel, a.alarm_pixel, a.model) == (b.image, b.pixel, b.alarm_pixel, b.model)
+    assert a.alarm_pixel is not None
     assert run("rejudge", "run", "--calibration", "b.json", "-q") == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_without_its_maps_knows_their_highest_values(folder, capsys):
+    assert run("predict", "in/good", "--out", "run", "-q") == 0
+    command = ("calibrate", "run", "--false-alarms", "0.1", "-q")
+    assert run(*command, "--out", "a.json") == 0
+    shutil.rmtree("run/maps")
+    assert run(*command, "--out", "b.json") == 0
+    a, b = Calibration.load("a.json"), Calibration.load("b.json")
+    assert (a.image, a.pixel) == (b.image, b.pixel)
+    assert b.alarm_pixel is None
+    assert run(*command, "--out", "c.json", "--min-area", "4") == 2
+    assert "--resume makes it again" in capsys.readouterr().err
 
 
 def test_contaminated_images_are_named(folder, capsys):
