@@ -63,6 +63,7 @@ def test_predict(folder, capsys):
     lines = captured.out.splitlines()
     assert "Most anomalous images" in lines[0]
     best = sorted(Run.open("run").ok, key=lambda row: -row.score)[:3]
+    assert lines[1].split() == ["#", "score", "size", "image"]
     for line, row in zip(lines[2:5], best, strict=True):
         assert row.path in line
         assert f"{row.score:.4f}" in line
@@ -70,6 +71,16 @@ def test_predict(folder, capsys):
     assert f"Report: {Path('run/report.html')}" in lines[-1]
     assert CliDetector.given == {"checkpoint": None, "device": "auto", "precision": "auto", "image_size": 64}
     assert Run.open("run").facts["arguments"]["inputs"] == ["in"]
+
+
+def test_the_best_have_their_verdicts(folder, capsys):
+    thresholds = ("--threshold", "0.5", "--pixel-threshold", "0.9")
+    assert run("predict", "in", "--out", "run", "--top", "12", *thresholds) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["#", "score", "verdict", "regions", "size", "image"]
+    best = sorted(Run.open("run").ok, key=lambda row: -row.score)
+    shown = [tuple(line.split()[1:4]) for line in lines[2:14]]
+    assert shown == [(f"{row.score:.4f}", row.verdict, str(row.regions)) for row in best]
 
 
 def test_bad_files_are_named_and_the_rest_goes_on(folder, capsys):

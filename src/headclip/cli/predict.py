@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,22 +17,18 @@ from headclip.cli.common import (
     EXIT_INTERRUPTED,
     Device,
     Precision,
-    counted,
     error_line,
-    output,
-    print_ok_with_regions,
     resume_line,
     visible,
 )
 from headclip.cli.models import lift_pillow_limit, load_detector
+from headclip.cli.predict_report import print_summary
 from headclip.cli.progress import run_bars
 
 if TYPE_CHECKING:
     from headclip.data.discover import ImageFile
     from headclip.inference.predict import Progress, RunSummary
-    from headclip.runs.shards import Shard
 
-_SHOWN_FAILURES = 10
 FROM_FOLDER = "from-folder"
 HIDDEN_AGAIN = "the same command with --resume"  # where the command names the inputs
 
@@ -196,7 +191,7 @@ def predict(
         judge = partial(predict_run, detector, images, out, **work)
     summary = _run(judge, HIDDEN_AGAIN if getattr(images, "hidden", False) else again, quiet)
     if not quiet:
-        _print_summary(summary, top, part, out)
+        print_summary(summary, top, part, out)
     if not summary.ok and part is None:  # a part of which every image is broken is a part all the same
         error_line(f"none of the {len(summary.rows)} images could be judged; see {out / 'results.csv'}")
         raise typer.Exit(EXIT_FAILED)
@@ -219,60 +214,3 @@ def _run(judge: Callable[..., RunSummary], again: str, quiet: bool) -> RunSummar
         error = f"interrupted; {done} images are done and kept. To go on: {again}"
         sys.stderr.write(visible(error) + "\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _print_summary(summary: RunSummary, top: int, part: Shard | None, out: Path) -> None:
-    from rich.table import Table
-
-    console = output()
-    best = summary.top(top) if part is None else []
-    if best:
-        table = Table(title="Most anomalous images", title_justify="left", title_style="bold", box=None)
-        table.add_column("#", justify="right")
-        table.add_column("score", justify="right")
-        table.add_column("size", justify="right")
-        table.add_column("image", overflow="fold")
-        for rank, row in enumerate(best, start=1):
-            table.add_row(str(rank), f"{row.score:.4f}", f"{row.width} x {row.height}", row.path)
-        console.print(table)
-        console.print()
-    earlier = summary.skipped + summary.gone
-    kept = f", {earlier:,} of them earlier" if earlier else ""
-    console.print(f"{counted(len(summary.ok), 'image')} judged{kept}, {len(summary.failed):,} failed", soft_wrap=True)
-    if summary.gone:
-        console.print(
-            f"Of these on record, not among the inputs any more: {summary.gone:,}; --overwrite in place of --resume "
-            "judges all anew, without them",
-            soft_wrap=True,
-        )
-    url = on_ray.place_of(out)
-    if part is None and url is None:
-        volume_options.print_volumes(summary.folder, top)
-        _print_verdicts(summary)
-    for row in summary.failed[:_SHOWN_FAILURES]:
-        console.print(f"  {row.path}: {row.reason}", soft_wrap=True)
-    if len(summary.failed) > _SHOWN_FAILURES:
-        console.print(f"  and {len(summary.failed) - _SHOWN_FAILURES:,} more, see results.csv")
-    if url is not None:
-        console.print(f"Results: {url}", soft_wrap=True)
-    elif part is None:
-        console.print(f"Report: {summary.report}", soft_wrap=True)
-    else:
-        again = f"headclip merge {shlex.quote(str(out))}"
-        console.print(f"Shard {part} is in {summary.folder}. When all are done: {again}", soft_wrap=True)
-
-
-def _print_verdicts(summary: RunSummary) -> None:
-    from headclip.judgement.choosing import why_no_default
-    from headclip.runs.run import read_facts
-
-    facts = read_facts(summary.folder) or {}
-    judgement = facts.get("judgement")
-    if judgement is None:
-        why = why_no_default(facts.get("settings") or {}) or "No threshold is known; headclip calibrate finds one."
-        output().print(f"No verdicts. {why}", soft_wrap=True)
-        return
-    counts = judgement["verdicts"]
-    text = f"{counts['defect']:,} defect, {counts['review']:,} to review, {counts['ok']:,} ok"
-    output().print(f"{text}. {judgement['note']}", soft_wrap=True)
-    print_ok_with_regions(judgement)
