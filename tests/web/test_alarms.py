@@ -22,7 +22,7 @@ TELL = """
 import json, os, sys
 said = {name: value for name, value in os.environ.items() if name.startswith("HEADCLIP_")}
 with open(sys.argv[1], "a") as file:
-    file.write(json.dumps([said, json.loads(sys.stdin.readline())]) + "\\n")
+    file.write(json.dumps([said, sys.argv[2:], json.loads(sys.stdin.readline())]) + "\\n")
 """
 
 
@@ -35,6 +35,10 @@ def told(tmp_path):
     return command, lambda: [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def shell(line):
+    return f"sh -c {shlex.quote(line)}"
+
+
 def judged(folder, name, verdict="defect"):
     row = Row(name, "ok", score=0.75, height=4, width=4, map=f"maps/{name}", verdict=verdict, regions=2)
     return folder / name, row
@@ -45,7 +49,7 @@ def test_a_command_is_told_what_was_found(tmp_path, told):
     alarms = Alarms(command, tmp_path / "run")
     alarms.raised(*judged(tmp_path, "a.png"))
     alarms.close()
-    [(variables, line)] = read()
+    [(variables, _, line)] = read()
     assert variables == {
         "HEADCLIP_IMAGE": str(tmp_path / "a.png"),
         "HEADCLIP_NAME": "a.png",
@@ -59,36 +63,41 @@ def test_a_command_is_told_what_was_found(tmp_path, told):
     assert (line["score"], line["verdict"], line["regions"]) == (0.75, "defect", 2)
 
 
-def test_a_name_is_never_part_of_the_command(tmp_path, told):
+def test_a_name_is_an_argument_and_never_a_command(tmp_path, told, monkeypatch):
     command, read = told
     names = ["$(touch owned).png", "`touch owned`.png", "a; touch owned.png", "\"quoted\" 'name'.png", "two\nlines.png"]
-    alarms = Alarms(f'cd {shlex.quote(str(tmp_path))} && echo "$HEADCLIP_NAME" > last && {command}', tmp_path)
+    names.append("{score} {run}.png")
+    monkeypatch.chdir(tmp_path)
+    alarms = Alarms(f"{command} {{name}} at {{score}}", tmp_path)
     for name in names:
         alarms.raised(*judged(tmp_path, name))
     alarms.close()
-    assert [line["name"] for _, line in read()] == names
+    assert [line["name"] for *_, line in read()] == names
+    assert [arguments for _, arguments, _ in read()] == [[name, "at", "0.75"] for name in names]
     assert not (tmp_path / "owned").exists()
 
 
 def test_a_command_that_fails_is_a_line_in_the_log(tmp_path, told, caplog):
     command, read = told
-    alarms = Alarms(f'test "$HEADCLIP_NAME" = b.png && {command}', tmp_path)
+    alarms = Alarms(shell(f'test "$HEADCLIP_NAME" = b.png && {command}'), tmp_path)
     for name in ("a.png", "b.png"):
         alarms.raised(*judged(tmp_path, name))
     alarms.close()
-    assert [line["name"] for _, line in read()] == ["b.png"]
+    assert [line["name"] for *_, line in read()] == ["b.png"]
     assert "the command for a.png ended with status 1" in caplog.text
     assert "b.png" not in caplog.text
 
 
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path, told, caplog):
     command, read = told
-    alarms = Alarms(f'test "$HEADCLIP_NAME" = b.png && {command} || (sleep 600; echo never)', tmp_path, timeout=2)
+    alarms = Alarms(
+        shell(f'test "$HEADCLIP_NAME" = b.png && {command} || (sleep 600; echo never)'), tmp_path, timeout=2
+    )
     for name in ("a.png", "b.png"):
         alarms.raised(*judged(tmp_path, name))
     alarms.close()
     assert "a.png took longer than 2 s and was ended" in caplog.text
-    assert [line["name"] for _, line in read()] == ["b.png"]
+    assert [line["name"] for *_, line in read()] == ["b.png"]
 
 
 def test_too_many_waiting_are_left_out(tmp_path, monkeypatch, caplog):
@@ -101,6 +110,20 @@ def test_too_many_waiting_are_left_out(tmp_path, monkeypatch, caplog):
     alarms.close(grace=0.2)
     assert time.monotonic() - started < 600  # a command is not waited for
     assert "were not told of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (" ", "--on-alarm is empty"),
+        ("cp 'x", "No closing quotation"),
+        ("no-such-program {image}", "there is no program no-such-program"),
+        ('cp "$HEADCLIP_IMAGE" x', r"write \{image\}, or sh -c"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_is_judged(tmp_path, command, words):
+    with pytest.raises(InputError, match=words):
+        Watch(tmp_path, tmp_path / "run", max_pixels=10**6, on_alarm=command)
 
 
 @pytest.mark.parametrize(("verdict", "expected"), [("ok", False), ("review", True), ("defect", True), (None, False)])
@@ -123,9 +146,9 @@ def test_a_watched_folder_tells_of_new_alarms_once(tmp_path, told):
         watch.stop()
 
     look({"dark.png": 10, "bright.png": 250})
-    assert [line["name"] for _, line in read()] == ["bright.png"]
+    assert [line["name"] for *_, line in read()] == ["bright.png"]
     look({"white.png": 255})
-    assert [line["name"] for _, line in read()] == ["bright.png", "white.png"]
+    assert [line["name"] for *_, line in read()] == ["bright.png", "white.png"]
 
 
 def test_there_has_to_be_a_threshold(tmp_path, told):

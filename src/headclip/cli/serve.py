@@ -33,7 +33,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="With --watch: run this for each image that is not ok; it finds the image in HEADCLIP_IMAGE.",
+            help="With --watch: run this for each image that is not ok; {image}, {score} and {verdict} in it stand for "
+            "what was found.",
         ),
     ] = None,
     keep: Annotated[
@@ -158,8 +159,10 @@ def _check_usage(
         raise InputError("--watch FOLDER and --out RUN belong together")
     if on_alarm is not None and watch is None:
         raise InputError("--on-alarm is about images that appear in a folder; add --watch FOLDER --out RUN")
-    if on_alarm is not None and not on_alarm.strip():
-        raise InputError("--on-alarm is empty; give a command")
+    if on_alarm is not None:
+        from headclip.web.alarms import read_command
+
+        read_command(on_alarm)
     if keep is not None and not live:
         raise InputError("--keep is about images dropped on the page; add --live")
     if token is not None and not (

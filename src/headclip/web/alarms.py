@@ -6,19 +6,50 @@ import json
 import logging
 import os
 import queue
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from headclip.errors import InputError
 from headclip.judgement.verdicts import Verdict
 from headclip.runs.run import Row
 
 TIMEOUT = 60.0  # seconds for one command
 MOST_WAITING = 1000
+NAMES = ("image", "name", "run", "score", "verdict", "regions")
+_SHELLS = ("sh", "bash", "dash", "zsh", "env")
 _log = logging.getLogger(__name__)
+
+
+def read_command(command: str) -> list[str]:
+    """A program and its arguments, from one line with quotes.
+
+    Raises:
+        InputError: none, quotes that do not close, a program that is not there, or what only a shell would fill in.
+    """
+    try:
+        parts = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"--on-alarm {command}: {error}") from error
+    if not parts:
+        raise InputError("--on-alarm is empty; give a command")
+    if shutil.which(parts[0]) is None:
+        raise InputError(f"--on-alarm: there is no program {parts[0]}; give its path, or one that is on PATH")
+    if "$HEADCLIP_" in command and Path(parts[0]).name not in _SHELLS:
+        raise InputError("--on-alarm: no shell fills in variables there; write {image}, or sh -c '...' around it")
+    return parts
+
+
+def _filled(part: str, facts: Mapping[str, str]) -> str:
+    """An argument with what stands for facts replaced, all in one go: a file may be called {score}."""
+    return re.sub(r"\{(\w+)\}", lambda found: facts.get(found[1], found[0]), part)
 
 
 def is_alarm(row: Row) -> bool:
@@ -29,14 +60,15 @@ def is_alarm(row: Row) -> bool:
 class Alarms:
     """Runs a command for each image that is handed in, one at a time, in a thread of its own.
 
-    The command goes to the system's shell. Of the image it knows by variables of its environment (HEADCLIP_IMAGE,
-    _NAME, _RUN, _SCORE, _VERDICT, _REGIONS) and by one line of JSON on its input; nothing of a file's name becomes
-    part of the command. What it does is its own business: a status other than 0, or longer than `timeout` seconds,
-    is a line in the log.
+    The command is a program with its arguments, in which {image}, {name}, {run}, {score}, {verdict} and {regions} stand
+    for what was found; it has the same as variables of its environment (HEADCLIP_IMAGE and so on) and as one line of
+    JSON on its input. There is no shell between, so that nothing in a file's name is ever a command. What it does is
+    its own business: a status other than 0, or longer than `timeout` seconds, is a line in the log.
     """
 
     def __init__(self, command: str, run: Path, *, timeout: float = TIMEOUT) -> None:
-        self.command = command
+        """Raises InputError where the command cannot be what is meant (`read_command`)."""
+        self.command = read_command(command)
         self._run_folder = run.absolute()
         self._timeout = timeout
         self._waiting: queue.Queue[dict[str, object] | None] = queue.Queue(MOST_WAITING)
@@ -66,21 +98,19 @@ class Alarms:
         while (facts := self._waiting.get()) is not None:
             try:
                 said = self._tell(facts)
-            except (OSError, ValueError) as error:  # a shell that cannot be started, a name with a null in it
+            except (OSError, ValueError) as error:  # a program that is gone, a name with a null in it
                 said = str(error)
             if said:
                 _log.warning("--on-alarm: the command for %s %s", facts["name"], said)
 
     def _tell(self, facts: dict[str, object]) -> str:
         """Run the command for one image; what was the matter with it, or ""."""
-        names = ("image", "name", "run", "score", "verdict", "regions")
-        said = {f"HEADCLIP_{name.upper()}": "" if facts[name] is None else str(facts[name]) for name in names}
+        said = {name: "" if facts[name] is None else str(facts[name]) for name in NAMES}
         line = json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         process = subprocess.Popen(
-            self.command,
-            shell=True,
+            [_filled(part, said) for part in self.command],
             stdin=subprocess.PIPE,
-            env=os.environ | said,
+            env=os.environ | {f"HEADCLIP_{name.upper()}": value for name, value in said.items()},
             start_new_session=True,  # Ctrl-C stops the server, not a message on its way
         )
         try:

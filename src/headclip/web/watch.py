@@ -18,7 +18,7 @@ from headclip.prediction import Judge
 from headclip.runs.output import check_output
 from headclip.runs.run import Entry, is_run_folder
 from headclip.runs.writer import RunWriter
-from headclip.web.alarms import Alarms, is_alarm
+from headclip.web.alarms import Alarms, is_alarm, read_command
 from headclip.web.growing import add_images, bring_up_to_date, fail_damaged, open_run
 from headclip.web.retries import Retries, may_pass
 from headclip.web.trouble import Trouble
@@ -54,7 +54,7 @@ class Watch:
         on_alarm: a command for each image that is judged now and is not "ok" (`headclip.web.alarms`).
 
         Raises:
-            InputError: `folder` is none, or a run.
+            InputError: `folder` is none, or a run; a command for alarms that is none.
             RunFolderError: `out` holds something else than a run.
         """
         self.folder = folder.absolute()
@@ -77,6 +77,8 @@ class Watch:
         self._succeeded = time.monotonic()
         self._ended: HeadclipError | OSError | None = None  # why the run folder could not be left as it should
         self._chosen = Chosen()
+        if on_alarm is not None:
+            read_command(on_alarm)
         self._on_alarm = on_alarm
         self._alarms: Alarms | None = None
         self._state = WatchState(0, 0, None)
