@@ -194,6 +194,7 @@ class TestChoosing:
     def test_the_checkpoint_has_a_default(self):
         settings_ = {**SETTINGS, "calibration": json.loads(self.found.to_json())}
         assert choose(Judging(), settings_).criteria == self.found.criteria()
+        assert choose(Judging(), {**settings_, "roi": "0,0,50%,50%"}).criteria == self.found.criteria()
         other = choose(Judging(), {**settings_, "image_size": 518})
         assert other.criteria is None
         assert "image size" in other.note

@@ -133,6 +133,9 @@ def site(tmp_path_factory):
     generous = place / "generous"
     shutil.copytree(bright, generous)
     rejudge(generous, Criteria(0.2, 0.2, 0.2, pixel=0.99, alarm_pixel=0.5))
+    facts = json.loads((generous / "run.json").read_text())
+    facts["settings"]["roi"] = "25%,12,50%,60"
+    (generous / "run.json").write_text(json.dumps(facts))
     live = LiveRun(None, max_pixels=10**6, patience=20.0)
     runs = (bright, dark, judged, write_many(place / "many"), generous)
     with serving(create_app(AppOptions(detector=FakeDetector(), runs=runs, live=live))) as address:
@@ -316,6 +319,7 @@ def test_regions_of_images_that_are_not_ok_begin_lower(open_page):
     page.keyboard.press("3")
     page.wait_for_selector("#regions-list button")
     assert page.locator("#pixel-value").inner_text() == "0.500"
+    assert page.locator(".stage svg.roi path").get_attribute("d") == "M32 12h64v60h-64Z"
     page.keyboard.press("Escape")
     page.locator(".gallery .card", has_text="part 03").click()
     assert page.locator("#pixel-value").inner_text() == "0.990"

@@ -104,6 +104,7 @@ def _default(settings: Mapping[str, Any]) -> Chosen:
         calibration = Calibration.from_values(settings["calibration"], "the checkpoint's calibration")
         alone = dict(settings) | {"references": []}  # to compare images leaves a usual score where it is
         alone.pop("peers", None)
+        alone.pop("roi", None)  # a part of an image is an image
         calibration.check_fits(alone, "the checkpoint's default calibration")
     except CalibrationError as error:
         return Chosen(note=f"No thresholds: {error}.")

@@ -90,6 +90,7 @@ def report_pieces(
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
         "low": _digits(low),
         "high": _digits(high),
+        "roi": facts.get("settings", {}).get("roi"),
         "root": _link(os.path.relpath(stored_path(facts["root"]), folder)) if ok and not hidden else "",
     }
     pieces = page_template("headclip.runs", "report.html").generate(

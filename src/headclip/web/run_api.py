@@ -92,6 +92,7 @@ def images(request: Request, key: Key) -> Response:
         "heights": [row.height for row in rows],
         "labels": {index: known[row.path] for index, row in enumerate(rows) if row.path in known},
         "alpha": _alpha(state.run.settings),
+        "roi": state.run.settings.get("roi"),
         "reasons": {index: row.reason for index, row in enumerate(rows) if row.status == "failed"},
     }
     return JSONResponse(answer, headers={"etag": etag, "cache-control": "no-cache"})

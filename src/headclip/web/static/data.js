@@ -30,6 +30,7 @@ export class RunData {
     const data = await answer.json();
     this.finished = data.finished;
     this.rule = data.rule;
+    this.roi = data.roi;
     this.items = data.ids.map((id, index) => ({
       id,
       index,

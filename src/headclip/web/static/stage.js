@@ -6,6 +6,13 @@ import { maskTable, paint } from "./colours.js";
 const SVG = "http://www.w3.org/2000/svg";
 const MOST = 64; // times the size that fits
 
+/* The border of a region of interest, LEFT,TOP,WIDTH,HEIGHT in pixels or percent, as a path. */
+function borderOf(roi, width, height) {
+  const sides = [width, height, width, height];
+  const [x, y, w, h] = roi.split(",").map((part, i) => part.endsWith("%") ? parseFloat(part) / 100 * sides[i] : Number(part));
+  return `M${x} ${y}h${w}v${h}h${-w}Z`;
+}
+
 export class Stage {
   /* moved(view): zoom or place has changed by hand. view: zoom as multiple of what fits, and the centre in shares. */
   constructor(root, moved) {
@@ -21,9 +28,12 @@ export class Stage {
     this.mask = element("canvas");
     this.outlines = document.createElementNS(SVG, "svg");
     this.outlines.setAttribute("aria-hidden", "true");
+    this.border = document.createElementNS(SVG, "svg");
+    this.border.setAttribute("aria-hidden", "true");
+    this.border.setAttribute("class", "roi");
     this.extra = element("canvas"); // one layer's part of the map
     this.extra.hidden = true;
-    this.sheet.append(this.image, this.heat, this.mask, this.extra, this.outlines);
+    this.sheet.append(this.image, this.heat, this.mask, this.extra, this.border, this.outlines);
     root.prepend(this.sheet);
     this.view = { zoom: 1, x: 0.5, y: 0.5 };
     this.layers = { map: true, mask: false, regions: false };
@@ -38,14 +48,21 @@ export class Stage {
     root.addEventListener("dblclick", (event) => this.zoomAt(this.view.zoom > 1.01 ? 1 / this.view.zoom : 4, event));
   }
 
-  /* size in pixels of the image; preview: shown until picture has arrived. */
-  show({ width, height, preview, picture, name, label }) {
+  /* size in pixels of the image; preview: shown until picture has arrived; roi: the part that is judged, if not all. */
+  show({ width, height, preview, picture, name, label, roi }) {
     this.width = width;
     this.height = height;
     this.sheet.style.width = `${width}px`;
     this.sheet.style.height = `${height}px`;
     this.outlines.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.outlines.replaceChildren();
+    this.border.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.border.replaceChildren();
+    if (roi) {
+      const path = document.createElementNS(SVG, "path");
+      path.setAttribute("d", borderOf(roi, width, height));
+      this.border.append(path);
+    }
     this.levels = null;
     this.heat.hidden = this.mask.hidden = this.extra.hidden = true;
     this.image.src = preview;

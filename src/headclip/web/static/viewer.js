@@ -95,7 +95,7 @@ export class Viewer {
       const { run, item, label } = pane;
       const stage = this.stages[index];
       stage.show({
-        width: item.width, height: item.height, name: item.name, label,
+        width: item.width, height: item.height, name: item.name, label, roi: run.roi,
         preview: run.address("thumb", item), picture: run.address("picture", item),
       });
       stage.setLayers(this.layers);
