@@ -25,6 +25,7 @@ from fuzzing.mutate import (
     damage_png,
     damage_tiff,
 )
+from headclip.data.formats import HAS_AVIF
 from headclip.errors import HeadclipError
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -97,6 +98,7 @@ def _image_targets() -> list[Target]:
         "JPEG": (damage_bytes,),
         "BMP": (damage_bytes,),
         "WEBP": (damage_bytes,),
+        **({"AVIF": (damage_bytes,)} if HAS_AVIF else {}),
     }
     return [Target(f"decode {kind}", seeds[kind], damages, _decode) for kind, damages in groups.items()]
 
@@ -135,6 +137,7 @@ def image_seeds() -> dict[str, list[bytes]]:
                  (colour, {"exif": exif, "icc_profile": b"\0" * 200})],
         "BMP": [(colour, {}), (grey, {}), (colour.quantize(8), {}), (colour.convert("1"), {}), (alpha, {})],
         "WEBP": [(colour, {}), (alpha, {"lossless": True}), (colour, frames), (colour, {"exif": exif})],
+        **({"AVIF": [(colour, {}), (alpha, {}), (colour, frames), (colour, {"exif": exif})]} if HAS_AVIF else {}),
     }  # fmt: skip
     found: dict[str, list[bytes]] = {}
     for kind, pictures in plain.items():

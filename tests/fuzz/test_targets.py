@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fuzzing.mutate import damage_bytes
 from fuzzing.targets import Target, image_seeds, make_targets
+from headclip.data.formats import HAS_AVIF
 from headclip.errors import HeadclipError, ImageError, InputError
 
 QUICK = {
@@ -30,6 +31,7 @@ if find_spec("nibabel"):
     VOLUMES += ["volume NIfTI", "volume NIfTI.gz", *(["volume DICOM"] if find_spec("pydicom") else [])]
 NAMES = (
     "decode PNG", "decode TIFF", "decode JPEG", "decode BMP", "decode WEBP",
+    *(["decode AVIF"] if HAS_AVIF else []),
     "manifest CSV", "manifest JSON",
     "checkpoint", "official checkpoint", "weights in zip", "backbone weights", "backbone config", "backbone vocabulary",
     "backbone merges", "training state", "pretraining recipe", "kept features", "index of kept features",
