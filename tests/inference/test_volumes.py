@@ -346,6 +346,7 @@ def test_few_volumes_have_no_threshold(tmp_path, monkeypatch, fake_command, caps
     assert "No threshold of volumes: 4 cannot keep the promise, 19 could" in capsys.readouterr().out
     assert Calibration.load("c.json").volume is None
     assert run("calibrate", "n", *CALIBRATE, "--tightest") == 0
+    assert "above it review: at most 20 % of normal volumes, from 4 of them" in capsys.readouterr().out
     assert Calibration.load("c.json").volume.threshold == max(row.score for row in read_volumes(tmp_path / "n").volumes)
 
 

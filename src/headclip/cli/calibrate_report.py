@@ -63,14 +63,14 @@ def print_calibration(
 
 def _print_volumes(found: Calibration, scored: Scored, promise: Promise) -> None:
     """The threshold of volumes, or how many it would take."""
-    from headclip.judgement.conformal import images_needed
+    from headclip.judgement.conformal import images_needed, share_text
 
     volume, count = found.volume, len(scored.volumes)
     if volume is not None:
         upper = "above it review" if volume.high is None else f"above {volume.high:.6f} defect"
-        text = (
-            f"Volume threshold {volume.threshold:.6f}, {upper}: the same promise about volumes, from {count:,} of them"
-        )
+        rate, asked = volume.expected or 0.0, found.terms.false_alarms or 0.0
+        words = "the same promise about volumes" if rate <= asked else f"at most {share_text(rate)} of normal volumes"
+        text = f"Volume threshold {volume.threshold:.6f}, {upper}: {words}, from {count:,} of them"
         output().print(text, soft_wrap=True)
     elif count and found.kind == "conformal":
         output().print(
