@@ -146,10 +146,13 @@ def print_volume_verdicts(folder: Path) -> None:
     from headclip.runs.run import Run
     from headclip.runs.volumes import read_volumes
 
-    run, rows = Run.open(folder), read_volumes(folder).volumes
-    rule = None if run.criteria is None else run.criteria.volume
+    rows = read_volumes(folder).volumes
+    if not rows:
+        return
+    criteria = Run.open(folder).criteria
+    rule = None if criteria is None else criteria.volume
     counts = Counter(row.verdict for row in rows if row.verdict)
-    if rule is not None and rows and not counts:
+    if rule is not None and not counts:
         words = f"the calibration is about scores of {100 * rule.share:g} % of the slices"
         output().print(f"No verdicts of volumes: {words} (--volume-share {rule.share:g})", soft_wrap=True)
     if counts:
