@@ -72,6 +72,7 @@ class Alarms:
         self._run_folder = run.absolute()
         self._timeout = timeout
         self._waiting: queue.Queue[dict[str, object] | None] = queue.Queue(MOST_WAITING)
+        self._given_up = False  # what waits then is left out; the command that runs goes on
         self._thread = threading.Thread(target=self._work, name="headclip-alarms", daemon=True)
         self._thread.start()
 
@@ -92,10 +93,12 @@ class Alarms:
             self._waiting.put(None, timeout=grace)
         self._thread.join(max(0.0, end - time.monotonic()))
         if self._thread.is_alive():
-            _log.error("--on-alarm: the server stops, and %d alarms were not told of", self._waiting.qsize())
+            self._given_up = True
+            left = sum(facts is not None for facts in list(self._waiting.queue))
+            _log.error("--on-alarm: the server stops; alarms that were not told of: %d", left)
 
     def _work(self) -> None:
-        while (facts := self._waiting.get()) is not None:
+        while (facts := self._waiting.get()) is not None and not self._given_up:
             try:
                 said = self._tell(facts)
             except (OSError, ValueError) as error:  # a program that is gone, a name with a null in it
