@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headclip.errors import ImageError
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -62,3 +67,21 @@ class Judge(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
     # May also have `passes`, how many batches it judges at once, and `side_by_side()`, within which it does.
+
+
+def judged_or_refused(
+    judge: Callable[[Sequence[Item]], Sequence[Found]],
+    batch: Sequence[Item],
+    refuse: Callable[[Item, ImageError], None],
+) -> list[tuple[Item, Found]]:
+    """The items of a batch with what `judge` makes of them; those that it cannot take go to `refuse`.
+
+    Where it takes not all of them, it is asked for each by itself.
+    """
+    try:
+        return list(zip(batch, judge(batch), strict=True))
+    except ImageError as error:
+        if len(batch) == 1:
+            refuse(batch[0], error)
+            return []
+    return [pair for item in batch for pair in judged_or_refused(judge, [item], refuse)]

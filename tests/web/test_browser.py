@@ -294,12 +294,17 @@ def test_zoom_pan_and_the_value_under_the_pointer(open_page):
     assert " · map 0." in page.locator(".readout").inner_text()
 
 
-def test_layers_and_regions(open_page):
-    page = open_page("/runs/bright")
+def show_regions(page, name):
+    """Open an image, in the order of names, with its regions."""
     page.locator("#sort").select_option("name")
-    page.locator(".gallery .card", has_text="part 11").click()
+    page.locator(".gallery .card", has_text=name).click()
     page.keyboard.press("3")
     page.wait_for_selector("#regions-list button")
+
+
+def test_layers_and_regions(open_page):
+    page = open_page("/runs/bright")
+    show_regions(page, "part 11")
     assert page.locator("#regions-list button").count() == 1
     assert page.locator(".stage path").count() == 1
     page.locator("#regions-list button").click()
@@ -314,10 +319,7 @@ def test_layers_and_regions(open_page):
 
 def test_regions_of_images_that_are_not_ok_begin_lower(open_page):
     page = open_page("/runs/generous")
-    page.locator("#sort").select_option("name")
-    page.locator(".gallery .card", has_text="part 11").click()
-    page.keyboard.press("3")
-    page.wait_for_selector("#regions-list button")
+    show_regions(page, "part 11")
     assert page.locator("#pixel-value").inner_text() == "0.500"
     assert page.locator(".stage svg.roi path").get_attribute("d") == "M32 12h64v60h-64Z"
     page.keyboard.press("Escape")

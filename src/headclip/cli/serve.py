@@ -91,6 +91,9 @@ def serve(
 
     limits = Limits(max_body * _MEBIBYTE, max_pixels, max_images, timeout, queue)
     rule = judging_options.judging(calibration, threshold, pixel_threshold, min_area, ignore_border, pixel_mm)
+    watched = None
+    if watch is not None and out is not None:  # mistakes show before the model is loaded
+        watched = Watch(watch, out, max_pixels=max_pixels, on_alarm=on_alarm)
     listening = open_socket(host, port)  # before the model is loaded, which takes longer
     detector = None
     if live or watch:
@@ -101,9 +104,6 @@ def serve(
         )
         detector = load_detector(arguments | {"roi": roi}, quiet=False)
         rule = reference_options.judging_beside(rule, detector, reference, false_alarms, max_pixels, quiet=False)
-    watched = None
-    if watch is not None and out is not None:
-        watched = Watch(watch, out, max_pixels=max_pixels, on_alarm=on_alarm)
     app = create_app(
         AppOptions(
             detector=detector,
@@ -159,10 +159,6 @@ def _check_usage(
         raise InputError("--watch FOLDER and --out RUN belong together")
     if on_alarm is not None and watch is None:
         raise InputError("--on-alarm is about images that appear in a folder; add --watch FOLDER --out RUN")
-    if on_alarm is not None:
-        from headclip.web.alarms import read_command
-
-        read_command(on_alarm)
     if keep is not None and not live:
         raise InputError("--keep is about images dropped on the page; add --live")
     if token is not None and not (

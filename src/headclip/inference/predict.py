@@ -30,7 +30,7 @@ from headclip.runs.render import render_overlays
 from headclip.runs.report import report_pieces, thumbnail_names
 from headclip.runs.run import Entry, Row, read_facts
 from headclip.runs.shards import Shard, check_whole, keep_listing
-from headclip.runs.volumes import judge_volumes, write_volumes
+from headclip.runs.volumes import judge_volumes, score_share, write_volumes
 from headclip.runs.writer import RunWriter
 
 _PART_PAGE = "<!doctype html><title>headclip</title><p>One shard of a run: headclip merge makes the report of all.\n"
@@ -231,7 +231,7 @@ def _finish(
     count = count_stage(progress, "rendering", len(ok), len(rows) - len(ok))
     thumbnails = render_overlays(writer.folder, ok, scale, thumbnail_names(ok), count)
     judged = _judge(writer, rows, chosen, progress)
-    judge_volumes(writer.folder, writer.folder, chosen.criteria, writer.facts.get("volumes", {}).get("top_share"))
+    judge_volumes(writer.folder, writer.folder, chosen.criteria, score_share(writer.facts))
     labels = read_labels(writer.folder)
     facts = {
         "scale": scale_facts(scale),

@@ -20,11 +20,11 @@ from headclip.files import expanded
 from headclip.inference.deciding import decided
 from headclip.inference.given import ImageLike, given_images, name_of, read
 from headclip.judgement.verdicts import Criteria
-from headclip.prediction import Prediction
+from headclip.prediction import Prediction, judged_or_refused
 
 MOST_AHEAD = 4  # images read before they are needed; they may be large
 OnError = Callable[[ImageLike, ImageError], None]
-Batch = list[tuple[ImageLike, np.ndarray]]
+Given = tuple[ImageLike, np.ndarray]
 _Read = tuple[ImageLike, np.ndarray | ImageError]
 
 
@@ -50,26 +50,17 @@ def stream(
 
 
 def _predictions(detector: Predictor, images: Iterable[ImageLike], on_error: OnError) -> Iterator[Prediction]:
+    def judge(batch: Sequence[Given]) -> list[Prediction]:
+        return decided(detector.predict_arrays([pixels for _, pixels in batch]), detector.criteria)
+
     for batch in _batches(detector, images, on_error):
-        for image, prediction in _judged(detector, batch, on_error):
+        for (image, _), prediction in judged_or_refused(judge, batch, lambda one, error: on_error(one[0], error)):
             yield replace(prediction, path=name_of(image))
 
 
-def _judged(detector: Predictor, batch: Batch, on_error: OnError) -> list[tuple[ImageLike, Prediction]]:
-    """The images of a batch with what the detector says of them, but for those that it cannot take."""
-    try:
-        found = decided(detector.predict_arrays([pixels for _, pixels in batch]), detector.criteria)
-    except ImageError as error:
-        if len(batch) == 1:
-            on_error(batch[0][0], error)
-            return []
-        return [pair for one in batch for pair in _judged(detector, [one], on_error)]
-    return [(image, prediction) for (image, _), prediction in zip(batch, found, strict=True)]
-
-
-def _batches(detector: Predictor, images: Iterable[ImageLike], on_error: OnError) -> Iterator[Batch]:
+def _batches(detector: Predictor, images: Iterable[ImageLike], on_error: OnError) -> Iterator[list[Given]]:
     """Images that could be read, up to the batch size, which may change on the way, or BATCH_PIXELS."""
-    batch: Batch = []
+    batch: list[Given] = []
     count = 0
     for image, pixels in _read_ahead(images, min(MOST_AHEAD, detector.batch_size - 1)):
         if isinstance(pixels, ImageError):

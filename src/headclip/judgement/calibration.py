@@ -137,14 +137,20 @@ class Calibration(_Frozen):
 
     def criteria(self, *, pixel_mm: float | None = None) -> Criteria:
         """The thresholds to judge by."""
-        image, pixel, alarm_pixel = (
-            None if one is None else one.threshold for one in (self.image, self.pixel, self.alarm_pixel)
-        )
-        assert image is not None
-        band, volume = (self.image.low, self.image.high), None
+        image, volume = self.image, None
         if self.volume is not None and self.volume_share is not None:
             volume = VolumeRule(self.volume.threshold, self.volume.low, self.volume.high, self.volume_share)
-        return Criteria(image, *band, pixel, self.rules, pixel_mm, self.kind, alarm_pixel, volume)
+        return Criteria(
+            image.threshold,
+            image.low,
+            image.high,
+            pixel=None if self.pixel is None else self.pixel.threshold,
+            rules=self.rules,
+            pixel_mm=pixel_mm,
+            source=self.kind,
+            alarm_pixel=None if self.alarm_pixel is None else self.alarm_pixel.threshold,
+            volume=volume,
+        )
 
     def mismatch(self, settings: Mapping[str, Any]) -> list[str]:
         """In what a detector (`Detector.describe()`) differs from the one calibrated, a phrase each; [] if it fits."""

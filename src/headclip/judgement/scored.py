@@ -20,7 +20,7 @@ from headclip.data.prefetch import Decoded, decode_ahead, readable_batches
 from headclip.errors import ImageError, InputError
 from headclip.judgement.copies import file_mark, thumbnail
 from headclip.judgement.regions import RegionRules, extent_level, region_level
-from headclip.prediction import Judge, Judgement
+from headclip.prediction import Judge, Judgement, judged_or_refused
 
 RENDER_SIZE = 320  # pixels; about what the embedded model is fed
 
@@ -105,11 +105,17 @@ def score_images(
     def refuse(item: Decoded) -> None:
         found.failed[item.file.name] = item.reason or "unknown reason"
 
+    def judge(batch: Sequence[Decoded]) -> Sequence[Judgement]:
+        return detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
+
+    def refuse_too(item: Decoded, error: ImageError) -> None:
+        refuse(replace(item, reason=str(error)))
+
     seen: set[str] = set()
     ahead = max(4, 2 * detector.batch_size)
     with closing(decode_ahead(files, max_pixels=max_pixels, max_images=ahead)) as decoded:
         for batch in readable_batches(decoded, lambda: detector.batch_size, refuse):
-            for item, judgement in _judged(detector, batch, refuse):
+            for item, judgement in judged_or_refused(judge, batch, refuse_too):
                 name, pixels = item.file.name, item.pixels
                 assert pixels is not None
                 found.add(name, judgement)
@@ -122,20 +128,6 @@ def score_images(
                     found.files[name] = file_mark(item.size, item.sha256)
             progress(len(found.names) + len(found.failed), len(files), len(found.failed))
     return found
-
-
-def _judged(
-    detector: Judge, batch: Sequence[Decoded], refuse: Callable[[Decoded], None]
-) -> list[tuple[Decoded, Judgement]]:
-    """Images with what the detector says of them; those that it cannot take go to `refuse`."""
-    try:
-        judged = detector.predict_arrays([item.pixels for item in batch if item.pixels is not None])
-    except ImageError as error:
-        if len(batch) == 1:
-            refuse(replace(batch[0], reason=str(error)))
-            return []
-        return [pair for item in batch for pair in _judged(detector, [item], refuse)]
-    return list(zip(batch, judged, strict=True))
 
 
 def score_rendered(

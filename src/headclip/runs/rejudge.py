@@ -31,7 +31,7 @@ from headclip.runs.judging import judge_rows, judgement_facts
 from headclip.runs.records import labels_bytes
 from headclip.runs.report import report_pieces, report_thumbnails
 from headclip.runs.run import Row, Run, csv_bytes, parquet_bytes
-from headclip.runs.volumes import judge_volumes
+from headclip.runs.volumes import judge_volumes, score_share
 from headclip.runs.writer import lock_journal
 
 
@@ -97,7 +97,7 @@ def _stage(
     staged = staging_folder(run.folder)
     (staged / MASKS).mkdir()
     judged = judge_rows(run.folder, run.rows, criteria, staged, on_done)
-    judge_volumes(run.folder, staged, criteria, run.facts.get("volumes", {}).get("top_share"))
+    judge_volumes(run.folder, staged, criteria, score_share(run.facts))
     if criteria is None:
         write_atomic(staged, REGIONS, b"", force=True)
     if labels:

@@ -22,7 +22,7 @@ from headclip.runs.files import overlay_file, preview_file
 from headclip.runs.overlay import Scale, colour_table
 from headclip.runs.render import Thumbnail, make_thumbnails
 from headclip.runs.run import Row
-from headclip.runs.volumes import report_volumes
+from headclip.runs.volumes import report_volumes, score_share
 from headclip.templates import page_template
 
 MAX_THUMBNAILS = 2000
@@ -81,7 +81,7 @@ def report_pieces(
         _images(ok, thumbnails, shown, regions, labels if judgement else {}),
         ({"n": row.path, "r": row.reason} for row in failed),
     )
-    top_share = facts.get("volumes", {}).get("top_share")
+    top_share = score_share(facts)
     criteria = Criteria.from_json(judgement["criteria"]) if judgement else None
     volumes, volume_count = report_volumes(folder, rows, criteria, top_share)
     hidden = facts.get("volumes", {}).get("names") == "neutral"

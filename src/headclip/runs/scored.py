@@ -18,7 +18,7 @@ from headclip.runs.files import RunFolderError
 from headclip.runs.pictures import read_levels
 from headclip.runs.render import in_threads
 from headclip.runs.run import Row, Run
-from headclip.runs.volumes import read_volumes
+from headclip.runs.volumes import read_volumes, score_share
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def score_run(run: Run, rules: RegionRules, *, progress: Progress = silent, watc
     tables = {(row.score, row.slices): row for row in read_volumes(run.folder).volumes if row.score is not None}
     if tables:  # a volume that is there twice counts once
         found.volumes = tuple(row.score or 0.0 for row in tables.values())
-        found.volume_share = float(run.facts.get("volumes", {}).get("top_share") or DEFAULT_TOP_SHARE)
+        found.volume_share = score_share(run.facts) or DEFAULT_TOP_SHARE
     found.levels, found.extents = _all_known(levels), _all_known(extents)
     return found
 

@@ -119,8 +119,14 @@ def write_volumes(folder: Path, images: VolumeSet, rows: Sequence[Row]) -> Volum
     return tables
 
 
+def score_share(facts: Mapping[str, Any]) -> float | None:
+    """The share of slices whose mean is the score of a volume, by the facts of a run; None for one without volumes."""
+    share: float | None = facts.get("volumes", {}).get("top_share")
+    return share
+
+
 def judge_volumes(folder: Path, target: Path, criteria: Criteria | None, share: float | None) -> None:
-    """Write the table of a run's volumes with verdicts; nothing where it has none. share: that their scores are of.
+    """Write the table of a run's volumes with verdicts; nothing where it has none. share: `score_share`.
 
     Raises:
         RunFolderError: the table cannot be written.

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from headclip.data.formats import KINDS
+from headclip.data.formats import EXTENSIONS, KINDS
 from headclip.runs.overlay import colour_table
 from headclip.templates import page_template
 from headclip.version import __version__
@@ -45,6 +45,7 @@ def run(request: Request, key: Key) -> Response:
         others=[other for other in site.runs.values() if other.key != key],
         watched=site.watched if key == site.watch_key else None,
         kinds=KINDS,
+        endings=",".join(sorted(EXTENSIONS)),
     )
 
 
