@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from headclip.errors import InputError, OutputError
-from headclip.files import file_hash, sole_writer, whole_file, write_atomically
+from headclip.files import file_hash, prove_place, sole_writer, whole_file, write_atomically
 from headclip.version import software_versions
 
 
@@ -85,6 +87,29 @@ def test_a_pipe_is_written_to_and_stays(tmp_path, name):
         os.close(reader)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_a_place_is_proved_without_a_trace(tmp_path):
+    (tmp_path / "old.json").write_text("old")
+    (tmp_path / "link").symlink_to("real/new.json")
+    for name in ("old.json", "new.json", "not/there/yet.json", "link"):
+        prove_place(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "old.json"]
+    assert (tmp_path / "old.json").read_text() == "old"
+    prove_place(Path(os.devnull))
+
+
+def test_a_place_that_cannot_be_written_is_told_of_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write .*new\.json"):
+        prove_place(tmp_path / "file/new.json")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match=r"cannot write .*new\.json: Permission denied; get permission"):
+        prove_place(tmp_path / "new.json")
+
+
+def refuse(path, *args, **options):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def test_a_link_to_itself_is_an_error_with_words(tmp_path):

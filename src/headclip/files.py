@@ -147,6 +147,26 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{words}, with --resume if it has that", error)
 
 
+def prove_place(path: Path) -> None:
+    """Find out whether `whole_file(path, follow=True)` could put a file there.
+
+    For before the minutes of work whose result it is to hold. Nothing is left there, and no folder is made; that it
+    can be written in the end is not promised, for disks fill up.
+
+    Raises:
+        OutputError: it could not; it says why.
+    """
+    try:
+        if _is_special(path):
+            return
+        target = Path(os.path.realpath(path))
+        parent = next(parent for parent in target.parents if parent.exists())
+        with scratch_folder(parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def cannot_use(path: str | Path, error: OSError) -> InputError:
     """The error to raise where something that a user named cannot be looked at."""
     advice = _ADVICE.get(error.errno or 0, "mend that, or name something else")

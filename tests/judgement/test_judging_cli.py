@@ -49,6 +49,16 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_a_place_that_cannot_be_written_is_told_of_before_images_are_judged(folder, capsys, monkeypatch):
+    def refuse(parent):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("headclip.files.scratch_folder", refuse)
+    monkeypatch.setattr("headclip.cli.models.load_detector", None)  # would fail where it is asked for a model
+    assert run("calibrate", "in/good", "--out", "c.json") == 2
+    assert "error: cannot write c.json: Permission denied" in capsys.readouterr().err
+
+
 def test_from_normals_to_verdicts(folder, capsys):
     assert run("calibrate", "in/good", "--false-alarms", "0.05", "--out", "c.json", "--min-area", "2") == 0
     text = capsys.readouterr().out

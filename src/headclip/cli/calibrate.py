@@ -148,6 +148,7 @@ def _check(
 ) -> None:
     """What is wrong with the options, before images are judged for minutes."""
     from headclip.errors import InputError
+    from headclip.files import prove_place
 
     if bool(normals) == (data is not None):
         raise InputError("give images believed normal, or --data synthetic; one of the two")
@@ -159,6 +160,9 @@ def _check(
         raise InputError(f"--out {out} is a folder; name a file in it, e.g. {out / 'calibration.json'}")
     if out is not None and any(parent.exists() and not parent.is_dir() for parent in out.parents):
         raise InputError(f"--out {out} lies in something that is no folder; choose another place")
+    for place in (out, checkpoint if into_checkpoint else None):
+        if place is not None:
+            prove_place(place)
 
 
 def _costs(labelled: bool, miss: float | None, false_alarm: float | None, prevalence: float | None) -> Any:

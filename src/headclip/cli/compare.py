@@ -113,11 +113,13 @@ def compare(
     from headclip.data.datasets import open_spec
     from headclip.figures.canvas import check_path, draw, need_matplotlib
     from headclip.figures.compare import Options, compare_figure
+    from headclip.files import prove_place
     from headclip.inspection.scales import check_limits
     from headclip.inspection.truth import TruthFinder
     from headclip.runs.run import is_run_folder
 
     check_path(out)
+    prove_place(out)
     need_matplotlib()
     if limits is not None:
         check_limits(limits, scale.value if scale else None)
