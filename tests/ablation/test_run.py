@@ -17,6 +17,7 @@ from headclip.data.datasets import open_dataset
 from headclip.errors import DivergedError, InputError
 from headclip.evaluation.evaluate import Options, evaluate
 from headclip.inference.detector import Detector
+from headclip.methods.checkpoint import read_info
 from headclip.training.trainer import Trainer
 from tiny_clip import make_backbone, make_config
 
@@ -76,6 +77,18 @@ def test_the_head_says_how_many_images_are_judged(modules, data, tmp_path):
     assert "- tested on: set0 (12 images)\n" in (modules.out / "table.md").read_text()
     few = run("lhw", tmp_path / "out", data, seeds=(1,), judging=JudgingSettings(device="cpu", limit=4))
     assert "- tested on: set0 (8 of 12 images)\n" in (few.out / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("settings", "size"), [({}, 42), ({"image_size": 56}, 56)])
+def test_images_have_the_backbones_size_unless_another_is_asked_for(data, tmp_path, settings, size, monkeypatch):
+    sizes = []
+    seen = Detector.input_size
+    monkeypatch.setattr(Detector, "input_size", lambda self, *of: sizes.append(self.image_size) or seen(self, *of))
+    backbone = make_backbone(replace(make_config(), default_image_size=42))
+    outcome = run("lhw", tmp_path, data, ["with LHW"], backbone, image_size=None, settings=settings, seeds=(1,))
+    (checkpoint,) = (outcome.out / MODELS).glob("*.safetensors")
+    assert read_info(checkpoint).training["image_size"] == [size, size]
+    assert set(sizes) == {size}
 
 
 def test_a_finished_ablation_is_not_done_again(modules, data):

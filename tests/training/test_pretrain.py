@@ -98,7 +98,7 @@ def test_other_settings_are_not_resumed(tmp_path):
 
 def test_a_state_of_before_an_architecture_could_say_more_is_resumed(tmp_path):
     pretrainer().run(tmp_path, workers=0, stop_seconds=0)
-    state = load_torch(tmp_path / "state.pt", torch.device("cpu"))
+    state = load_torch(tmp_path / "state.pt")
     del state["architecture"]["least_side"]
     save_torch(state, tmp_path / "state.pt")
     again = pretrainer()

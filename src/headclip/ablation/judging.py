@@ -156,7 +156,8 @@ class Court:
             config = {**model.config, **judge.scoring}
             return Detector(self.workshop.backbone, method=model.method, settings=config, **common)
         checkpoint = self.workshop.path(model, seed)
-        return Detector(self.workshop.backbone, checkpoint, settings=judge.scoring, **common)
+        asked = {name: value for name, value in model.config.items() if name == "image_size"}
+        return Detector(self.workshop.backbone, checkpoint, settings={**asked, **judge.scoring}, **common)
 
 
 def _no_scoring(progress: Progress) -> Progress:

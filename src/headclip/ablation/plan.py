@@ -58,7 +58,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Model:
-    """Something to train once for each seed. config: of the method, without its seed; train: of `TrainConfig`."""
+    """Something to train once for each seed. config: of the method, without its seed; train: of `TrainConfig`.
+
+    An image size is in `config` where somebody asked for one; else the backbone says which.
+    """
 
     key: str
     label: str
@@ -157,7 +160,8 @@ def _row(variant: Variant, config: ClipConfig, settings: Settings, train: Settin
     values = _values(variant, cls, {**given, **own}, text)
     later = SCORING if issubclass(cls, SimilarityMethod) else ("alpha",)
     learnt = {name: value for name, value in own.items() if name not in later}
-    model = _model(variant, cls, _values(variant, cls, {**given, **learnt}, text), later, train)
+    of_training = _values(variant, cls, {**given, **learnt}, text)
+    model = _model(variant, cls, of_training, later, train, "image_size" in {**given, **learnt})
     scoring = {name: values[name] for name in later if name in values}
     others = {name: value for name, value in scoring.items() if name != "alpha"}
     key = f"{model.key}-{_digest(others)}" if others else model.key
@@ -179,13 +183,14 @@ def _values(variant: Variant, cls: type[Method], given: Mapping[str, Any], text:
 
 
 def _model(
-    variant: Variant, cls: type[Method], values: Mapping[str, Any], later: Sequence[str], train: Settings
+    variant: Variant, cls: type[Method], values: Mapping[str, Any], later: Sequence[str], train: Settings, sized: bool
 ) -> Model:
-    """later: settings that training never sees, which tell no models apart."""
+    """later: settings that training never sees, which tell no models apart; sized: an image size was asked for."""
     learnt = {name: value for name, value in values.items() if name not in later}
     training = _train_values(variant, cls, train) if issubclass(cls, TrainableMethod) else {}
-    digest = _digest([cls.name, learnt, training])
-    return Model(f"{_plain(variant.label)}-{digest}", variant.label, cls.name, values, training)
+    digest = _digest([cls.name, learnt, training, *(["sized"] if sized else [])])
+    config = {name: value for name, value in values.items() if sized or name != "image_size"}
+    return Model(f"{_plain(variant.label)}-{digest}", variant.label, cls.name, config, training)
 
 
 def _train_values(variant: Variant, cls: type[TrainableMethod], train: Settings) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def save_torch(content: Any, path: Path) -> None:
             raise sink.error from None
 
 
-def load_torch(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save_torch` wrote, every byte checked; nothing in the file is ever executed.
+def load_torch(path: Path) -> dict[str, Any]:
+    """What `save_torch` wrote, on the CPU, every byte checked; nothing in the file is ever executed.
 
     Raises:
         InputError: the file is missing, damaged, or no state of a training run.
@@ -46,7 +46,7 @@ def load_torch(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
             check_archive(archive, path.stat().st_size)
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} does not match its check sum")
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
         return content

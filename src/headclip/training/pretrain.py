@@ -220,7 +220,7 @@ class Pretrainer:
         Raises:
             InputError: it belongs to a run with other settings.
         """
-        state = load_torch(path, self.device)
+        state = load_torch(path)
         with reading_state(path):
             self._restore(state, path)
 
@@ -242,7 +242,7 @@ class Pretrainer:
         self.backbone.load_state_dict(state["model"])
         if self.student is not None:
             self.student.load_state_dict(state["student"])
-        self.average = state["average"]
+        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step = state["step"]

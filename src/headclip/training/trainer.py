@@ -259,7 +259,7 @@ class Trainer:
         Raises:
             InputError: it was written with other settings, data or backbone; the message names them.
         """
-        state = load_torch(path, self.method.backbone.device)
+        state = load_torch(path)
         with reading_state(path):
             self._restore(state, path)
 
