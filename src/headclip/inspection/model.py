@@ -136,4 +136,4 @@ def first_values(detector: Detector) -> Method | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return create_method(method.name, detector.backbone, method.config_dict()).eval()
+        return create_method(method.name, detector.backbone, method.config).eval()
