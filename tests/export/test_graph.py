@@ -96,7 +96,7 @@ def test_reference_images(settings, keep_aspect, count):
     before = detector.predict_arrays([shown[0][1]])[0].score
     detector.set_references(known[:count])
     assert detector.predict_arrays([shown[0][1]])[0].score != pytest.approx(before, abs=1e-3)
-    assert differences(detector, shown) < 2e-4  # distances are roots of what is left of a difference
+    assert differences(detector, shown) < 2e-5
 
 
 def test_an_image_whose_references_are_all_copies_of_it():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headclip.export.operators import top_mean
+from headclip.methods.patch_bank import between
 from headclip.methods.peers import MOST, MOST_OF_PATCH, NEAREST_SHARE, SAME, TOP_SHARE, PeerMemory
 
 _FAR = 4.0  # more than any distance of unit vectors
@@ -35,9 +36,10 @@ class ComparisonGraph(nn.Module):
         unit = F.normalize(features, dim=-1)
         distances, usual = [], []
         for place in range(self.images):
-            products = unit @ self.get_buffer(f"vectors_{place}").T  # (B, N, M)
-            distances.append((2 - 2 * products.amax(dim=-1)).clamp(min=0).sqrt())
-            usual.append(self.get_buffer(f"usual_{place}")[products.argmax(dim=-1)])
+            vectors = self.get_buffer(f"vectors_{place}")
+            likes = (unit @ vectors.T).argmax(dim=-1)  # (B, N)
+            distances.append(between(unit, vectors[likes]))
+            usual.append(self.get_buffer(f"usual_{place}")[likes])
         distance, known = torch.stack(distances, dim=-1), torch.stack(usual, dim=-1)  # (B, N, K)
         others = distance.mean(dim=1, keepdim=True) >= SAME  # (B, 1, K): not the image itself
         count = others.sum(dim=-1, keepdim=True)  # (B, 1, 1)

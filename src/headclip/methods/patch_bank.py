@@ -42,13 +42,17 @@ class PatchBank(nn.Module):
     def likes(self, unit: Tensor) -> Likes:
         """(n, D) unit vectors of one image -> what each image of the bank has of them."""
         rows = max(1, MAX_PRODUCTS // len(self.get_buffer("vectors")))
-        parts = [self._closest(part) for part in unit.split(rows)]
-        cosine, place = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-        return Likes((2 - 2 * cosine).clamp(min=0).sqrt(), place)
+        place = torch.cat([self._closest(part) for part in unit.split(rows)])
+        distances = [between(unit, self.get_buffer("vectors").index_select(0, column)) for column in place.T]
+        return Likes(torch.stack(distances, dim=1), place)
 
-    def _closest(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, K) each: the largest cosine with a patch of each image, and that patch's place in the bank."""
-        best = [image.max(dim=1) for image in (unit @ self.get_buffer("vectors").T).split(self.lengths, dim=1)]
+    def _closest(self, unit: Tensor) -> Tensor:
+        """(n, K): the place in the bank of each image's patch with the largest cosine."""
+        products = (unit @ self.get_buffer("vectors").T).split(self.lengths, dim=1)
         first = torch.tensor([0, *self.lengths[:-1]], device=unit.device).cumsum(dim=0)
-        places = torch.stack([one.indices for one in best], dim=1) + first
-        return torch.stack([one.values for one in best], dim=1), places
+        return torch.stack([image.argmax(dim=1) for image in products], dim=1) + first
+
+
+def between(one: Tensor, other: Tensor) -> Tensor:
+    """(..., D) each -> (...): their distances, by differences: a small one is lost in a cosine's rounding."""
+    return torch.linalg.vector_norm(one - other, dim=-1)
