@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from headclip.errors import InputError, OutputError
-from headclip.files import file_hash, prove_place, sole_writer, whole_file, write_atomically
+from headclip.files import file_hash, prove_place, whole_file, write_atomically
+from headclip.locks import sole_writer
 from headclip.version import software_versions
 
 

@@ -15,7 +15,8 @@ import torch
 import headclip.files
 from drilling.tricks import CACHE_DAMAGES, DAMAGES
 from headclip.errors import CheckpointError, HeadclipError, InputError, OutputError
-from headclip.files import scratch_folder, sole_writer, write_atomically
+from headclip.files import scratch_folder, write_atomically
+from headclip.locks import sole_writer
 from headclip.methods import create_method
 from headclip.methods.checkpoint import load_checkpoint, read_info, save_checkpoint
 from headclip.training.files import append_json_line, load_torch, save_torch, trim_log

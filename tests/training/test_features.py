@@ -16,7 +16,7 @@ import torch
 
 from headclip.clip.vision import VisionRequest
 from headclip.errors import InputError
-from headclip.files import try_lock
+from headclip.locks import try_lock
 from headclip.methods import create_method
 from headclip.training.feature_codec import Plane
 from headclip.training.feature_files import FileRows, read_entry

@@ -25,7 +25,8 @@ from headclip.errors import InputError
 from headclip.evaluation.evaluate import unique_names
 from headclip.evaluation.judged import choose, dataset_key
 from headclip.evaluation.outputs import versions
-from headclip.files import results_in, sole_writer, write_atomically
+from headclip.files import results_in, write_atomically
+from headclip.locks import sole_writer
 
 FORMAT = "headclip-ablation"
 RESULTS, TABLE, CSV = "results.json", "table.md", "table.csv"

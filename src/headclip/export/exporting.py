@@ -14,10 +14,11 @@ from headclip.errors import InputError
 from headclip.export.graph import ExportGraph, check_exportable
 from headclip.export.parity import Parity, check_images, measure_parity
 from headclip.export.write import capture, write_graph
-from headclip.files import cannot_write, file_hash, sole_writer
+from headclip.files import cannot_write, file_hash
 from headclip.inference.detector import Detector
 from headclip.inference.exported import SUFFIXES, Engine, ExportedDetector, ExportFacts, side_file
 from headclip.inference.roi import refuse_roi
+from headclip.locks import sole_writer
 from headclip.version import software_versions
 
 _PACKAGES: dict[Engine, tuple[str, ...]] = {

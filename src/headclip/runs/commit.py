@@ -12,8 +12,8 @@ import shutil
 import time
 from pathlib import Path
 
-from headclip.files import try_lock
 from headclip.forcing import force_names
+from headclip.locks import try_lock
 from headclip.runs.files import JOURNAL, RUN_JSON, TEMPORARY, RunFolderError
 
 READY = ".ready"

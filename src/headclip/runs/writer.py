@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from headclip.data.discover import ImageFile, ImageSet
-from headclip.files import content_hash, try_lock
+from headclip.files import content_hash
+from headclip.locks import try_lock
 from headclip.runs.commit import settle
 from headclip.runs.facts import as_facts, check_same, new_facts, now
 from headclip.runs.files import (

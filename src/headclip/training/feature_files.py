@@ -20,7 +20,8 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from headclip.files import parse_json, try_lock
+from headclip.files import parse_json
+from headclip.locks import try_lock
 from headclip.training.feature_codec import Row
 
 PATIENCE = 600.0  # seconds to wait for another run that is writing; one batch takes seconds at most

@@ -25,7 +25,7 @@ from headclip.clip.vision import VisionRequest
 from headclip.data.synthetic import render_batch
 from headclip.data.synthetic.photographs import Photographs
 from headclip.errors import InputError
-from headclip.files import sole_writer
+from headclip.locks import sole_writer
 from headclip.methods.headclip import proportional_csa
 from headclip.training.files import append_json_line, load_torch, reading_state, save_torch, trim_log
 from headclip.training.pretrain_config import PretrainConfig

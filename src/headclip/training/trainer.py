@@ -19,7 +19,7 @@ from torch import Tensor
 from headclip.clip.preprocess import normalise
 from headclip.clip.vision import VisionTokens
 from headclip.errors import DivergedError, InputError
-from headclip.files import sole_writer
+from headclip.locks import sole_writer
 from headclip.methods.base import TrainableMethod, pick_text
 from headclip.methods.checkpoint import CheckpointInfo, save_checkpoint
 from headclip.same_settings import differing
